@@ -1,0 +1,86 @@
+# Homeward: everything a developer or an operator of one machine needs.
+# Needs Python 3.11 or newer, make and a package index; nothing else.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := models indexer service scripts tests
+
+# Options of `make run`, `make bench` and `make test`: make test PYTEST="-k decode -x"
+RUN ?=
+BENCH ?=
+PYTEST ?=
+# Test processes; each one keeps its numerical libraries to one thread.
+WORKERS ?= 2
+
+.PHONY: help
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | \
+		while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: install
+install: $(STAMP) ## make .venv with all that running and developing on CPU needs
+
+$(STAMP): requirements-build.lock requirements-dev.lock pyproject.toml
+	@python=$$(sh scripts/find_python.sh $(PYTHON)) && \
+		{ $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV); }
+	$(PIP) install --quiet --require-hashes -r requirements-build.lock
+	$(PIP) install --quiet --require-hashes --no-build-isolation -r requirements-dev.lock
+	PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@packages=$$($(BIN)/python scripts/check_native.py); case $$? in \
+		0) ;; \
+		3) sh scripts/debian_packages.sh $$packages && $(BIN)/python scripts/check_native.py ;; \
+		*) exit 1 ;; esac
+	@touch $@
+
+.PHONY: run
+run: $(STAMP) ## load the demonstration (first time only) and serve it on 127.0.0.1:8000
+	@$(BIN)/homeward demo $(RUN)
+
+.PHONY: test
+test: $(STAMP) ## run every test, with the coverage floor
+	@mkdir -p .cache
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+		--cov --cov-report=term $(PYTEST)
+
+.PHONY: lint
+lint: $(STAMP) ## format, lint, types and who may import whom
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports --cache-dir .cache/import-linter
+
+.PHONY: check
+check: lint test ## lint and test: what has to hold before a change goes in
+
+.PHONY: format
+format: $(STAMP) ## put the source into the house's format
+	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: bench
+bench: $(STAMP) ## measure this machine: images a second, milliseconds a stage, searches
+	@$(BIN)/homeward bench $(BENCH)
+
+.PHONY: fuzz
+fuzz: $(STAMP) ## feed the decoder mutated images for FUZZ_SECONDS (60)
+	$(BIN)/python -m tests.fuzz.fuzz_decode -max_total_time=$${FUZZ_SECONDS:-60}
+
+.PHONY: lock
+lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --group build -o requirements-build.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu \
+		-o requirements.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra dev \
+		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+
+.PHONY: clean
+clean: ## remove the environment and caches; data folders stay
+	rm -rf $(VENV) .cache build dist *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +

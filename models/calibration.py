@@ -1,0 +1,162 @@
+"""From a cosine to a false match rate, and from several photos to one score.
+
+A calibration is a table measured on labelled photos (``homeward evaluate --calibrate``): for each
+score, how often two *different* people score at least as high. It belongs to one embedding
+contract and carries its provenance, because a rate measured on press photos is a lower bound for
+scraped ads.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import PackError
+from models.types import FloatArray
+
+Band = Literal["very_strong", "strong", "moderate", "weak"]
+
+BANDS: Final[tuple[tuple[Band, float], ...]] = (
+    ("very_strong", 0.01),
+    ("strong", 0.1),
+    ("moderate", 1.0),
+)
+"""A candidate's band by the upper bound of the expected number of false candidates in the gallery
+at its score or above: fewer than one in a hundred searches, one in ten, one in each."""
+
+
+def template_length(vectors: FloatArray) -> float:
+    """Length of the sum of a person's vectors, float32 (photos, dimension); 1.0 for one photo."""
+    return max(float(np.linalg.norm(vectors.astype(np.float64).sum(axis=0))), 1e-6)
+
+
+def fuse(scores: FloatArray, length: float | FloatArray) -> FloatArray:
+    """One score from the cosines of a person's photos to the same ad face.
+
+    ``scores``: float32 (photos, n); ``length``: the person's ``template_length`` (or one for each
+    of the n columns); the result has shape (n,). It is the mean of two cosines: that of the best
+    photo, and that of the average of all photos (the sum of the cosines over ``length``). The
+    first compares like with like, a turned head with a turned head; the second takes out what is
+    peculiar to one photo. For one photo both are its cosine. The result never falls when a cosine
+    rises. Rates of false candidates differ with the number of photos and are calibrated for it.
+    """
+    template = scores.sum(axis=0) / length
+    return np.asarray((scores.max(axis=0) + template) / 2, dtype=np.float32)
+
+
+def band(expected_upper: float) -> Band:
+    """The band for an upper bound of the expected number of false candidates (see ``BANDS``)."""
+    for name, limit in BANDS:
+        if expected_upper < limit:
+            return name
+    return "weak"
+
+
+@dataclass(frozen=True, slots=True)
+class FmrEstimate:
+    """A false match rate: the estimate, its upper 95 % bound, and whether the sample reaches it.
+
+    Where ``resolved`` is false, fewer false candidates were seen than an estimate needs:
+    ``value`` is then only the bound.
+    """
+
+    value: float
+    upper: float
+    resolved: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """Rates at rising scores; all three of shape (n,). ``fmr`` is 0 where nothing was seen."""
+
+    score: NDArray[np.float64]
+    fmr: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    def at(self, score: float) -> FmrEstimate:
+        """The rates at ``score``: those of the nearest measured score below it, never kinder."""
+        index = int(np.searchsorted(self.score, score, side="right")) - 1
+        if index < 0:
+            return FmrEstimate(1.0, 1.0, True)
+        value, upper = float(self.fmr[index]), float(self.upper[index])
+        if value <= 0.0:
+            return FmrEstimate(upper, upper, False)
+        return FmrEstimate(value, max(value, upper), True)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """Measured curves of one embedding contract, by the number of photos that were fused."""
+
+    contract_id: str
+    curves: Mapping[int, Curve]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def fmr(self, score: float, photos: int = 1) -> FmrEstimate:
+        """The false match rate at ``score`` for the fused score of ``photos`` photos.
+
+        For more photos than were measured the rate of the largest measured number is scaled up
+        by the number of groups of that size, as if each group were one more chance for a
+        stranger (union bound); averaging more photos only makes that more cautious.
+        """
+        measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
+        estimate = self.curves[measured].at(score)
+        if photos <= measured:
+            return estimate
+        groups = -(-photos // measured)
+        return FmrEstimate(
+            min(1.0, estimate.value * groups), min(1.0, estimate.upper * groups), estimate.resolved
+        )
+
+    def threshold(self, fmr: float, photos: int = 1) -> float:
+        """The lowest measured score whose upper bound is at most ``fmr``; 1.0 if there is none."""
+        measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
+        groups = -(-photos // measured)
+        curve = self.curves[measured]
+        reached = np.flatnonzero(curve.upper * groups <= fmr)
+        return float(curve.score[reached[0]]) if reached.size else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "contract_id": self.contract_id,
+            "provenance": dict(self.provenance),
+            "curves": {
+                str(photos): {key: values.tolist() for key, values in asdict(curve).items()}
+                for photos, curve in self.curves.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Calibration:
+        """Raises ``PackError`` if the table is not one."""
+        try:
+            curves = {
+                int(photos): Curve(
+                    *(np.asarray(curve[key], dtype=np.float64) for key in ("score", "fmr", "upper"))
+                )
+                for photos, curve in data["curves"].items()
+            }
+            contract_id = str(data["contract_id"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise PackError(f"The calibration table cannot be read: {error}.") from error
+        if not curves:
+            raise PackError("The calibration table is empty.")
+        return cls(contract_id, curves, dict(data.get("provenance", {})))
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Raises ``PackError`` if the file is missing or no calibration table."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PackError(f"The calibration {path.name} cannot be read: {error}.") from error
+        return cls.from_json(data)

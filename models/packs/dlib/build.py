@@ -1,0 +1,130 @@
+"""From dlib's files to files that ONNX Runtime and NumPy can open; made once, then cached.
+
+The cache is only a cache: it is checked against its own manifest at every start and made again,
+with a line in the log, when it is missing, damaged or of another version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from models.errors import PackError
+from models.packs.dlib import files
+from models.packs.dlib.format import ShapePredictor, read_network, read_shape_predictor
+from models.packs.dlib.networks import detector_onnx, embedder_onnx
+
+BUILD_VERSION: Final = 1
+"""Raise it when the files made here change."""
+
+_MANIFEST: Final = "manifest.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Artifacts:
+    """The two ONNX models as bytes, and the landmark trees as arrays."""
+
+    detector: bytes
+    embedder: bytes
+    trees: ShapePredictor
+
+
+def _pack_trees(trees: ShapePredictor) -> bytes:
+    buffer = BytesIO()
+    arrays: dict[str, Any] = {f.name: getattr(trees, f.name) for f in fields(trees)}
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _unpack_trees(data: bytes) -> ShapePredictor:
+    with np.load(BytesIO(data), allow_pickle=False) as arrays:
+        return ShapePredictor(**{f.name: arrays[f.name] for f in fields(ShapePredictor)})
+
+
+_MAKERS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
+    "detector.onnx": (files.DETECTOR, lambda data: detector_onnx(read_network(data))),
+    "embedder.onnx": (files.EMBEDDER, lambda data: embedder_onnx(read_network(data))),
+    "landmarks.npz": (files.LANDMARKS, lambda data: _pack_trees(read_shape_predictor(data))),
+}
+"""Cached file: the source file and how it is made from its bytes."""
+
+
+def load_artifacts(cache: Path) -> Artifacts:
+    """The converted models, from the cache if it is sound, else made now and cached.
+
+    Raises:
+        PackMissing, PackDigestMismatch: see ``files.read_verified``; checked at every start.
+        PackError: the cache folder cannot be written.
+    """
+    sources = {source: files.read_verified(source) for source, _ in _MAKERS.values()}
+    made = _read_cache(cache)
+    if made is None:
+        made = {name: make(sources[source]) for name, (source, make) in _MAKERS.items()}
+        _write_cache(cache, made)
+    return Artifacts(
+        made["detector.onnx"], made["embedder.onnx"], _unpack_trees(made["landmarks.npz"])
+    )
+
+
+def _manifest(made: dict[str, bytes]) -> dict[str, Any]:
+    return {
+        "build_version": BUILD_VERSION,
+        "sources": dict(files.SHA256),
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in made.items()},
+    }
+
+
+def _read_cache(cache: Path) -> dict[str, bytes] | None:
+    """The cached files, or ``None`` if they must be made (again)."""
+    manifest_path = cache / _MANIFEST
+    if not manifest_path.exists():
+        _log.info("Building the face pack dlib in %s.", cache)
+        return None
+    try:
+        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        made = {name: (cache / name).read_bytes() for name in _MAKERS}
+    except (OSError, ValueError) as error:
+        _log.warning("The cached face pack cannot be read (%s); building it again.", error)
+        return None
+    if manifest != _manifest(made):
+        _log.warning("The cached face pack is damaged or of another version; building it again.")
+        return None
+    return made
+
+
+def _write_cache(cache: Path, made: dict[str, bytes]) -> None:
+    """Each file whole or not at all; the manifest last, so that it names only what is there."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        for name, data in made.items():
+            _write_whole(cache / name, data)
+        _write_whole(cache / _MANIFEST, json.dumps(_manifest(made), indent=1).encode())
+    except OSError as error:
+        raise PackError(
+            f"The face pack cannot be cached in {cache}: {error.strerror}.",
+            remedy="Make the folder writable, free some disk space, or set another data folder.",
+        ) from error
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

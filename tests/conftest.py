@@ -1,0 +1,156 @@
+"""What every test may lean on: real sample pictures, the default pack, and no network.
+
+The sample pictures are photographs that installed packages carry: scikit-image's portrait of an
+astronaut (one person, public domain) and insightface's group picture (six people).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import io
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Before NumPy, OpenCV or ONNX Runtime start their own pools: test processes share two cores.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".cache/hypothesis")
+# Settings of the developer's shell must not reach the tests.
+for _variable in [name for name in os.environ if name.startswith("HOMEWARD_")]:
+    del os.environ[_variable]
+
+import hypothesis
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.types import RgbImage
+
+if TYPE_CHECKING:
+    from models.packs.base import FacePack
+    from models.pipeline import Analyser
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+CACHE = REPOSITORY / ".cache"
+
+
+def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse connections that leave the machine (an audit hook; addresses only, no names)."""
+    if event != "socket.connect":
+        return
+    address = arguments[1]
+    if not isinstance(address, tuple):
+        return  # a local socket
+    host = str(address[0])
+    try:
+        inside = ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        inside = host == "localhost"
+    if not inside:
+        raise PermissionError(f"tests use no network, yet something connects to {host}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    sys.addaudithook(_loopback_only)
+    # How long an example takes depends on the machine, and no test asserts a time.
+    hypothesis.settings.register_profile(
+        "homeward", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("homeward")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, each by its own name, the tests that measure on photos that are not here."""
+    if SHARED_DATA.is_dir():
+        return
+    absent = pytest.mark.skip(reason="the real photos for measuring are not here")
+    for item in items:
+        if item.get_closest_marker("shared_data"):
+            item.add_marker(absent)
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One test process at a time; the others wait."""
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def jpeg(pixels: RgbImage, quality: int = 92) -> bytes:
+    """``pixels`` (height, width, 3, uint8, RGB) as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real photos for measuring; the test is skipped where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"real photos for measuring are not here ({SHARED_DATA})")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def group_photo_path() -> Path:
+    """insightface's group picture: a JPEG of 1280 x 886 with six people."""
+    spec = importlib.util.find_spec("insightface")
+    assert spec is not None and spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / "data" / "images" / "t1.jpg"
+
+
+@pytest.fixture(scope="session")
+def group_photo_bytes(group_photo_path: Path) -> bytes:
+    return group_photo_path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def group_photo(group_photo_path: Path) -> RgbImage:
+    with Image.open(group_photo_path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def astronaut() -> RgbImage:
+    """scikit-image's portrait: 512 x 512, one face."""
+    spec = importlib.util.find_spec("skimage")
+    assert spec is not None and spec.submodule_search_locations
+    with Image.open(Path(spec.submodule_search_locations[0]) / "data" / "astronaut.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def astronaut_bytes(astronaut: RgbImage) -> bytes:
+    """The portrait as a JPEG file."""
+    return jpeg(astronaut)
+
+
+@pytest.fixture(scope="session")
+def pack_cache() -> Path:
+    """Where the default pack is built; kept between runs, since it is checked by digest."""
+    return CACHE / "packs"
+
+
+@pytest.fixture(scope="session")
+def pack(pack_cache: Path) -> FacePack:
+    """The default face pack, the real one, on one thread."""
+    from models.packs.registry import load_pack
+
+    with _alone("packs"):
+        return load_pack("dlib", cache_dir=pack_cache, threads=1)
+
+
+@pytest.fixture(scope="session")
+def analyser(pack: FacePack) -> Analyser:
+    from models.pipeline import Analyser
+
+    return Analyser(pack)

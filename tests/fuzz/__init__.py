@@ -1,0 +1,1 @@
+"""Fuzzers; ``make fuzz`` runs them, the test suite only starts them briefly."""

@@ -1,0 +1,145 @@
+"""Contracts keep vectors apart; calibrations turn scores into rates, never kindly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.calibration import Calibration, Curve, band, fuse, template_length
+from models.contract import EmbeddingContract, require_same
+from models.errors import ContractMismatch, PackError
+
+
+def test_a_contract_id_depends_on_every_part_and_on_no_order() -> None:
+    base = EmbeddingContract("p", 4, {"a": "1", "b": "2"})
+    assert base.id == EmbeddingContract("p", 4, {"b": "2", "a": "1"}).id
+    others = [
+        EmbeddingContract("q", 4, {"a": "1", "b": "2"}),
+        EmbeddingContract("p", 5, {"a": "1", "b": "2"}),
+        EmbeddingContract("p", 4, {"a": "1", "b": "3"}),
+        EmbeddingContract("p", 4, {"a": "1"}),
+    ]
+    assert len({base.id, *(o.id for o in others)}) == 5
+
+
+def test_two_contracts_never_meet() -> None:
+    require_same("x", "x")
+    with pytest.raises(ContractMismatch) as caught:
+        require_same("x", "y")
+    assert caught.value.code == "contract_mismatch"
+    assert "reindex" in caught.value.remedy
+
+
+@pytest.fixture
+def calibration() -> Calibration:
+    score = np.array([0.1, 0.5, 0.9])
+    return Calibration(
+        "p-1",
+        {
+            1: Curve(score, np.array([0.5, 0.01, 0.0]), np.array([0.6, 0.02, 0.001])),
+            2: Curve(score, np.array([0.7, 0.018, 0.0]), np.array([0.8, 0.03, 0.002])),
+        },
+        {"images": 10},
+    )
+
+
+def test_rates_are_those_of_the_score_below(calibration: Calibration) -> None:
+    assert calibration.fmr(0.05).value == 1.0
+    assert calibration.fmr(0.5).value == 0.01
+    assert calibration.fmr(0.89).value == 0.01
+    unseen = calibration.fmr(0.95)
+    assert not unseen.resolved
+    assert unseen.value == unseen.upper == 0.001
+
+
+def test_more_photos_than_measured_scale_up(calibration: Calibration) -> None:
+    assert calibration.fmr(0.5, photos=2).value == 0.018
+    assert calibration.fmr(0.5, photos=3).value == pytest.approx(0.036)
+    assert calibration.fmr(0.5, photos=4).upper == pytest.approx(0.06)
+    assert calibration.fmr(0.1, photos=9).value == 1.0
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.integers(1, 12))
+def test_rates_fall_with_the_score_and_rise_with_the_photos(
+    one: float, other: float, photos: int
+) -> None:
+    score = np.array([-0.5, 0.0, 0.5])
+    table = Calibration(
+        "p-1", {1: Curve(score, np.array([0.9, 0.1, 0.0]), np.array([0.95, 0.2, 0.01]))}
+    )
+    low, high = sorted((one, other))
+    assert table.fmr(low, photos).upper >= table.fmr(high, photos).upper
+    assert table.fmr(low, photos + 1).upper >= table.fmr(low, photos).upper
+
+
+def test_thresholds_keep_their_promise(calibration: Calibration) -> None:
+    assert calibration.threshold(0.02) == 0.5
+    assert calibration.threshold(0.02, photos=2) == 0.9
+    assert calibration.threshold(1e-9) == 1.0
+    for rate in (0.6, 0.02, 0.001):
+        assert calibration.fmr(calibration.threshold(rate)).upper <= rate
+
+
+def test_tables_survive_the_disk(calibration: Calibration, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    calibration.save(path)
+    again = Calibration.load(path)
+    assert again.to_json() == calibration.to_json()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"contract_id": "p", "curves": {}}', "[1, 2]"])
+def test_broken_tables_are_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.raises(PackError):
+        Calibration.load(path)
+    with pytest.raises(PackError):
+        Calibration.load(tmp_path / "absent.json")
+
+
+def test_bands_follow_the_expected_number_of_strangers() -> None:
+    assert [band(x) for x in (0.0, 0.0099, 0.01, 0.099, 0.1, 0.99, 1.0, 500.0)] == [
+        "very_strong",
+        "very_strong",
+        "strong",
+        "strong",
+        "moderate",
+        "moderate",
+        "weak",
+        "weak",
+    ]
+
+
+def test_the_best_photo_and_the_average_count() -> None:
+    scores = np.array([[0.1, 0.9], [0.8, 0.2]], dtype=np.float32)
+    # Length 1.6: the average photo's cosines are 0.9 / 1.6 and 1.1 / 1.6.
+    assert fuse(scores, 1.6).tolist() == pytest.approx([0.68125, 0.79375])
+    assert fuse(scores[:1], 1.0).tolist() == pytest.approx([0.1, 0.9])
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_fusing_is_what_it_says(photos: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(photos + 1, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    person, face = vectors[:photos], vectors[photos]
+    mean = person.mean(axis=0)
+    expected = ((person @ face).max() + mean @ face / np.linalg.norm(mean)) / 2
+    found = fuse((person @ face)[:, None], template_length(person))
+    assert float(found[0]) == pytest.approx(float(expected), abs=1e-5)
+    # It never falls when a cosine rises: searches that stop early rely on it.
+    more = (person @ face)[:, None] + rng.uniform(0, 0.1, (photos, 1)).astype(np.float32)
+    assert fuse(more, template_length(person))[0] >= found[0]
+
+
+def test_the_shipped_calibration_is_of_the_shipped_contract(pack: object) -> None:
+    from models.packs.dlib.pack import CONTRACT, DlibPack
+
+    assert isinstance(pack, DlibPack)
+    assert pack.calibration is not None
+    assert pack.calibration.contract_id == CONTRACT.id
+    assert pack.calibration.provenance
