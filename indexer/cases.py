@@ -1,0 +1,435 @@
+"""Cases and their photos: who is missing, and which face in which photo is theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import date
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from indexer import images, queue, removals
+from indexer.batches import chunks
+from indexer.blobs import sha256_hex, short_name
+from indexer.catalog.tables import Candidate, Case, Face, GalleryMember, Photo
+from indexer.catalog.tables import Image as ImageRow
+from indexer.errors import (
+    CaseClosed,
+    CaseNotFound,
+    DuplicateCaseNumber,
+    PhotoAlreadyEnrolled,
+    PhotoNotFound,
+)
+from indexer.faces import choose_face
+from indexer.galleries import add_faces, drop_idle_vectors, remove_faces
+from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.purges import record_purge
+from indexer.records import (
+    CaseInput,
+    CaseRecord,
+    CaseStatus,
+    LastSeen,
+    Page,
+    Person,
+    PhotoReceipt,
+    PhotoRecord,
+    Purpose,
+)
+from indexer.times import moment_from_text, moment_text, utc_now
+from indexer.workspace import Workspace
+from models.types import Box, DecodedImage
+from models.types import Face as FoundFace
+
+_PERSON: TypeAdapter[Person] = TypeAdapter(Person)
+_LAST_SEEN: TypeAdapter[LastSeen] = TypeAdapter(LastSeen)
+_CHANGEABLE = {field.name for field in fields(CaseInput)} | {"status"}
+
+
+# --- cases -----------------------------------------------------------------------------------
+
+
+def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
+    """Open a case. Raises :class:`DuplicateCaseNumber` within its agency."""
+    now = utc_now()
+    row = Case(
+        case_id=new_id(),
+        agency=case.agency,
+        case_number=case.case_number,
+        status="open",
+        legal_hold=False,
+        created_at=now,
+        updated_at=now,
+        **_columns(
+            {
+                "person": case.person,
+                "missing_since": case.missing_since,
+                "last_seen": case.last_seen,
+                "default_purpose": case.default_purpose,
+                "notes": case.notes,
+            }
+        ),
+    )
+    with ws.catalog.write() as session:
+        _refuse_duplicate(session, case.agency, case.case_number)
+        session.add(row)
+        session.flush()
+        return _record(row, ())
+
+
+def get_case(ws: Workspace, case_id: str) -> CaseRecord:
+    """One case with its photos. Raises :class:`CaseNotFound`."""
+    with ws.catalog.read() as session:
+        return _load(session, ws.contract_id, case_id)
+
+
+def find_case(ws: Workspace, case_number: str, agency: str = "") -> CaseRecord:
+    """The case with this number in the agency. Raises :class:`CaseNotFound`."""
+    with ws.catalog.read() as session:
+        case_id = session.scalar(
+            select(Case.case_id).where(Case.agency == agency, Case.case_number == case_number)
+        )
+        if case_id is None:
+            raise CaseNotFound(case_number)
+        return _load(session, ws.contract_id, case_id)
+
+
+def list_cases(
+    ws: Workspace,
+    *,
+    limit: int = 50,
+    cursor: str | None = None,
+    status: CaseStatus | None = None,
+    agency: str | None = None,
+    text: str | None = None,
+) -> Page[CaseRecord]:
+    """Cases with their photos, newest first; ``text`` is looked for in the case number.
+
+    Raises :class:`InvalidCursor`.
+    """
+    query = select(Case).order_by(Case.case_id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(Case.case_id < decode_cursor(cursor))
+    if status is not None:
+        query = query.where(Case.status == status)
+    if agency is not None:
+        query = query.where(Case.agency == agency)
+    if text:
+        query = query.where(Case.case_number.icontains(text, autoescape=True))
+    with ws.catalog.read() as session:
+        rows = session.scalars(query).all()
+        shown = rows[:limit]
+        photos = _photos(session, ws.contract_id, [row.case_id for row in shown])
+        items = tuple(_record(row, photos.get(row.case_id, ())) for row in shown)
+    more = len(rows) > limit
+    return Page(items, encode_cursor(items[-1].case_id) if more else None)
+
+
+def update_case(
+    ws: Workspace, case_id: str, changes: Mapping[str, Any], *, actor: str = "system"
+) -> CaseRecord:
+    """Change fields of :class:`CaseInput` or ``status``; ``person`` and ``last_seen`` are
+    replaced whole.
+
+    Found or closed: its vectors and unreviewed candidates are gone from every search when this
+    returns. Open again: a job enrols the stored photos anew. Raises :class:`CaseNotFound`,
+    :class:`DuplicateCaseNumber`, ``ValueError`` for another key or value.
+    """
+    unknown = set(changes) - _CHANGEABLE
+    if unknown:
+        raise ValueError(f"no such field of a case: {', '.join(sorted(unknown))}")
+    status = changes.get("status")
+    if "status" in changes and status not in ("open", "found", "closed"):
+        raise ValueError("status is one of open, found, closed")
+    withdrawn = False
+    with ws.catalog.write() as session:
+        row = session.get(Case, case_id)
+        if row is None:
+            raise CaseNotFound(case_id)
+        agency = changes.get("agency", row.agency)
+        number = changes.get("case_number", row.case_number)
+        if (agency, number) != (row.agency, row.case_number):
+            _refuse_duplicate(session, agency, number)
+        for name, value in _columns(changes).items():
+            setattr(row, name, value)
+        if status is not None and status != row.status:
+            if row.status == "open":
+                _withdraw(ws, session, row, actor)
+                withdrawn = True
+            elif status == "open":
+                photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
+                if total := len(photos.all()):
+                    queue.enqueue(session, "enrol_case", case_id, total=total)
+            row.status = status
+        row.updated_at = utc_now()
+        session.flush()
+        record = _load(session, ws.contract_id, case_id)
+    if withdrawn:
+        removals.finish_if_possible(ws)
+    return record
+
+
+def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
+    """Take a case that is found or closed out of every search."""
+    faces = session.execute(
+        select(Face.face_id, Face.contract_id)
+        .join(Photo, Photo.face_id == Face.face_id)
+        .where(Photo.case_id == case.case_id)
+    ).all()
+    elsewhere = set(
+        session.scalars(
+            select(Photo.face_id)
+            .join(Case, Case.case_id == Photo.case_id)
+            .where(
+                Photo.face_id.in_([face_id for face_id, _ in faces]),
+                Photo.case_id != case.case_id,
+                Case.status == "open",
+            )
+        )
+    )
+    leaving = [(face_id, contract) for face_id, contract in faces if face_id not in elsewhere]
+    for contract in {contract for _, contract in leaving}:
+        remove_faces(session, "cases", contract, [f for f, c in leaving if c == contract])
+    vectors = drop_idle_vectors(session, [face_id for face_id, _ in leaving])
+    candidates = session.scalars(
+        select(Candidate.candidate_id).where(
+            Candidate.case_id == case.case_id, Candidate.status == "unreviewed"
+        )
+    ).all()
+    for some in chunks(candidates):
+        session.execute(delete(Candidate).where(Candidate.candidate_id.in_(some)))
+    images.drop_empty_leads(session)
+    removals.request(session, [])
+    record_purge(
+        session,
+        actor,
+        "case_withdrawn",
+        case.case_id,
+        {"vectors": vectors, "candidates": len(candidates)},
+    )
+
+
+def _refuse_duplicate(session: Session, agency: str, case_number: str) -> None:
+    existing = session.scalar(
+        select(Case.case_id).where(Case.agency == agency, Case.case_number == case_number)
+    )
+    if existing is not None:
+        raise DuplicateCaseNumber(case_number, existing)
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as the columns keep them; ``status`` is handled by the caller."""
+    columns: dict[str, Any] = {}
+    for name, value in values.items():
+        if name == "person":
+            columns[name] = _PERSON.dump_python(value or Person(), mode="json", exclude_none=True)
+        elif name == "last_seen":
+            columns[name] = None if value is None else _last_seen_json(value)
+        elif name == "missing_since":
+            columns[name] = moment_text(value)
+        elif name != "status":
+            columns[name] = value
+    return columns
+
+
+def _last_seen_json(value: LastSeen) -> dict[str, Any]:
+    data: dict[str, Any] = _LAST_SEEN.dump_python(value, mode="json", exclude_none=True)
+    if value.at is not None:
+        data["at"] = moment_text(value.at)
+    return data
+
+
+def _last_seen(data: dict[str, Any] | None) -> LastSeen | None:
+    if data is None:
+        return None
+    return LastSeen(**{**data, "at": moment_from_text(data.get("at"))})
+
+
+# --- photos ----------------------------------------------------------------------------------
+
+
+def add_photo(
+    ws: Workspace,
+    case_id: str,
+    data: bytes,
+    *,
+    filename: str | None = None,
+    face_index: int | None = None,
+    taken_on: date | None = None,
+) -> PhotoReceipt:
+    """Enrol one face of a photo in an open case and queue the search of the ads for it.
+
+    ``face_index`` says which face is the missing person where there are several (numbered by
+    area, largest first, then left to right). The same bytes again give the photo that is there.
+    Where anything is refused, nothing is kept. Raises :class:`CaseNotFound`,
+    :class:`CaseClosed`, ``ImageRejected``, :class:`NoFaceFound`, :class:`SeveralFacesFound`,
+    :class:`FaceIndexInvalid`, :class:`FaceTooSmall`, :class:`PhotoAlreadyEnrolled`.
+    """
+    sha256 = sha256_hex(data)
+    with ws.catalog.read() as session:
+        require_open(session, case_id)
+        known = _known_photo(session, ws, case_id, sha256, face_index)
+    if known is not None:
+        return known
+    image, faces = images.examine(ws, data)
+    chosen = choose_face(faces, face_index, ws.options.min_face_px)
+    ws.blobs.put(data)
+    with removals.discard_if_refused(ws, [sha256]), ws.catalog.write() as session:
+        require_open(session, case_id)
+        known = _known_photo(session, ws, case_id, sha256, face_index)
+        if known is not None:
+            return known
+        if not ws.blobs.has(sha256):
+            # Another owner of the same bytes was forgotten since they were put.
+            ws.blobs.put(data)
+        return _enrol(
+            session, ws, case_id, sha256, len(data), image, faces, chosen, filename, taken_on
+        )
+
+
+def _enrol(
+    session: Session,
+    ws: Workspace,
+    case_id: str,
+    sha256: str,
+    size: int,
+    image: DecodedImage,
+    faces: list[FoundFace],
+    chosen: int,
+    filename: str | None,
+    taken_on: date | None,
+) -> PhotoReceipt:
+    images.ensure_row(session, sha256, size, image)
+    rows = images.store_faces(session, ws.contract_id, sha256, faces, keep={chosen})
+    face = rows[chosen]
+    add_faces(session, "cases", ws.contract_id, [face.face_id])
+    photo_id = new_id()
+    job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo_id)
+    session.add(
+        Photo(
+            photo_id=photo_id,
+            case_id=case_id,
+            sha256=sha256,
+            filename=short_name(filename),
+            taken_on=taken_on,
+            face_id=face.face_id,
+            enrolled_face_index=face.face_index,
+            x=face.x,
+            y=face.y,
+            width=face.width,
+            height=face.height,
+            job_id=job_id,
+            created_at=utc_now(),
+        )
+    )
+    session.flush()
+    return _receipt(session, ws.contract_id, session.get_one(Photo, photo_id), created=True)
+
+
+def _known_photo(
+    session: Session, ws: Workspace, case_id: str, sha256: str, face_index: int | None
+) -> PhotoReceipt | None:
+    row = session.scalar(select(Photo).where(Photo.case_id == case_id, Photo.sha256 == sha256))
+    if row is None:
+        return None
+    if face_index is not None and face_index != row.enrolled_face_index:
+        raise PhotoAlreadyEnrolled(row.photo_id, row.enrolled_face_index)
+    return _receipt(session, ws.contract_id, row, created=False)
+
+
+def _receipt(session: Session, contract_id: str, row: Photo, *, created: bool) -> PhotoReceipt:
+    image = session.get_one(ImageRow, row.sha256)
+    return PhotoReceipt(
+        photo_id=row.photo_id,
+        job_id=row.job_id or "",
+        sha256=row.sha256,
+        width=image.width,
+        height=image.height,
+        faces=images.faces_in(session, contract_id, [row.sha256]).get(row.sha256, ()),
+        enrolled_face_index=row.enrolled_face_index,
+        created=created,
+        notes=tuple(image.notes),
+    )
+
+
+def get_photo(ws: Workspace, case_id: str, photo_id: str) -> PhotoRecord:
+    """One photo. Raises :class:`CaseNotFound`, :class:`PhotoNotFound`."""
+    for photo in get_case(ws, case_id).photos:
+        if photo.photo_id == photo_id:
+            return photo
+    raise PhotoNotFound(photo_id)
+
+
+def require_open(session: Session, case_id: str) -> Case:
+    """The row of an open case. Raises :class:`CaseNotFound`, :class:`CaseClosed`."""
+    row = session.get(Case, case_id, populate_existing=True)
+    if row is None:
+        raise CaseNotFound(case_id)
+    if row.status != "open":
+        raise CaseClosed(case_id, row.status)
+    return row
+
+
+def _load(session: Session, contract_id: str, case_id: str) -> CaseRecord:
+    row = session.get(Case, case_id)
+    if row is None:
+        raise CaseNotFound(case_id)
+    return _record(row, _photos(session, contract_id, [case_id]).get(case_id, ()))
+
+
+def _photos(
+    session: Session, contract_id: str, case_ids: Iterable[str]
+) -> dict[str, tuple[PhotoRecord, ...]]:
+    found: dict[str, list[PhotoRecord]] = {}
+    for some in chunks(case_ids):
+        rows = session.execute(
+            select(Photo, ImageRow.width, ImageRow.height, GalleryMember.face_id)
+            .join(ImageRow, ImageRow.sha256 == Photo.sha256)
+            .outerjoin(
+                GalleryMember,
+                (GalleryMember.face_id == Photo.face_id)
+                & (GalleryMember.gallery == "cases")
+                & (GalleryMember.contract_id == contract_id),
+            )
+            .where(Photo.case_id.in_(some))
+            .order_by(Photo.photo_id)
+        )
+        for photo, width, height, member in rows:
+            found.setdefault(photo.case_id, []).append(
+                PhotoRecord(
+                    photo_id=photo.photo_id,
+                    case_id=photo.case_id,
+                    sha256=photo.sha256,
+                    filename=photo.filename,
+                    taken_on=photo.taken_on,
+                    width=width,
+                    height=height,
+                    enrolled_face_index=photo.enrolled_face_index,
+                    face_id=photo.face_id,
+                    box=Box(photo.x, photo.y, photo.width, photo.height),
+                    enrolled=member is not None,
+                    job_id=photo.job_id,
+                    created_at=photo.created_at,
+                )
+            )
+    return {case_id: tuple(photos) for case_id, photos in found.items()}
+
+
+def _record(row: Case, photos: tuple[PhotoRecord, ...]) -> CaseRecord:
+    return CaseRecord(
+        case_id=row.case_id,
+        agency=row.agency,
+        case_number=row.case_number,
+        status=cast("CaseStatus", row.status),
+        person=_PERSON.validate_python(row.person),
+        missing_since=moment_from_text(row.missing_since),
+        last_seen=_last_seen(row.last_seen),
+        default_purpose=cast("Purpose | None", row.default_purpose),
+        notes=row.notes,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        legal_hold=row.legal_hold,
+        photos=photos,
+    )

@@ -1,0 +1,264 @@
+"""Opening the catalog: the engine, its settings, its migrations, its transactions.
+
+One rule for every write: it takes the write lock at its start, so what it read is still true
+when it commits, and numbers given by the database rise in the order of commits. On SQLite that
+is ``BEGIN IMMEDIATE`` (https://www.sqlite.org/lang_transaction.html); on PostgreSQL an advisory
+lock held to the end of the transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.script.revision import ResolutionError
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.orm import Session
+
+from indexer.errors import CatalogBusy, CatalogUnusable, StorageDenied, StorageError, StorageFull
+from indexer.files import file_lock
+
+_log = logging.getLogger(__name__)
+_WRITES = "homeward_writes"
+_PG_WRITE_LOCK = 0x484F4D45  # "HOME"
+
+BUSY_TIMEOUT_MS = 30_000
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+
+class Catalog:
+    """The database with its two ways in: :meth:`read` and :meth:`write`.
+
+    Safe to use from several threads and several processes at once.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._writer = engine.execution_options(**{_WRITES: True})
+        # Several statements of one reading session have to see the same state; SQLite does so
+        # in any transaction.
+        self._reader = (
+            engine
+            if engine.dialect.name == "sqlite"
+            else engine.execution_options(isolation_level="REPEATABLE READ")
+        )
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the catalog is the embedded SQLite."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def read(self) -> Generator[Session]:
+        """A session that sees one consistent state and writes nothing."""
+        with _storage_errors(), Session(self._reader, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Generator[Session]:
+        """A session in one transaction that commits at the end, or not at all on an exception."""
+        with (
+            _storage_errors(),
+            Session(self._writer, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def scrub(self) -> bool:
+        """Empty SQLite's write-ahead log, so that deleted values are in no file any more.
+
+        Returns false where a reader held it back; call again later.
+        """
+        if not self.is_sqlite:
+            return True
+        with _storage_errors():
+            raw = self.engine.raw_connection()
+            try:
+                cursor = raw.cursor()
+                cursor.execute("PRAGMA busy_timeout = 500")
+                busy = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+                cursor.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+            finally:
+                raw.close()
+        return not busy
+
+    def problems(self) -> list[str]:
+        """What the database's own check finds wrong; empty when it is whole."""
+        with self.read() as session:
+            if not self.is_sqlite:
+                session.execute(text("SELECT 1"))
+                return []
+            rows = session.execute(text("PRAGMA quick_check(5)")).scalars().all()
+            orphans = session.execute(text("PRAGMA foreign_key_check")).all()
+        found = [str(row) for row in rows if row != "ok"]
+        if orphans:
+            found.append(f"{len(orphans)} rows point at rows that are not there")
+        return found
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def open_catalog(url: str, *, lock_path: Path | None = None) -> Catalog:
+    """Open the catalog at ``url`` (``sqlite:///...`` or ``postgresql://...``) and bring its
+    tables up to date. ``lock_path`` is a file that keeps two processes from upgrading at once.
+
+    Raises :class:`CatalogUnusable` for a damaged or newer database, :class:`StorageDenied` and
+    :class:`StorageFull` for the folder it is in.
+    """
+    engine = _engine(url)
+    catalog = Catalog(engine)
+    try:
+        if lock_path is None:
+            upgrade(catalog)
+        else:
+            with file_lock(lock_path):
+                upgrade(catalog)
+    except BaseException:
+        engine.dispose()
+        raise
+    return catalog
+
+
+def upgrade(catalog: Catalog) -> None:
+    """Run the migrations that the database lacks."""
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+    try:
+        with _storage_errors():
+            if catalog.is_sqlite:
+                with catalog.engine.connect() as connection:
+                    connection.exec_driver_sql("PRAGMA user_version")
+                _set_journal(catalog.engine)
+            with catalog._writer.begin() as connection:
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+    except (CommandError, ResolutionError) as error:
+        raise CatalogUnusable(
+            f"The catalog was made by another version of Homeward ({error}).",
+            remedy="Run the version of Homeward that made it, or a newer one.",
+        ) from error
+
+
+def _engine(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        json_serializer=partial(
+            json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+        ),
+    )
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _on_sqlite_connect)
+        event.listen(engine, "begin", _on_sqlite_begin)
+    else:
+        event.listen(engine, "begin", _on_other_begin)
+    return engine
+
+
+def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own transaction handling is off: the begin event below says which kind.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {BUSY_TIMEOUT_MS}",
+        "foreign_keys = ON",
+        "synchronous = FULL",
+        "secure_delete = ON",
+        "temp_store = MEMORY",
+        "cache_size = -65536",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _on_other_begin(connection: Connection) -> None:
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PG_WRITE_LOCK})")
+
+
+def _set_journal(engine: Engine) -> None:
+    # Outside of a transaction, once for each open: the mode is kept in the file itself.
+    raw = engine.raw_connection()
+    try:
+        mode = raw.cursor().execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    finally:
+        raw.close()
+    if mode not in ("wal", "memory"):
+        _log.warning("the catalog runs in journal mode %s instead of wal", mode)
+
+
+@contextmanager
+def _storage_errors() -> Generator[None]:
+    """Turn what SQLite and the driver say about disk and lock into our own errors."""
+    try:
+        yield
+    except (DBAPIError, sqlite3.Error) as error:
+        raised = _translated(error)
+        if raised is None:
+            raise
+        raise raised from error
+
+
+def _translated(error: Exception) -> StorageError | None:
+    original = error.orig if isinstance(error, DBAPIError) else error
+    name = getattr(original, "sqlite_errorname", "") or ""
+    make: Callable[[], StorageError] | None = next(
+        (make for start, make in _SQLITE_ERRORS.items() if name.startswith(start)), None
+    )
+    if make is not None:
+        return make()
+    if isinstance(error, OperationalError) and "could not connect" in str(original).lower():
+        return CatalogUnusable(
+            "The database server does not answer.", remedy="Check the catalog URL and the server."
+        )
+    if isinstance(error, DatabaseError) and name == "SQLITE_CORRUPT":
+        return _damaged()
+    return None
+
+
+def _damaged() -> StorageError:
+    return CatalogUnusable(
+        "The catalog file is damaged or no catalog.",
+        remedy="Restore it from the back-up; keep the damaged file for inspection.",
+    )
+
+
+_SQLITE_ERRORS: dict[str, Callable[[], StorageError]] = {
+    "SQLITE_FULL": lambda: StorageFull("the catalog"),
+    "SQLITE_IOERR_WRITE": lambda: StorageFull("the catalog"),
+    "SQLITE_READONLY": lambda: StorageDenied("the catalog"),
+    "SQLITE_CANTOPEN": lambda: StorageDenied("the catalog"),
+    "SQLITE_PERM": lambda: StorageDenied("the catalog"),
+    "SQLITE_BUSY": CatalogBusy,
+    "SQLITE_LOCKED": CatalogBusy,
+    "SQLITE_CORRUPT": _damaged,
+    "SQLITE_NOTADB": _damaged,
+}
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a SQLite catalog at ``path``."""
+    return f"sqlite:///{path.resolve()}"
+
+
+def driver_facts(catalog: Catalog) -> dict[str, Any]:
+    """Name and version of the database, for ``doctor``."""
+    with catalog.read() as session:
+        if catalog.is_sqlite:
+            version = session.execute(text("SELECT sqlite_version()")).scalar_one()
+        else:
+            version = session.execute(text("SHOW server_version")).scalar_one()
+    return {"database": catalog.engine.dialect.name, "version": str(version)}

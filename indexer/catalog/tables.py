@@ -1,0 +1,410 @@
+"""The tables of the catalog.
+
+Ids are UUIDv7 text, so ordering by id is ordering by creation. A record that is deleted takes
+its dependants with it through the foreign keys; the records of searches and purges have none,
+because they outlive what they speak of.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from indexer.catalog.types import UtcDateTime, Vector
+from models.types import FloatArray
+
+Id = String(36)
+Sha = String(64)
+Contract = String(120)
+AutoId = BigInteger().with_variant(Integer, "sqlite")
+Json = JSON(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """Names every constraint, so that migrations can speak of them on any database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+class Case(Base):
+    """``listed_floor``: the score of the last lead that its list of the best would show now;
+    null while the list is not full, or not known."""
+
+    __tablename__ = "cases"
+    __table_args__ = (
+        UniqueConstraint("agency", "case_number"),
+        CheckConstraint("status IN ('open', 'found', 'closed')", name="status"),
+    )
+
+    case_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    agency: Mapped[str] = mapped_column(String(100), default="")
+    case_number: Mapped[str] = mapped_column(String(100))
+    status: Mapped[str] = mapped_column(String(10), default="open", index=True)
+    person: Mapped[dict[str, Any]] = mapped_column(Json)
+    missing_since: Mapped[str | None] = mapped_column(String(40))
+    last_seen: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    default_purpose: Mapped[str | None] = mapped_column(String(40))
+    notes: Mapped[str | None] = mapped_column(Text)
+    legal_hold: Mapped[bool] = mapped_column(default=False)
+    listed_floor: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Image(Base):
+    """One original by its SHA-256, whoever owns it (photos of cases, captures of ads)."""
+
+    __tablename__ = "images"
+
+    sha256: Mapped[str] = mapped_column(Sha, primary_key=True)
+    format: Mapped[str] = mapped_column(String(20))
+    width: Mapped[int]
+    height: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
+    notes: Mapped[list[str]] = mapped_column(Json, default=list)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ImageAnalysis(Base):
+    """Whether an image was analysed under a contract, and why not where it failed."""
+
+    __tablename__ = "image_analyses"
+    __table_args__ = (CheckConstraint("state IN ('done', 'failed')", name="state"),)
+
+    sha256: Mapped[str] = mapped_column(
+        ForeignKey("images.sha256", ondelete="CASCADE"), primary_key=True
+    )
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    state: Mapped[str] = mapped_column(String(10))
+    code: Mapped[str | None] = mapped_column(String(60))
+    detail: Mapped[str | None] = mapped_column(Text)
+    analysed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Face(Base):
+    """One face in one image under one contract.
+
+    ``vector`` is there only while the face is in a gallery: a bystander in a case photo and the
+    faces of a case that is found or closed have none.
+    """
+
+    __tablename__ = "faces"
+    __table_args__ = (UniqueConstraint("sha256", "contract_id", "face_index"),)
+
+    face_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256", ondelete="CASCADE"))
+    contract_id: Mapped[str] = mapped_column(Contract)
+    face_index: Mapped[int]
+    x: Mapped[float]
+    y: Mapped[float]
+    width: Mapped[float]
+    height: Mapped[float]
+    landmarks: Mapped[list[list[float]]] = mapped_column(Json)
+    scheme: Mapped[str] = mapped_column(String(20))
+    turn: Mapped[int]
+    detection_score: Mapped[float]
+    quality: Mapped[dict[str, Any]] = mapped_column(Json)
+    vector: Mapped[FloatArray | None] = mapped_column(Vector)
+
+
+class Photo(Base):
+    """A photo of a case; its face index and box outlast a change of contract."""
+
+    __tablename__ = "photos"
+    __table_args__ = (UniqueConstraint("case_id", "sha256"),)
+
+    photo_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id", ondelete="CASCADE"))
+    sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256"), index=True)
+    filename: Mapped[str | None] = mapped_column(String(500))
+    taken_on: Mapped[date | None]
+    face_id: Mapped[str] = mapped_column(ForeignKey("faces.face_id"), index=True)
+    enrolled_face_index: Mapped[int]
+    x: Mapped[float]
+    y: Mapped[float]
+    width: Mapped[float]
+    height: Mapped[float]
+    job_id: Mapped[str | None] = mapped_column(Id)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Ad(Base):
+    """One advertisement; its fields are those of the newest capture."""
+
+    __tablename__ = "ads"
+    __table_args__ = (UniqueConstraint("site", "external_id"),)
+
+    ad_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    site: Mapped[str] = mapped_column(String(200), index=True)
+    external_id: Mapped[str] = mapped_column(String(300))
+    url: Mapped[str | None] = mapped_column(Text)
+    posted_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
+    title: Mapped[str | None] = mapped_column(Text)
+    body: Mapped[str | None] = mapped_column(Text)
+    phones: Mapped[list[str]] = mapped_column(Json, default=list)
+    emails: Mapped[list[str]] = mapped_column(Json, default=list)
+    handles: Mapped[list[str]] = mapped_column(Json, default=list)
+    age_stated: Mapped[int | str | None] = mapped_column(Json)
+    city: Mapped[str | None] = mapped_column(String(500))
+    region: Mapped[str | None] = mapped_column(String(500), index=True)
+    country: Mapped[str | None] = mapped_column(String(500))
+    location_text: Mapped[str | None] = mapped_column(Text)
+    lat: Mapped[float | None]
+    lon: Mapped[float | None]
+    language: Mapped[str | None] = mapped_column(String(40))
+    attributes: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    legal_hold: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class AdContact(Base):
+    """Phones, e-mails and handles of an ad, in the form in which they are looked up."""
+
+    __tablename__ = "ad_contacts"
+
+    ad_id: Mapped[str] = mapped_column(
+        ForeignKey("ads.ad_id", ondelete="CASCADE"), primary_key=True
+    )
+    kind: Mapped[str] = mapped_column(String(10), primary_key=True)
+    key: Mapped[str] = mapped_column(String(320), primary_key=True)
+
+    __table_args__ = (Index("ix_ad_contacts_kind_key", "kind", "key"),)
+
+
+class Capture(Base):
+    """One sighting of an ad with what was received; ``digest`` is that of its content."""
+
+    __tablename__ = "captures"
+    __table_args__ = (UniqueConstraint("ad_id", "digest"),)
+
+    capture_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    ad_id: Mapped[str] = mapped_column(ForeignKey("ads.ad_id", ondelete="CASCADE"))
+    digest: Mapped[str] = mapped_column(Sha)
+    captured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    last_captured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    job_id: Mapped[str] = mapped_column(Id)
+    content: Mapped[dict[str, Any]] = mapped_column(Json)
+
+
+class CaptureImage(Base):
+    """One uploaded image of a capture, in order. A rejected one has no row in ``images``."""
+
+    __tablename__ = "capture_images"
+
+    capture_id: Mapped[str] = mapped_column(
+        ForeignKey("captures.capture_id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    upload_sha256: Mapped[str] = mapped_column(Sha)
+    sha256: Mapped[str | None] = mapped_column(ForeignKey("images.sha256"), index=True)
+    filename: Mapped[str | None] = mapped_column(String(500))
+    code: Mapped[str | None] = mapped_column(String(60))
+    detail: Mapped[str | None] = mapped_column(Text)
+
+
+class CapturePage(Base):
+    """A page file of a capture (HTML, screenshot, WARC): evidence, never rendered."""
+
+    __tablename__ = "capture_pages"
+
+    capture_id: Mapped[str] = mapped_column(
+        ForeignKey("captures.capture_id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    sha256: Mapped[str] = mapped_column(Sha, index=True)
+    filename: Mapped[str | None] = mapped_column(String(500))
+    media_type: Mapped[str | None] = mapped_column(String(200))
+    size: Mapped[int] = mapped_column(BigInteger)
+
+
+class GalleryMember(Base):
+    """Which faces are in a gallery now; changed only together with ``gallery_log``."""
+
+    __tablename__ = "gallery_members"
+
+    gallery: Mapped[str] = mapped_column(String(10), primary_key=True)
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    face_id: Mapped[str] = mapped_column(
+        ForeignKey("faces.face_id", ondelete="CASCADE"), primary_key=True, index=True
+    )
+
+
+class GalleryLog(Base):
+    """Every change of a gallery, append-only; the views of all processes catch up from it."""
+
+    __tablename__ = "gallery_log"
+    __table_args__ = (
+        Index("ix_gallery_log_gallery_contract_id_seq", "gallery", "contract_id", "seq"),
+        CheckConstraint("op IN ('add', 'remove')", name="op"),
+        {"sqlite_autoincrement": True},
+    )
+
+    seq: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
+    gallery: Mapped[str] = mapped_column(String(10))
+    contract_id: Mapped[str] = mapped_column(Contract)
+    face_id: Mapped[str] = mapped_column(Id)
+    op: Mapped[str] = mapped_column(String(6))
+
+
+class Lead(Base):
+    __tablename__ = "leads"
+
+    lead_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    case_id: Mapped[str] = mapped_column(
+        ForeignKey("cases.case_id", ondelete="CASCADE"), index=True
+    )
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Candidate(Base):
+    """A face in an ad that may be the person of a case."""
+
+    __tablename__ = "candidates"
+    __table_args__ = (UniqueConstraint("case_id", "face_id"),)
+
+    candidate_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id", ondelete="CASCADE"))
+    lead_id: Mapped[str] = mapped_column(
+        ForeignKey("leads.lead_id", ondelete="CASCADE"), index=True
+    )
+    face_id: Mapped[str] = mapped_column(
+        ForeignKey("faces.face_id", ondelete="CASCADE"), index=True
+    )
+    contract_id: Mapped[str] = mapped_column(Contract)
+    score: Mapped[float]
+    photos_fused: Mapped[int]
+    origin: Mapped[str] = mapped_column(String(12))
+    status: Mapped[str] = mapped_column(String(20), default="unreviewed")
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Job(Base):
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_state_job_id", "state", "job_id"),
+        Index("ix_jobs_subject_id_kind", "subject_id", "kind"),
+        CheckConstraint("state IN ('queued', 'running', 'done', 'failed')", name="state"),
+    )
+
+    job_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(20))
+    subject_id: Mapped[str] = mapped_column(Id)
+    payload: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    state: Mapped[str] = mapped_column(String(10), default="queued")
+    done: Mapped[int] = mapped_column(default=0)
+    total: Mapped[int] = mapped_column(default=0)
+    attempts: Mapped[int] = mapped_column(default=0)
+    runner: Mapped[str | None] = mapped_column(Id)
+    failures: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class IdempotentResponse(Base):
+    """The answer to a request that carried an Idempotency-Key, to be given again."""
+
+    __tablename__ = "idempotency"
+
+    owner: Mapped[str] = mapped_column(String(100), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    request_digest: Mapped[str] = mapped_column(Sha)
+    status: Mapped[int]
+    media_type: Mapped[str] = mapped_column(String(100))
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    subject_id: Mapped[str | None] = mapped_column(Id, index=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Search(Base):
+    """Append-only: who searched for which case, when, why, over what, with which outcome."""
+
+    __tablename__ = "searches"
+
+    search_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(100))
+    case_id: Mapped[str] = mapped_column(Id, index=True)
+    purpose: Mapped[str] = mapped_column(String(40))
+    purpose_note: Mapped[str | None] = mapped_column(Text)
+    gallery_size: Mapped[int]
+    contract_id: Mapped[str] = mapped_column(Contract)
+    k: Mapped[int]
+    filters: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    candidate_ids: Mapped[list[str]] = mapped_column(Json)
+
+
+class Purge(Base):
+    """Append-only proof of deletions; holds ids and counts, never content."""
+
+    __tablename__ = "purge_ledger"
+
+    purge_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(100))
+    kind: Mapped[str] = mapped_column(String(20))
+    subject_id: Mapped[str] = mapped_column(Id, index=True)
+    counts: Mapped[dict[str, int]] = mapped_column(Json)
+
+
+class PendingRemoval(Base):
+    """Bytes and remains that a committed deletion still has to take from the disk."""
+
+    __tablename__ = "pending_removals"
+
+    item: Mapped[str] = mapped_column(String(120), primary_key=True)
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ApiKey(Base):
+    """A key by the SHA-256 of its text; ``prefix`` is the part that may be shown."""
+
+    __tablename__ = "api_keys"
+
+    key_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(100))
+    prefix: Mapped[str] = mapped_column(String(20))
+    sha256: Mapped[str] = mapped_column(Sha, unique=True)
+    scopes: Mapped[list[str]] = mapped_column(Json)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class WebSession(Base):
+    """A signed-in browser by the SHA-256 of its cookie."""
+
+    __tablename__ = "web_sessions"
+
+    session_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    token_sha256: Mapped[str] = mapped_column(Sha, unique=True)
+    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.key_id", ondelete="CASCADE"))
+    data: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

@@ -1,0 +1,291 @@
+"""What can go wrong while storing, indexing and probing; each with a stable code and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from models.errors import HomewardError
+
+if TYPE_CHECKING:
+    from indexer.records import FaceSummary
+
+
+class NotFound(HomewardError):
+    """Root of the errors that name a record which is not there."""
+
+    code = "not_found"
+
+
+class CaseNotFound(NotFound):
+    code = "case_not_found"
+
+    def __init__(self, case: str) -> None:
+        super().__init__(
+            f"There is no case {case!r}.", remedy="Check the id or number, or create the case."
+        )
+
+
+class PhotoNotFound(NotFound):
+    code = "photo_not_found"
+
+    def __init__(self, photo_id: str) -> None:
+        super().__init__(
+            f"This case has no photo {photo_id!r}.", remedy="List the photos of the case."
+        )
+
+
+class AdNotFound(NotFound):
+    code = "ad_not_found"
+
+    def __init__(self, ad_id: str) -> None:
+        super().__init__(f"There is no ad {ad_id!r}.", remedy="Check the id, or list the ads.")
+
+
+class ImageNotFound(NotFound):
+    code = "image_not_found"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"There is no image {sha256!r}.", remedy="Check the SHA-256.")
+
+
+class FaceNotFound(NotFound):
+    code = "face_not_found"
+
+    def __init__(self, face_id: str) -> None:
+        super().__init__(f"There is no face {face_id!r}.", remedy="Check the id.")
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"There is no job {job_id!r}.", remedy="Check the id.")
+
+
+class CandidateNotFound(NotFound):
+    code = "candidate_not_found"
+
+    def __init__(self, candidate_id: str) -> None:
+        super().__init__(
+            f"There is no candidate {candidate_id!r}.",
+            remedy="List the candidates of the case again.",
+        )
+
+
+class CaseClosed(HomewardError):
+    """The case is found or closed: nothing may be enrolled or searched for it."""
+
+    code = "case_closed"
+
+    def __init__(self, case_id: str, status: str) -> None:
+        super().__init__(
+            f"Case {case_id} is {status}; only open cases are searched and enrolled.",
+            remedy="Set its status to open first, if the person is missing again.",
+        )
+
+
+class DuplicateCaseNumber(HomewardError):
+    code = "duplicate_case_number"
+
+    def __init__(self, case_number: str, case_id: str) -> None:
+        super().__init__(
+            f"Case number {case_number!r} exists already in this agency.",
+            remedy=f"Use the case that exists ({case_id}) or another number.",
+        )
+        self.case_id = case_id
+
+
+class LegalHold(HomewardError):
+    """Exported evidence hangs on the record; it may not be deleted."""
+
+    code = "legal_hold"
+
+
+class PurposeRequired(HomewardError):
+    code = "purpose_required"
+
+
+class NoFaceFound(HomewardError):
+    code = "no_face_found"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "No face was found in this picture.",
+            remedy="Use a picture in which the face is larger, sharper or less covered.",
+        )
+
+
+class SeveralFacesFound(HomewardError):
+    """More than one face and no word which one is meant; ``faces`` lists them."""
+
+    code = "several_faces_found"
+
+    def __init__(self, faces: Sequence[FaceSummary]) -> None:
+        super().__init__(
+            f"{len(faces)} faces were found in this picture; which one is the missing person?",
+            remedy="Send the picture again with face_index set to one of the faces listed.",
+        )
+        self.faces: tuple[FaceSummary, ...] = tuple(faces)
+
+
+class FaceIndexInvalid(HomewardError):
+    """``face_index`` names a face that the picture does not have."""
+
+    code = "face_index_invalid"
+
+    def __init__(self, face_index: int, faces: Sequence[FaceSummary]) -> None:
+        super().__init__(
+            f"face_index {face_index} was given, but the picture has {len(faces)} face(s).",
+            remedy=f"Give a face_index from 0 to {len(faces) - 1}.",
+        )
+        self.faces: tuple[FaceSummary, ...] = tuple(faces)
+
+
+class FaceTooSmall(HomewardError):
+    code = "face_too_small"
+
+    def __init__(self, side: float, minimum: float) -> None:
+        super().__init__(
+            f"The face is {side:.0f} pixels wide; at least {minimum:.0f} are needed to compare it.",
+            remedy="Use a larger original of the picture; enlarging this one does not help.",
+        )
+
+
+class PhotoAlreadyEnrolled(HomewardError):
+    """The same picture is enrolled in this case with another face."""
+
+    code = "photo_already_enrolled"
+
+    def __init__(self, photo_id: str, enrolled_face_index: int) -> None:
+        super().__init__(
+            f"This picture is enrolled already (photo {photo_id}) with face {enrolled_face_index}.",
+            remedy="Delete that photo first if another face in it is the missing person.",
+        )
+        self.photo_id = photo_id
+
+
+class TooManyFiles(HomewardError):
+    """More images or page files than one ad may carry."""
+
+    code = "too_many_files"
+
+
+class FileTooLarge(HomewardError):
+    """A page file is over the size limit."""
+
+    code = "file_too_large"
+
+
+class IdempotencyConflict(HomewardError):
+    """The same Idempotency-Key came with another request."""
+
+    code = "idempotency_conflict"
+
+
+class InvalidCursor(HomewardError):
+    code = "invalid_cursor"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The cursor is not one that a list returned.",
+            remedy="Use next_cursor as it was given, or leave it out to start at the beginning.",
+        )
+
+
+class QueueFull(HomewardError):
+    """Too much work waits already; nothing was stored."""
+
+    code = "queue_full"
+
+    def __init__(self, waiting: int, bound: int) -> None:
+        super().__init__(
+            f"{waiting} jobs are waiting; the bound is {bound}. Nothing was stored.",
+            remedy="Send it again later.",
+        )
+
+
+class SourceUnreadable(HomewardError):
+    """A file or folder to ingest from cannot be read at all."""
+
+    code = "source_unreadable"
+
+
+class ItemRefused(HomewardError):
+    """One item of a source (a line, a row, a file) cannot be taken; the rest goes on."""
+
+    code = "item_invalid"
+
+
+class StorageError(HomewardError):
+    """Root of the errors of disk, folder and database."""
+
+    code = "storage_error"
+
+
+class StorageFull(StorageError):
+    code = "storage_full"
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"The disk is full: {where} could not be written. Nothing was half-stored.",
+            remedy="Free space or move the data folder to a larger disk, then send it again.",
+        )
+
+
+class StorageDenied(StorageError):
+    code = "storage_denied"
+
+    def __init__(self, where: str) -> None:
+        super().__init__(
+            f"No permission to read or write {where}.",
+            remedy="Give the account that runs Homeward ownership of the data folder.",
+        )
+
+
+class BlobMissing(StorageError):
+    """The catalog names an original that the blob store does not hold."""
+
+    code = "blob_missing"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"The original {sha256} is not in the blob store.",
+            remedy="Restore the blobs folder from the back-up, then run `homeward doctor`.",
+        )
+
+
+class BlobDamaged(StorageError):
+    """The stored bytes no longer have the SHA-256 under which they were stored."""
+
+    code = "blob_damaged"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"The original {sha256} is damaged: its bytes no longer have that SHA-256.",
+            remedy="Restore this file from the back-up, then run `homeward doctor`.",
+        )
+
+
+class CatalogBusy(StorageError):
+    """Another process held the database for longer than the time-out."""
+
+    code = "catalog_busy"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The catalog is busy: another process holds its write lock.",
+            remedy="Try again in a moment.",
+        )
+
+
+class CatalogUnusable(StorageError):
+    """The database is damaged, of another program, or newer than this program."""
+
+    code = "catalog_unusable"
+
+
+class IndexDamaged(StorageError):
+    """An index file fails its checksum or is for another contract; it is rebuilt."""
+
+    code = "index_damaged"

@@ -1,0 +1,137 @@
+"""Between the faces of the models and the rows of the catalog."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from indexer.catalog.tables import Face as FaceRow
+from indexer.errors import FaceIndexInvalid, FaceTooSmall, NoFaceFound, SeveralFacesFound
+from indexer.ids import new_id
+from indexer.records import FaceRecord, FaceSummary
+from models.types import Box, Face, Landmarks, LandmarkScheme, Quality, QualityComponent
+
+
+def summaries(faces: Sequence[Face]) -> tuple[FaceSummary, ...]:
+    """The faces of one image numbered in the order in which the analyser gave them."""
+    return tuple(
+        FaceSummary(
+            face_index=index,
+            box=face.box,
+            detection_score=face.detection_score,
+            quality=face.quality,
+        )
+        for index, face in enumerate(faces)
+    )
+
+
+def choose_face(faces: Sequence[Face], face_index: int | None, min_px: float) -> int:
+    """The index of the face that is meant.
+
+    Raises :class:`NoFaceFound`, :class:`SeveralFacesFound` (several and no index),
+    :class:`FaceIndexInvalid`, :class:`FaceTooSmall` (shorter side of the box under ``min_px``).
+    """
+    if not faces:
+        raise NoFaceFound
+    if face_index is None:
+        if len(faces) > 1:
+            raise SeveralFacesFound(summaries(faces))
+        face_index = 0
+    if not 0 <= face_index < len(faces):
+        raise FaceIndexInvalid(face_index, summaries(faces))
+    box = faces[face_index].box
+    side = min(box.width, box.height)
+    if side < min_px:
+        raise FaceTooSmall(side, min_px)
+    return face_index
+
+
+def face_row(sha256: str, contract_id: str, index: int, face: Face, *, vector: bool) -> FaceRow:
+    """A new row; ``vector`` says whether the vector is kept."""
+    return FaceRow(
+        face_id=new_id(),
+        sha256=sha256,
+        contract_id=contract_id,
+        face_index=index,
+        x=face.box.x,
+        y=face.box.y,
+        width=face.box.width,
+        height=face.box.height,
+        landmarks=[[float(x), float(y)] for x, y in face.landmarks.points],
+        scheme=face.landmarks.scheme,
+        turn=face.turn,
+        detection_score=float(face.detection_score),
+        quality=_quality_json(face.quality),
+        vector=face.embedding.vector if vector else None,
+    )
+
+
+def face_record(row: FaceRow) -> FaceRecord:
+    """The record of a row."""
+    return FaceRecord(
+        face_id=row.face_id,
+        sha256=row.sha256,
+        contract_id=row.contract_id,
+        face_index=row.face_index,
+        box=Box(row.x, row.y, row.width, row.height),
+        landmarks=Landmarks(
+            np.asarray(row.landmarks, dtype=np.float32), cast("LandmarkScheme", row.scheme)
+        ),
+        turn=row.turn,
+        detection_score=row.detection_score,
+        quality=_quality(row.quality),
+    )
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    width = min(a.right, b.right) - max(a.x, b.x)
+    height = min(a.bottom, b.bottom) - max(a.y, b.y)
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (a.area + b.area - shared)
+
+
+def _quality_json(quality: Quality) -> dict[str, Any]:
+    return {
+        "score": _finite(quality.score),
+        "components": [
+            {
+                "name": part.name,
+                "value": _finite(part.value),
+                "unit": part.unit,
+                "score": _finite(part.score),
+                "reason": part.reason,
+            }
+            for part in quality.components
+        ],
+    }
+
+
+def _finite(value: float) -> float | None:
+    # A measure that could not be taken is kept as unknown; JSON knows no NaN.
+    return float(value) if math.isfinite(value) else None
+
+
+def _quality(data: dict[str, Any]) -> Quality:
+    return Quality(
+        score=_number(data["score"]),
+        components=tuple(
+            QualityComponent(
+                name=part["name"],
+                value=_number(part["value"]),
+                unit=part["unit"],
+                score=_number(part["score"]),
+                reason=part["reason"],
+            )
+            for part in data["components"]
+        ),
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

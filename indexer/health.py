@@ -1,0 +1,153 @@
+"""Whether what is stored agrees with itself, for ``homeward doctor`` and readiness."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import select
+
+from indexer import jobs
+from indexer.catalog.engine import driver_facts
+from indexer.catalog.tables import CapturePage, Image, PendingRemoval
+from indexer.errors import BlobDamaged, BlobMissing
+from indexer.records import GalleryName
+from indexer.workspace import Workspace
+from models.errors import HomewardError
+
+MIN_FREE_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class HealthItem:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """All that was looked at."""
+
+    items: tuple[HealthItem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(item.ok for item in self.items)
+
+
+def check(ws: Workspace, *, verify_blobs: bool = False) -> HealthReport:
+    """Look at catalog, originals, both galleries, jobs, deletions and disk.
+
+    ``verify_blobs`` reads every original and checks its SHA-256, which takes as long as reading
+    them all. Nothing is changed, nothing is raised: what fails is an item that is not ok.
+    """
+    looks: list[tuple[str, Callable[[], HealthItem]]] = [
+        ("catalog", lambda: _catalog(ws)),
+        ("originals", lambda: _originals(ws, verify_blobs)),
+        ("gallery of cases", lambda: _gallery(ws, "cases")),
+        ("gallery of ads", lambda: _gallery(ws, "ads")),
+        ("jobs", lambda: _jobs(ws)),
+        ("deletions", lambda: _deletions(ws)),
+        ("disk", lambda: _disk(ws)),
+    ]
+    items = []
+    for name, look in looks:
+        try:
+            items.append(look())
+        except HomewardError as error:
+            items.append(HealthItem(name, False, error.detail, error.remedy))
+    return HealthReport(tuple(items))
+
+
+def _catalog(ws: Workspace) -> HealthItem:
+    facts = driver_facts(ws.catalog)
+    problems = ws.catalog.problems()
+    detail = f"{facts['database']} {facts['version']}"
+    if problems:
+        return HealthItem(
+            "catalog",
+            False,
+            f"{detail}: {'; '.join(problems)}",
+            "Restore the catalog from the back-up; keep the damaged file for inspection.",
+        )
+    return HealthItem("catalog", True, detail)
+
+
+def _originals(ws: Workspace, verify: bool) -> HealthItem:
+    with ws.catalog.read() as session:
+        expected = set(session.scalars(select(Image.sha256)))
+        expected |= set(session.scalars(select(CapturePage.sha256)))
+    held = set(ws.blobs.digests())
+    missing, orphans = expected - held, held - expected
+    damaged = _damaged(ws, expected & held) if verify else []
+    detail = f"{len(expected)} originals"
+    if verify:
+        detail += f", all read, {len(damaged)} damaged"
+    if orphans:
+        # An upload that broke off before its commit; harmless.
+        detail += f", {len(orphans)} files that nothing refers to"
+    if missing:
+        detail += f", {len(missing)} missing"
+    remedy = "Restore the blobs folder from the back-up." if missing or damaged else ""
+    return HealthItem("originals", not missing and not damaged, detail, remedy)
+
+
+def _damaged(ws: Workspace, shas: set[str]) -> list[str]:
+    damaged = []
+    for sha256 in sorted(shas):
+        try:
+            ws.blobs.get(sha256)
+        except (BlobDamaged, BlobMissing):
+            damaged.append(sha256)
+    return damaged
+
+
+def _gallery(ws: Workspace, name: GalleryName) -> HealthItem:
+    gallery = ws.gallery(name)
+    problem = gallery.health()
+    if problem is not None:
+        return HealthItem(
+            f"gallery of {name}",
+            False,
+            problem,
+            "Stop Homeward, remove the index folder and start again; it is rebuilt.",
+        )
+    return HealthItem(
+        f"gallery of {name}", True, f"{gallery.count()} faces under {gallery.contract_id}"
+    )
+
+
+def _jobs(ws: Workspace) -> HealthItem:
+    counts = jobs.counts(ws)
+    detail = ", ".join(f"{count} {state}" for state, count in counts.items())
+    if counts["failed"]:
+        return HealthItem("jobs", False, detail, "Look at the reasons with the jobs' failures.")
+    return HealthItem("jobs", True, detail)
+
+
+def _deletions(ws: Workspace) -> HealthItem:
+    with ws.catalog.read() as session:
+        pending = session.scalars(select(PendingRemoval.item)).all()
+    if pending:
+        return HealthItem(
+            "deletions",
+            False,
+            f"{len(pending)} remains are still to be cleared",
+            "Start Homeward, or wait: it is done within a minute while running.",
+        )
+    return HealthItem("deletions", True, "nothing left to clear")
+
+
+def _disk(ws: Workspace) -> HealthItem:
+    free = ws.blobs.free_bytes()
+    if free is None:
+        return HealthItem("disk", True, "unknown")
+    detail = f"{free / 1e9:.1f} GB free"
+    if free < MIN_FREE_BYTES:
+        return HealthItem("disk", False, detail, "Free space or move the data folder.")
+    return HealthItem("disk", True, detail)

@@ -1,0 +1,42 @@
+"""Identifiers: UUID version 7 (RFC 9562) as text, so that ids sort by the time of creation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+
+import uuid_utils
+
+from indexer.errors import InvalidCursor
+
+
+def new_id() -> str:
+    """A fresh UUIDv7, lower case with hyphens (36 characters)."""
+    return str(uuid_utils.uuid7())
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` has the form of an id (any UUID in canonical form)."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def encode_cursor(last_id: str) -> str:
+    """An opaque cursor that continues a list after ``last_id``."""
+    return base64.urlsafe_b64encode(f"v1:{last_id}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> str:
+    """The id inside ``cursor``. Raises :class:`InvalidCursor` for anything else."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError, ValueError) as error:
+        raise InvalidCursor from error
+    version, _, last_id = text.partition(":")
+    if version != "v1" or not is_id(last_id):
+        raise InvalidCursor
+    return last_id

@@ -1,0 +1,320 @@
+"""Jobs: looking at them, and doing them.
+
+``ingest_ad`` analyses the images of one capture, puts their faces into the gallery of ads and
+compares them with the open cases. ``probe_case`` compares a case with the ads. ``enrol_case``
+enrols the stored photos of a case that was opened again, then probes. Each can be broken off
+anywhere and done again; a failure of one item is recorded and does not stop the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from indexer import candidates, images, queue
+from indexer.batches import chunks
+from indexer.cases import require_open
+from indexer.catalog.tables import CaptureImage, Face, ImageAnalysis, Job, Photo
+from indexer.errors import CaseClosed, CaseNotFound, JobNotFound, StorageError
+from indexer.faces import overlap
+from indexer.galleries import add_faces
+from indexer.ids import decode_cursor, encode_cursor
+from indexer.images import Analysed
+from indexer.queue import job_record
+from indexer.records import Failure, JobRecord, JobState, Page, Progress
+from indexer.watchlist import probe_cases
+from indexer.workspace import Workspace
+from models.errors import HomewardError
+from models.types import Box, FloatArray
+
+_log = logging.getLogger(__name__)
+
+ADS_AT_ONCE = 16
+
+
+# --- looking ---------------------------------------------------------------------------------
+
+
+def get_job(ws: Workspace, job_id: str) -> JobRecord:
+    """One job. Raises :class:`JobNotFound`."""
+    with ws.catalog.read() as session:
+        row = session.get(Job, job_id)
+        if row is None:
+            raise JobNotFound(job_id)
+        return job_record(row)
+
+
+def list_jobs(
+    ws: Workspace, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+) -> Page[JobRecord]:
+    """Jobs, newest first. Raises :class:`InvalidCursor`."""
+    query = select(Job).order_by(Job.job_id.desc()).limit(limit + 1)
+    if state is not None:
+        query = query.where(Job.state == state)
+    if cursor is not None:
+        query = query.where(Job.job_id < decode_cursor(cursor))
+    with ws.catalog.read() as session:
+        rows = session.scalars(query).all()
+    items = tuple(job_record(row) for row in rows[:limit])
+    return Page(items, encode_cursor(items[-1].job_id) if len(rows) > limit else None)
+
+
+def waiting(ws: Workspace) -> int:
+    """How many jobs are queued."""
+    with ws.catalog.read() as session:
+        return queue.waiting_in(session)
+
+
+def counts(ws: Workspace) -> dict[JobState, int]:
+    """How many jobs are in each state."""
+    found: dict[JobState, int] = {"queued": 0, "running": 0, "done": 0, "failed": 0}
+    with ws.catalog.read() as session:
+        for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
+            found[cast("JobState", state)] = count
+    return found
+
+
+# --- doing -----------------------------------------------------------------------------------
+
+
+def run_job(ws: Workspace, job_id: str) -> JobRecord:
+    """Do this job now if it waits; returns it as it is then. Raises :class:`JobNotFound`."""
+    job = queue.claim_one(ws, job_id)
+    if job is not None:
+        run_claimed(ws, [job])
+    return get_job(ws, job_id)
+
+
+def run_pending(
+    ws: Workspace,
+    limit: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Do queued jobs in this thread until none waits (or ``limit`` are done); returns how many."""
+    ran = 0
+    while limit is None or ran < limit:
+        room = ADS_AT_ONCE if limit is None else min(ADS_AT_ONCE, limit - ran)
+        jobs = queue.claim(ws, room)
+        if not jobs:
+            break
+        run_claimed(ws, jobs)
+        ran += len(jobs)
+        if progress is not None:
+            progress(Progress(stage="jobs", done=ran, total=limit))
+    return ran
+
+
+def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
+    """Do jobs that were claimed together. Returns false where they broke off.
+
+    A job that breaks off is put back, and is failed with the reason after too many attempts.
+    """
+    try:
+        ads = [job for job in jobs if job.kind == "ingest_ad"]
+        if ads:
+            _ingest_ads(ws, ads)
+        for job in jobs:
+            if job.kind == "probe_case":
+                _probe_case(ws, job)
+            elif job.kind == "enrol_case":
+                _enrol_case(ws, job)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is kept with the job
+        _log.exception("%d job(s) broke off", len(jobs))
+        code = error.code if isinstance(error, HomewardError) else "internal_error"
+        for job in jobs:
+            if len(jobs) > 1 and not isinstance(error, StorageError):
+                # One of them is the cause; alone, each shows whether it is.
+                run_claimed(ws, [job])
+            else:
+                _give_up(ws, job, Failure(item=job.job_id, code=code, detail=str(error)))
+        return False
+    return True
+
+
+def _give_up(ws: Workspace, job: JobRecord, failure: Failure) -> None:
+    try:
+        state = queue.put_back(ws, job.job_id, failure)
+    except StorageError:
+        # The catalog itself is away. The lock file tells the next opening that nobody has it.
+        _log.exception("job %s could not be put back", job.job_id)
+        return
+    if state == "failed":
+        _log.error("job %s is failed: %s", job.job_id, failure.detail)
+
+
+# --- ads -------------------------------------------------------------------------------------
+
+
+def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
+    with ws.catalog.read() as session:
+        shas = {job.job_id: _capture_images(session, job.job_id) for job in jobs}
+        every = list(dict.fromkeys(sha256 for group in shas.values() for sha256 in group))
+        pending = _without_vectors(session, ws.contract_id, every)
+    _analyse_pending(ws, pending, {job.job_id: set(shas[job.job_id]) for job in jobs})
+    with ws.catalog.write() as session:
+        # Only what an ad still shows: it may have been forgotten meanwhile.
+        shown = _still_shown(session, every)
+        vectors = _vectors(session, ws.contract_id, shown)
+        add_faces(session, "ads", ws.contract_id, list(vectors))
+    probe_cases(ws, vectors)
+    with ws.catalog.write() as session:
+        failures = _failures(session, ws.contract_id, every)
+        for job in jobs:
+            own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
+            queue.finish(session, job.job_id, own)
+
+
+def _capture_images(session: Session, job_id: str) -> list[str]:
+    job = session.get(Job, job_id)
+    if job is None:
+        return []  # the ad was forgotten meanwhile
+    capture_id = job.payload["capture_id"]
+    return list(
+        dict.fromkeys(
+            sha256
+            for sha256 in session.scalars(
+                select(CaptureImage.sha256)
+                .where(CaptureImage.capture_id == capture_id)
+                .order_by(CaptureImage.position)
+            )
+            if sha256 is not None
+        )
+    )
+
+
+def _without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:
+    """Images that were never analysed under the contract, or of which a face has no vector."""
+    whole: set[str] = set()
+    for some in chunks(shas):
+        analysed = set(
+            session.scalars(
+                select(ImageAnalysis.sha256).where(
+                    ImageAnalysis.sha256.in_(some), ImageAnalysis.contract_id == contract_id
+                )
+            )
+        )
+        lacking = session.scalars(
+            select(Face.sha256).where(
+                Face.sha256.in_(some), Face.contract_id == contract_id, Face.vector.is_(None)
+            )
+        )
+        whole |= analysed - set(lacking)
+    return [sha256 for sha256 in shas if sha256 not in whole]
+
+
+def _analyse_pending(ws: Workspace, pending: Sequence[str], owners: dict[str, set[str]]) -> None:
+    done: set[str] = set()
+    for some in chunks(images.analyse_stored(ws, pending), ws.options.batch_size):
+        done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
+        with ws.catalog.write() as session:
+            shown = set(_still_shown(session, list(done)))
+            for one in some:
+                if isinstance(one, Failure):
+                    if one.item in shown:
+                        images.note_failure(session, ws.contract_id, one)
+                elif one.sha256 in shown:
+                    images.keep_analysis(session, ws.contract_id, one)
+            for job_id, shas in owners.items():
+                queue.advance(session, job_id, len(shas & done) + len(shas.difference(pending)))
+
+
+def _still_shown(session: Session, shas: Sequence[str]) -> list[str]:
+    found: set[str] = set()
+    for some in chunks(shas):
+        rows = session.scalars(select(CaptureImage.sha256).where(CaptureImage.sha256.in_(some)))
+        found.update(sha256 for sha256 in rows if sha256 is not None)
+    return [sha256 for sha256 in shas if sha256 in found]
+
+
+def _vectors(session: Session, contract_id: str, shas: Sequence[str]) -> dict[str, FloatArray]:
+    found: dict[str, FloatArray] = {}
+    for some in chunks(shas):
+        rows = session.execute(
+            select(Face.face_id, Face.vector)
+            .where(Face.sha256.in_(some), Face.contract_id == contract_id, Face.vector.is_not(None))
+            .order_by(Face.face_id)
+        )
+        found.update((face_id, vector) for face_id, vector in rows if vector is not None)
+    return found
+
+
+def _failures(session: Session, contract_id: str, shas: Sequence[str]) -> dict[str, Failure]:
+    found: dict[str, Failure] = {}
+    for some in chunks(shas):
+        rows = session.scalars(
+            select(ImageAnalysis).where(
+                ImageAnalysis.sha256.in_(some),
+                ImageAnalysis.contract_id == contract_id,
+                ImageAnalysis.state == "failed",
+            )
+        )
+        for row in rows:
+            found[row.sha256] = Failure(
+                item=row.sha256, code=row.code or "analysis_failed", detail=row.detail or ""
+            )
+    return found
+
+
+# --- cases -----------------------------------------------------------------------------------
+
+
+def _probe_case(ws: Workspace, job: JobRecord) -> None:
+    # Without the case, or once it is closed, nobody is looked for.
+    with suppress(CaseNotFound, CaseClosed):
+        candidates.ranked(ws, job.subject_id, candidates.LISTED)
+    with ws.catalog.write() as session:
+        queue.finish(session, job.job_id)
+
+
+def _enrol_case(ws: Workspace, job: JobRecord) -> None:
+    with ws.catalog.read() as session:
+        photos = session.execute(
+            select(Photo.photo_id, Photo.sha256).where(Photo.case_id == job.subject_id)
+        ).all()
+    by_sha = {sha256: photo_id for photo_id, sha256 in photos}
+    failures: list[Failure] = []
+    for at, one in enumerate(images.analyse_stored(ws, list(by_sha)), start=1):
+        if isinstance(one, Failure):
+            failures.append(Failure(item=by_sha[one.item], code=one.code, detail=one.detail))
+            continue
+        with ws.catalog.write() as session:
+            try:
+                require_open(session, job.subject_id)
+            except (CaseNotFound, CaseClosed):
+                break
+            failure = _enrol_again(session, ws.contract_id, by_sha[one.sha256], one)
+            if failure is not None:
+                failures.append(failure)
+            queue.advance(session, job.job_id, at)
+    with suppress(CaseNotFound, CaseClosed):
+        candidates.ranked(ws, job.subject_id, candidates.LISTED)
+    with ws.catalog.write() as session:
+        queue.finish(session, job.job_id, failures)
+
+
+def _enrol_again(
+    session: Session, contract_id: str, photo_id: str, one: Analysed
+) -> Failure | None:
+    """Enrol the face that lies where the enrolled face of the photo lay."""
+    photo = session.get(Photo, photo_id)
+    if photo is None:
+        return None
+    box = Box(photo.x, photo.y, photo.width, photo.height)
+    chosen = max(range(len(one.faces)), key=lambda i: overlap(one.faces[i].box, box), default=None)
+    if chosen is None or overlap(one.faces[chosen].box, box) < images.SAME_FACE:
+        return Failure(
+            item=photo_id,
+            code="no_face_found",
+            detail="The enrolled face was not found again in the photo; enrol the photo anew.",
+        )
+    rows = images.store_faces(session, contract_id, one.sha256, one.faces, keep={chosen})
+    photo.face_id = rows[chosen].face_id
+    photo.enrolled_face_index = rows[chosen].face_index
+    session.flush()
+    add_faces(session, "cases", contract_id, [photo.face_id])
+    return None

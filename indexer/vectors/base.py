@@ -1,0 +1,140 @@
+"""What a vector index has to do, and the one way in which scores are computed.
+
+A score is the cosine of two L2-normalised float32 vectors: their dot product, summed in float64
+with NumPy's pairwise summation along the row and rounded to float32. That sum depends on the two
+vectors alone, not on their position or on the engine, so every engine gives the same scores and
+the same order; equal scores are ordered by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.types import FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """The neighbours of one probe, best first: ``ids`` and their ``scores`` (float32, (n,))."""
+
+    ids: tuple[str, ...]
+    scores: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+_LENGTH_TOLERANCE = 1e-3
+
+NO_NEIGHBOURS = Neighbours((), np.empty(0, np.float32))
+
+
+class VectorIndex(Protocol):
+    """Vectors by id under one embedding contract. Not thread-safe: its owner holds a lock."""
+
+    @property
+    def dimension(self) -> int:
+        """Components of each vector."""
+        ...
+
+    def count(self) -> int:
+        """Vectors that a search can find."""
+        ...
+
+    def add(self, ids: Sequence[str], vectors: FloatArray) -> None:
+        """Add float32 ``vectors`` of shape (n, dimension); an id that is there is replaced.
+
+        Raises ``ValueError`` for a wrong shape, a vector that is not L2-normalised, or an id that
+        is given twice.
+        """
+        ...
+
+    def delete(self, ids: Collection[str]) -> int:
+        """Remove ids; none of them is ever returned again. Returns how many were there."""
+        ...
+
+    def search(
+        self,
+        probes: FloatArray,
+        k: int,
+        *,
+        allowed: Collection[str] | None = None,
+        excluded: Collection[str] = (),
+    ) -> list[Neighbours]:
+        """The exact ``k`` nearest of each probe, float32 of shape (n, dimension).
+
+        ``allowed`` limits the answer to these ids (``None``: no limit), ``excluded`` leaves ids
+        out. Fewer than ``k`` come back only when no more are there.
+        """
+        ...
+
+    def scores(self, probes: FloatArray, ids: Sequence[str]) -> FloatArray:
+        """Exact scores of shape (probes, ids). Raises ``KeyError`` for an id that is not there."""
+        ...
+
+    def dump(self) -> tuple[list[str], FloatArray]:
+        """All ids and their vectors, in one order, for a snapshot."""
+        ...
+
+    def health(self) -> str | None:
+        """What is wrong with the index, or ``None``."""
+        ...
+
+
+def exact_scores(probe: FloatArray, rows: FloatArray) -> FloatArray:
+    """Cosine of ``probe`` (d,) with each of ``rows`` (n, d): float32 of shape (n,)."""
+    products = rows.astype(np.float64) * probe.astype(np.float64)
+    summed: NDArray[np.float64] = products.sum(axis=1)
+    return summed.astype(np.float32)
+
+
+def float_error(dimension: int) -> float:
+    """How far a float32 dot product of two unit vectors can be from the true one.
+
+    The bound n u / (1 - n u), u = 2^-24, for any order of summation (Higham, *Accuracy and
+    Stability of Numerical Algorithms*, 2nd ed., section 3.1), and one unit for the rounding of
+    the exact score; lengths up to ``1 + _LENGTH_TOLERANCE`` are allowed for.
+    """
+    unit = 2.0**-24
+    return (dimension * unit / (1 - dimension * unit) + unit) * (1 + _LENGTH_TOLERANCE) ** 2
+
+
+def best(ids: Sequence[str], scores: FloatArray, k: int) -> Neighbours:
+    """The ``k`` best of ``ids`` by score, equal scores by id."""
+    if len(ids) == 0 or k <= 0:
+        return NO_NEIGHBOURS
+    order = sorted(range(len(ids)), key=lambda i: (-float(scores[i]), ids[i]))[:k]
+    return Neighbours(tuple(ids[i] for i in order), np.asarray(scores[order], np.float32))
+
+
+def checked(ids: Sequence[str], vectors: FloatArray, dimension: int) -> FloatArray:
+    """``vectors`` as contiguous float32, or ``ValueError`` saying what is wrong with them."""
+    rows = np.ascontiguousarray(vectors, dtype=np.float32)
+    if rows.shape != (len(ids), dimension):
+        raise ValueError(f"expected vectors of shape {(len(ids), dimension)}, got {rows.shape}")
+    if len(set(ids)) != len(ids):
+        raise ValueError("an id is given twice")
+    _check_unit(rows, "a vector")
+    return rows
+
+
+def checked_probes(probes: FloatArray, dimension: int) -> FloatArray:
+    """``probes`` as contiguous float32 of shape (n, dimension), or ``ValueError``."""
+    rows = np.ascontiguousarray(probes, dtype=np.float32)
+    if rows.ndim != 2 or rows.shape[1] != dimension:
+        raise ValueError(f"expected probes of shape (n, {dimension}), got {rows.shape}")
+    _check_unit(rows, "a probe")
+    return rows
+
+
+def _check_unit(rows: FloatArray, what: str) -> None:
+    # Cosine is the dot product only of unit vectors, and the error bound rests on it; a
+    # component that is not finite fails here too.
+    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+    if not np.all(np.abs(lengths - 1.0) <= _LENGTH_TOLERANCE):
+        raise ValueError(f"{what} is not L2-normalised")

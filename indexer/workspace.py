@@ -1,0 +1,225 @@
+"""One open data folder: catalog, originals, analyser and the two galleries."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from sqlalchemy.engine import make_url
+
+from indexer import queue, removals
+from indexer.blobs import BlobStore, LocalBlobStore
+from indexer.catalog import Catalog, open_catalog
+from indexer.catalog.engine import sqlite_url
+from indexer.files import make_folder, storage_errors, try_lock
+from indexer.galleries import Gallery
+from indexer.ids import new_id
+from indexer.records import GalleryName
+from models.calibration import Calibration
+from models.contract import require_same
+from models.decode import DEFAULT_LIMITS, DecodeLimits
+from models.types import Face, Landmarks, RgbImage
+
+_log = logging.getLogger(__name__)
+
+
+class FaceAnalyser(Protocol):
+    """What the indexer needs of ``models.pipeline.Analyser``; shared by threads."""
+
+    @property
+    def contract_id(self) -> str:
+        """The embedding contract of every vector it makes."""
+        ...
+
+    @property
+    def dimension(self) -> int:
+        """Components of each vector."""
+        ...
+
+    def analyse(self, images: Sequence[RgbImage]) -> list[list[Face]]:
+        """The faces of each image, largest first, then left to right."""
+        ...
+
+    def crop(self, image: RgbImage, landmarks: Landmarks, size: int = 224) -> RgbImage:
+        """The face upright in a square crop: uint8 RGB (size, size, 3)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceOptions:
+    """Bounds and sizes; the service sets them from its settings.
+
+    ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
+    ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
+    bytes.
+    """
+
+    min_face_px: float = 20.0
+    batch_size: int = 16
+    batch_pixels: int = 64_000_000
+    decode_threads: int = 2
+    search_threads: int = 1
+    max_images_per_ad: int = 20
+    max_pages_per_ad: int = 3
+    max_page_bytes: int = 25_000_000
+    max_queued_jobs: int = 10_000
+
+
+class Workspace:
+    """What every function of the indexer works on. Made by :func:`open_workspace`.
+
+    Safe to share between threads; several processes may have the same folder open.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        catalog: Catalog,
+        blobs: BlobStore,
+        analyser: FaceAnalyser,
+        calibration: Calibration | None,
+        limits: DecodeLimits,
+        options: WorkspaceOptions,
+    ) -> None:
+        self.data_dir = data_dir
+        self.catalog = catalog
+        self.blobs = blobs
+        self.analyser = analyser
+        self.calibration = calibration
+        self.limits = limits
+        self.options = options
+        self.index_dir = data_dir / "index"
+        self.locks_dir = data_dir / "locks"
+        # Whoever finds this lock free knows that the jobs of this runner are nobody's.
+        self.runner_id = new_id()
+        self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
+        self._maintenance = threading.Lock()
+        self.cases = self._gallery("cases")
+        self.ads = self._gallery("ads")
+
+    def _gallery(self, name: GalleryName) -> Gallery:
+        return Gallery(
+            self.catalog,
+            name,
+            self.contract_id,
+            self.analyser.dimension,
+            self.index_dir,
+            threads=self.options.search_threads,
+        )
+
+    @property
+    def contract_id(self) -> str:
+        """The embedding contract in use."""
+        return self.analyser.contract_id
+
+    def gallery(self, name: GalleryName) -> Gallery:
+        """The view of one of the two galleries."""
+        return self.cases if name == "cases" else self.ads
+
+    def maintain(self) -> None:
+        """Finish what was begun: remains of deletions, jobs of dead processes, index files.
+
+        Call it every few seconds while serving (``indexer.runner.Runner`` does). A failure is
+        logged and tried again at the next call.
+        """
+        if not self._maintenance.acquire(blocking=False):
+            return
+        try:
+            queue.recover(self)
+            removals.finish(self)
+            for gallery in (self.cases, self.ads):
+                gallery.catch_up()
+                gallery.save_if_due()
+        except Exception:  # noqa: BLE001 - tried again at the next call
+            _log.exception("maintenance failed; it is tried again")
+        finally:
+            self._maintenance.release()
+
+    def close(self) -> None:
+        """Save the index files if that is worth while, and let go of everything."""
+        try:
+            for gallery in (self.cases, self.ads):
+                gallery.save_if_due()
+        except Exception:  # noqa: BLE001 - the index is only a cache
+            _log.exception("an index file could not be saved; it is rebuilt when opened again")
+        finally:
+            if self._runner_lock is not None:
+                queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
+                self._runner_lock.close()
+                self._runner_lock = None
+            self.catalog.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_workspace(
+    data_dir: Path,
+    analyser: FaceAnalyser,
+    *,
+    catalog_url: str | None = None,
+    calibration: Calibration | None = None,
+    limits: DecodeLimits = DEFAULT_LIMITS,
+    options: WorkspaceOptions | None = None,
+) -> Workspace:
+    """Open ``data_dir``, making it if it is not there, and bring everything up to date.
+
+    Upgrades the catalog, loads or rebuilds the galleries, takes up the jobs and deletions that
+    an earlier process left. Raises :class:`StorageDenied`, :class:`StorageFull`,
+    :class:`CatalogUnusable`, and ``ContractMismatch`` for a calibration of another contract.
+    """
+    if calibration is not None:
+        require_same(analyser.contract_id, calibration.contract_id)
+    for folder in (data_dir, data_dir / "index", data_dir / "locks"):
+        make_folder(folder)
+    _probe_writable(data_dir)
+    url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
+    if make_url(url).get_backend_name() == "sqlite":
+        _private(data_dir / "catalog.sqlite3", url)
+    catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+    try:
+        blobs = LocalBlobStore(data_dir / "blobs")
+        blobs.sweep()
+        ws = Workspace(
+            data_dir, catalog, blobs, analyser, calibration, limits, options or WorkspaceOptions()
+        )
+    except BaseException:
+        catalog.close()
+        raise
+    ws.maintain()
+    return ws
+
+
+def _probe_writable(data_dir: Path) -> None:
+    # Said at the start and with a remedy, rather than by the first photo that cannot be kept.
+    lock = try_lock(data_dir / "locks" / "writable.lock")
+    if lock is not None:
+        lock.close()
+
+
+def _private(path: Path, url: str) -> None:
+    """Make the catalog file readable to this account alone, before anything is in it."""
+    if make_url(url).database == str(path.resolve()) and not path.exists():
+        with storage_errors(str(path)):
+            path.touch(mode=0o600)
+
+
+__all__ = [
+    "FaceAnalyser",
+    "Workspace",
+    "WorkspaceOptions",
+    "open_workspace",
+]

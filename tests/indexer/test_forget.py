@@ -1,0 +1,215 @@
+"""Forgetting: out of every search, every row and every file; what others own stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from indexer import ads, candidates, cases, forget, idempotency, images, jobs
+from indexer.catalog.tables import Ad, Base, Case, Face
+from indexer.errors import (
+    AdNotFound,
+    CaseNotFound,
+    IdempotencyConflict,
+    ImageNotFound,
+    LegalHold,
+    PhotoNotFound,
+)
+from indexer.ids import new_id
+from indexer.purges import list_purges
+from indexer.records import CaseInput, Person, Upload
+from indexer.workspace import Workspace
+from tests.indexer.small import colour, face_picture, picture, vector_of
+from tests.indexer.test_ads import ad
+
+NAME = "Zebulon Quillfeather"
+
+
+def files_with(data_dir: Path, needle: bytes) -> list[Path]:
+    return [path for path in data_dir.rglob("*") if path.is_file() and needle in path.read_bytes()]
+
+
+def row_counts(ws: Workspace) -> dict[str, int]:
+    with ws.catalog.read() as session:
+        return {
+            table.name: session.execute(text(f"SELECT count(*) FROM {table.name}")).scalar_one()
+            for table in Base.metadata.sorted_tables
+        }
+
+
+def make_case(ws: Workspace, *photos: bytes) -> tuple[str, list[str]]:
+    case = cases.create_case(
+        ws, CaseInput(case_number=new_id(), person=Person(name=NAME), notes=f"About {NAME}")
+    )
+    ids = [
+        cases.add_photo(ws, case.case_id, photo, filename=f"{NAME}.png").photo_id
+        for photo in photos
+    ]
+    return case.case_id, ids
+
+
+def test_a_forgotten_case_is_in_no_file(ws: Workspace) -> None:
+    ads.receive_ad(ws, ad("a"), [Upload(face_picture(50))])
+    jobs.run_pending(ws)
+    empty = row_counts(ws)
+    photo = face_picture(1)
+    case_id, _ = make_case(ws, photo, face_picture(1, 2))
+    jobs.run_pending(ws)
+    candidates.ranked(ws, case_id)
+    candidates.search_photo(
+        ws, case_id, face_picture(1, 3), purpose="training", purpose_note=f"for {NAME}"
+    )
+    idempotency.remember(ws, "key", "k", "d", 201, NAME.encode(), subject_id=case_id)
+    ws.cases.save()
+    vector = vector_of(colour(1)).tobytes()
+    needles = (NAME.encode(), vector, photo[-200:])
+    for needle in needles:
+        assert files_with(ws.data_dir, needle)
+    record = forget.forget_case(ws, case_id, actor="key-1")
+    for needle in needles:
+        assert files_with(ws.data_dir, needle) == []
+    assert record.kind == "case"
+    assert record.counts["photos"] == 2
+    assert record.counts["vectors"] == 2
+    assert record.counts["blobs"] == 2
+    assert record.counts["candidates"] == 1
+    after = row_counts(ws)
+    changed = {name: after[name] - empty[name] for name in after if after[name] != empty[name]}
+    assert changed == {"searches": 1, "purge_ledger": 1, "gallery_log": 4}
+    assert list_purges(ws).items == (record,)
+    assert NAME not in str(record)
+    with pytest.raises(CaseNotFound):
+        cases.get_case(ws, case_id)
+    with pytest.raises(CaseNotFound):
+        forget.forget_case(ws, case_id)
+
+
+def test_a_case_withdrawn_leaves_no_vector_in_any_file(ws: Workspace) -> None:
+    case_id, _ = make_case(ws, face_picture(1))
+    jobs.run_pending(ws)
+    ws.cases.save()
+    cases.update_case(ws, case_id, {"status": "found"}, actor="key-2")
+    assert files_with(ws.data_dir, vector_of(colour(1)).tobytes()) == []
+    (record,) = list_purges(ws).items
+    assert (record.kind, record.actor, record.counts["vectors"]) == ("case_withdrawn", "key-2", 1)
+
+
+def test_a_forgotten_photo_leaves_the_others(ws: Workspace) -> None:
+    ads.receive_ad(ws, ad("a"), [Upload(face_picture(1, 7))])
+    case_id, (first, second) = make_case(ws, face_picture(1), face_picture(1, 2))
+    jobs.run_pending(ws)
+    sha256 = cases.get_photo(ws, case_id, first).sha256
+    forget.forget_photo(ws, case_id, first)
+    assert [photo.photo_id for photo in cases.get_case(ws, case_id).photos] == [second]
+    assert not ws.blobs.has(sha256)
+    with pytest.raises(ImageNotFound):
+        images.original(ws, sha256)
+    result = candidates.ranked(ws, case_id)
+    assert result.photos_fused == 1
+    assert len(result.items) == 1
+    with pytest.raises(PhotoNotFound):
+        forget.forget_photo(ws, case_id, first)
+    other, _ = make_case(ws)
+    with pytest.raises(PhotoNotFound):
+        forget.forget_photo(ws, other, second)
+    forget.forget_photo(ws, case_id, second)
+    assert candidates.ranked(ws, case_id).items == ()
+    assert row_counts(ws)["candidates"] == row_counts(ws)["leads"] == 0
+
+
+def test_bytes_shared_by_a_case_and_an_ad_stay_for_the_other(ws: Workspace) -> None:
+    group = picture((5, 5, 40, colour(1)), (60, 60, 80, colour(2)))
+    receipt = ads.receive_ad(ws, ad("a"), [Upload(group)])
+    jobs.run_pending(ws)
+    case = cases.create_case(ws, CaseInput(case_number="1"))
+    photo = cases.add_photo(ws, case.case_id, group, face_index=1)
+    assert (ws.ads.count(), ws.cases.count()) == (2, 1)
+    forget.forget_ad(ws, receipt.ad_id)
+    assert (ws.ads.count(), ws.cases.count()) == (0, 1)
+    assert images.original(ws, photo.sha256)[0] == group
+    with ws.catalog.read() as session:
+        kept = {f.face_index: f.vector is not None for f in session.query(Face)}
+    assert kept == {0: False, 1: True}, "the bystander's vector went with the ad"
+    again = ads.receive_ad(ws, ad("b"), [Upload(group)])
+    assert again.images[0].status == "queued"
+    jobs.run_pending(ws)
+    assert ws.ads.count() == 2
+    forget.forget_case(ws, case.case_id)
+    assert (ws.ads.count(), ws.cases.count()) == (2, 0)
+    assert images.original(ws, photo.sha256)[0] == group
+    forget.forget_ad(ws, again.ad_id)
+    assert list(ws.blobs.digests()) == []
+    assert row_counts(ws)["faces"] == 0
+
+
+def test_bytes_shared_by_two_ads_stay_for_the_other(ws: Workspace) -> None:
+    page = Upload(b"<html>the same page</html>", "p.html")
+    shared = Upload(face_picture(1))
+    first = ads.receive_ad(ws, ad("a"), [shared, Upload(face_picture(2))], [page])
+    second = ads.receive_ad(ws, ad("b"), [shared], [page])
+    jobs.run_pending(ws)
+    record = forget.forget_ad(ws, first.ad_id)
+    assert record.counts["images"] == 1
+    assert ws.ads.count() == 1
+    assert len(list(ws.blobs.digests())) == 2
+    assert len(ads.get_ad(ws, second.ad_id).images) == 1
+    forget.forget_ad(ws, second.ad_id)
+    assert list(ws.blobs.digests()) == []
+    with pytest.raises(AdNotFound):
+        forget.forget_ad(ws, first.ad_id)
+
+
+def test_an_ad_forgotten_before_its_analysis(ws: Workspace) -> None:
+    receipt = ads.receive_ad(ws, ad("a"), [Upload(face_picture(1))])
+    forget.forget_ad(ws, receipt.ad_id)
+    assert jobs.run_pending(ws) == 0
+    assert ws.ads.count() == 0
+    assert ads.receive_ad(ws, ad("a"), [Upload(face_picture(1))]).ad_id != receipt.ad_id
+
+
+def test_evidence_under_hold_is_not_forgotten(ws: Workspace) -> None:
+    case_id, (photo_id,) = make_case(ws, face_picture(1))
+    ad_id = ads.receive_ad(ws, ad("a"), []).ad_id
+    with ws.catalog.write() as session:
+        session.get_one(Case, case_id).legal_hold = True
+        session.get_one(Ad, ad_id).legal_hold = True
+    with pytest.raises(LegalHold):
+        forget.forget_photo(ws, case_id, photo_id)
+    with pytest.raises(LegalHold):
+        forget.forget_case(ws, case_id)
+    with pytest.raises(LegalHold):
+        forget.forget_ad(ws, ad_id)
+    assert ws.cases.count() == 1
+
+
+def test_remains_are_cleared_later_if_the_disk_refuses_now(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id, _ = make_case(ws, face_picture(1))
+    sha256 = next(iter(ws.blobs.digests()))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", _denied)
+        forget.forget_case(ws, case_id)
+    assert ws.blobs.has(sha256)
+    assert ws.cases.count() == 0, "the deletion itself is done"
+    ws.maintain()
+    assert not ws.blobs.has(sha256)
+    assert row_counts(ws)["pending_removals"] == 0
+
+
+def _denied(*_: object, **__: object) -> None:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_idempotent_answers(ws: Workspace) -> None:
+    assert idempotency.recall(ws, "key", "k", "digest") is None
+    idempotency.remember(ws, "key", "k", "digest", 201, b"{}", subject_id="x")
+    stored = idempotency.recall(ws, "key", "k", "digest")
+    assert stored is not None
+    assert (stored.status, stored.body, stored.media_type) == (201, b"{}", "application/json")
+    assert idempotency.recall(ws, "other", "k", "digest") is None
+    with pytest.raises(IdempotencyConflict):
+        idempotency.recall(ws, "key", "k", "another request")
