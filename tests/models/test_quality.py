@@ -40,7 +40,7 @@ def blur(image: RgbImage) -> RgbImage:
 
 
 def burn(image: RgbImage) -> RgbImage:
-    return np.clip(image.astype(np.float32) * 2.2 + 60, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(image.astype(np.float32) * 2.2 + 60, 0, 255), dtype=np.uint8)
 
 
 def darken(image: RgbImage) -> RgbImage:
