@@ -69,9 +69,14 @@ def load_artifacts(cache: Path) -> Artifacts:
     """
     sources = {source: files.read_verified(source) for source, _ in _MAKERS.values()}
     made = _read_cache(cache)
-    if made is None:
-        made = {name: make(sources[source]) for name, (source, make) in _MAKERS.items()}
-        _write_cache(cache, made)
+    missing = [name for name in _MAKERS if name not in made]
+    if missing:
+        _make_folder(cache)
+        for name in missing:
+            _log.info("Building %s of the face pack dlib.", name)
+            source, make = _MAKERS[name]
+            made[name] = make(sources[source])
+        _write_cache(cache, made, missing)
     return Artifacts(
         made["detector.onnx"], made["embedder.onnx"], _unpack_trees(made["landmarks.npz"])
     )
@@ -85,36 +90,57 @@ def _manifest(made: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _read_cache(cache: Path) -> dict[str, bytes] | None:
-    """The cached files, or ``None`` if they must be made (again)."""
+def _read_cache(cache: Path) -> dict[str, bytes]:
+    """The cached files that are sound by the manifest; the others must be made (again)."""
     manifest_path = cache / _MANIFEST
     if not manifest_path.exists():
-        _log.info("Building the face pack dlib in %s.", cache)
-        return None
+        return {}
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        made = {name: (cache / name).read_bytes() for name in _MAKERS}
-    except (OSError, ValueError) as error:
-        _log.warning("The cached face pack cannot be read (%s); building it again.", error)
-        return None
-    if manifest != _manifest(made):
-        _log.warning("The cached face pack is damaged or of another version; building it again.")
-        return None
-    return made
+        digests = dict(manifest["sha256"])
+        current = (manifest["build_version"], manifest["sources"]) == (BUILD_VERSION, files.SHA256)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("The manifest of the face pack cannot be read (%s); building again.", error)
+        return {}
+    if not current:
+        _log.info("The cached face pack is of another version; building it again.")
+        return {}
+    sound = {}
+    for name in _MAKERS:
+        try:
+            data = (cache / name).read_bytes()
+        except OSError as error:
+            _log.warning("%s cannot be read (%s); building it again.", name, error.strerror)
+            continue
+        if hashlib.sha256(data).hexdigest() == digests.get(name):
+            sound[name] = data
+        else:
+            _log.warning("%s is damaged; building it again.", name)
+    return sound
 
 
-def _write_cache(cache: Path, made: dict[str, bytes]) -> None:
-    """Each file whole or not at all; the manifest last, so that it names only what is there."""
+def _make_folder(cache: Path) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        for name, data in made.items():
-            _write_whole(cache / name, data)
+    except OSError as error:
+        raise _not_cached(cache, error) from error
+
+
+def _write_cache(cache: Path, made: dict[str, bytes], names: list[str]) -> None:
+    """Each file whole or not at all; the manifest last, so that it names only what is there."""
+    try:
+        for name in names:
+            _write_whole(cache / name, made[name])
         _write_whole(cache / _MANIFEST, json.dumps(_manifest(made), indent=1).encode())
     except OSError as error:
-        raise PackError(
-            f"The face pack cannot be cached in {cache}: {error.strerror}.",
-            remedy="Make the folder writable, free some disk space, or set another data folder.",
-        ) from error
+        raise _not_cached(cache, error) from error
+
+
+def _not_cached(cache: Path, error: OSError) -> PackError:
+    return PackError(
+        f"The face pack cannot be cached in {cache}: {error.strerror}.",
+        remedy="Make the folder writable, free some disk space, or set another data folder.",
+    )
 
 
 def _write_whole(path: Path, data: bytes) -> None:
