@@ -6,6 +6,7 @@ with a line in the log, when it is missing, damaged or of another version.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -28,6 +29,13 @@ BUILD_VERSION: Final = 1
 """Raise it when the files made here change."""
 
 _MANIFEST: Final = "manifest.json"
+_STORAGE_CODES: Final = {
+    errno.EACCES: "storage_denied",
+    errno.EPERM: "storage_denied",
+    errno.EROFS: "storage_denied",
+    errno.ENOSPC: "storage_full",
+    errno.EDQUOT: "storage_full",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -140,6 +148,7 @@ def _not_cached(cache: Path, error: OSError) -> PackError:
     return PackError(
         f"The face pack cannot be cached in {cache}: {error.strerror}.",
         remedy="Make the folder writable, free some disk space, or set another data folder.",
+        code=_STORAGE_CODES.get(error.errno or 0),
     )
 
 
