@@ -12,6 +12,7 @@ from indexer.catalog.engine import driver_facts
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval
 from indexer.errors import BlobDamaged, BlobMissing
 from indexer.records import GalleryName
+from indexer.reindex import outdated
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
@@ -51,6 +52,7 @@ def check(ws: Workspace, *, verify_blobs: bool = False) -> HealthReport:
         ("originals", lambda: _originals(ws, verify_blobs)),
         ("gallery of cases", lambda: _gallery(ws, "cases")),
         ("gallery of ads", lambda: _gallery(ws, "ads")),
+        ("contract", lambda: _contract(ws)),
         ("jobs", lambda: _jobs(ws)),
         ("deletions", lambda: _deletions(ws)),
         ("disk", lambda: _disk(ws)),
@@ -120,6 +122,19 @@ def _gallery(ws: Workspace, name: GalleryName) -> HealthItem:
     return HealthItem(
         f"gallery of {name}", True, f"{gallery.count()} faces under {gallery.contract_id}"
     )
+
+
+def _contract(ws: Workspace) -> HealthItem:
+    left = outdated(ws)
+    if left:
+        return HealthItem(
+            "contract",
+            False,
+            f"{left.ad_images} images of ads and {left.photos} photos are not searched under "
+            f"{ws.contract_id}",
+            "Run `homeward reindex`.",
+        )
+    return HealthItem("contract", True, f"everything stored is searched under {ws.contract_id}")
 
 
 def _jobs(ws: Workspace) -> HealthItem:

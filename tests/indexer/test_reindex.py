@@ -1,0 +1,118 @@
+"""Another contract: what is stored is read again, searched again, and joins what was known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from indexer import candidates, cases, forget, health, jobs
+from indexer.records import Progress
+from indexer.reindex import outdated, reindex
+from indexer.workspace import Workspace, open_workspace
+from tests.indexer.conftest import Reopen
+from tests.indexer.small import POISON, SmallAnalyser, colour, face_picture, picture
+from tests.indexer.test_candidates import crowd, make_case, scores, send
+
+
+@pytest.fixture
+def stored(opened: Reopen) -> tuple[Workspace, str]:
+    """A folder with 31 ads and an open case under the old contract, closed again."""
+    ws = opened()
+    crowd(ws, 30)
+    send(ws, "hers", face_picture(1, 9))
+    case_id = make_case(ws, face_picture(1), face_picture(1, 1))
+    jobs.run_pending(ws)
+    return ws, case_id
+
+
+def renewed(ws: Workspace) -> Workspace:
+    return open_workspace(ws.data_dir, SmallAnalyser("small-ffffffffffff"))
+
+
+def test_everything_is_searched_again(stored: tuple[Workspace, str]) -> None:
+    old, case_id = stored
+    before = candidates.ranked(old, case_id, 20)
+    assert not outdated(old)
+    with renewed(old) as ws:
+        left = outdated(ws)
+        assert (left.ad_images, left.photos) == (31, 2)
+        assert candidates.ranked(ws, case_id, 20).items == ()
+        steps: list[Progress] = []
+        report = reindex(ws, steps.append)
+        assert report.failures == ()
+        assert steps[-1].done == steps[-1].total
+        assert not outdated(ws)
+        after = candidates.ranked(ws, case_id, 20)
+        assert after.contract_id == ws.contract_id != before.contract_id
+        assert scores(after) == scores(before)
+        # The same image is the same lead, whichever contract compared it.
+        assert after.items[0].lead.lead_id == before.items[0].lead.lead_id
+        again = SmallAnalyser("small-ffffffffffff")
+    with open_workspace(old.data_dir, again) as ws:
+        assert reindex(ws).jobs == 0
+        assert again.images == 0
+    # Going back reads the case's photos only: the faces of ads are still there.
+    assert outdated(old).ad_images == 0
+    assert reindex(old).jobs == 1
+    assert scores(candidates.ranked(old, case_id, 20)) == scores(before)
+
+
+def test_a_stopped_reindex_goes_on(stored: tuple[Workspace, str]) -> None:
+    old, case_id = stored
+    before = scores(candidates.ranked(old, case_id, 20))
+
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    with renewed(old) as ws, pytest.raises(KeyboardInterrupt):
+        reindex(ws, stop)
+    with renewed(old) as ws:
+        reindex(ws)
+        assert not outdated(ws)
+        assert ws.ads.count() == 31
+        assert scores(candidates.ranked(ws, case_id, 20)) == before
+
+
+def test_closed_cases_stay_out(stored: tuple[Workspace, str]) -> None:
+    old, case_id = stored
+    cases.update_case(old, case_id, {"status": "found"})
+    with renewed(old) as ws:
+        assert outdated(ws).photos == 0
+        reindex(ws)
+        assert ws.cases.count() == 0
+        cases.update_case(ws, case_id, {"status": "open"})
+        jobs.run_pending(ws)
+        assert ws.cases.count() == 2
+
+
+def test_what_cannot_be_read_again_is_listed(opened: Reopen) -> None:
+    ws = opened()
+    send(ws, "poisoned", picture((8, 8, 24, POISON)))
+    send(ws, "sound", picture((8, 8, 24, colour(3))))
+    jobs.run_pending(ws)
+    with renewed(ws) as new:
+        report = reindex(new)
+        assert [failure.code for failure in report.failures] == ["analysis_failed"]
+        assert new.ads.count() == 1
+        # It was tried under this contract; it is not tried for ever.
+        assert reindex(new).jobs == 0
+
+
+def test_a_deletion_reaches_every_contract(stored: tuple[Workspace, str], tmp_path: Path) -> None:
+    old, case_id = stored
+    with renewed(old) as ws:
+        reindex(ws)
+        forget.forget_case(ws, case_id, actor="tester")
+        assert ws.cases.count() == 0
+    assert old.cases.count() == 0
+
+
+def test_the_check_up_says_what_is_to_be_done(stored: tuple[Workspace, str]) -> None:
+    old, _ = stored
+    with renewed(old) as ws:
+        wrong = {item.name: item for item in health.check(ws).items if not item.ok}
+        assert "31 images" in wrong["contract"].detail
+        assert "homeward reindex" in wrong["contract"].remedy
+        reindex(ws)
+        assert "contract" not in {item.name for item in health.check(ws).items if not item.ok}
