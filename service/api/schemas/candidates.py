@@ -1,0 +1,85 @@
+"""Ranked candidates for review: what they are worth, and where they were seen."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.api.schemas.ads import AdBrief, FaceOut
+from service.api.schemas.cases import FaceFound
+from service.api.schemas.common import Id, Out, Purpose, Sha256, TimeOut
+
+
+class LeadOut(Out):
+    """Gathers the candidates that share an ad or the very same image."""
+
+    lead_id: Id
+    ads: int
+    images: int
+    first_seen: TimeOut | None
+    last_seen: TimeOut | None
+
+
+class CandidateOut(Out):
+    """One face in an ad that a trained person should compare with the missing person."""
+
+    candidate_id: Id
+    rank: int = Field(ge=1)
+    score: float = Field(ge=-1, le=1, description="Cosine, fused over the photos of the person")
+    false_match_rate: float | None = Field(
+        description="How often two different people score at least this high, measured; where the "
+        "sample is too small to tell, its upper bound; null where uncalibrated"
+    )
+    false_match_rate_upper: float | None = Field(description="Upper bound of the same rate")
+    false_match_rate_resolved: bool | None = Field(
+        description="false: below what the calibration sample can tell, so the bound is given"
+    )
+    expected_false_candidates: float | None = Field(
+        description="Strangers to expect at this score or above: gallery_size x false_match_rate"
+    )
+    expected_false_candidates_upper: float | None = Field(
+        description="gallery_size x false_match_rate_upper"
+    )
+    band: Literal["very_strong", "strong", "moderate", "weak", "uncalibrated"] = Field(
+        description="By expected_false_candidates_upper, not by the score"
+    )
+    status: str
+    photos_fused: int = Field(ge=0, description="Photos of the person behind the score")
+    person_face_id: Id | None
+    face: FaceOut
+    image_sha256: Sha256
+    ad: AdBrief
+    lead: LeadOut
+
+
+class SearchStateOut(Out):
+    """``up_to``: ads received until then are in the comparison."""
+
+    state: Literal["not_searched", "searching", "searched"]
+    up_to: TimeOut | None
+
+
+class CandidatesOut(Out):
+    case_id: Id
+    contract_id: str
+    gallery_size: int = Field(description="Faces of ads that were compared")
+    k: int
+    threshold: float | None = Field(
+        description="Score at which alert_expected_false_candidates strangers are to be expected; "
+        "null where uncalibrated or out of reach"
+    )
+    alert_expected_false_candidates: float
+    search_state: SearchStateOut
+    items: list[CandidateOut]
+    calibration: str = Field(description="Where the rates come from and what they leave out")
+    notice: str
+
+
+class SearchOut(CandidatesOut):
+    """The answer to a search with a photo that is not enrolled."""
+
+    search_id: Id
+    purpose: Purpose
+    faces: list[FaceFound]
+    face_index: int

@@ -1,0 +1,121 @@
+"""The application factory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from indexer import jobs
+from indexer.runner import Runner
+from indexer.workspace import Workspace
+from service import __version__, errors, web
+from service.accounts.keys import KeyStore, NewKey, Principal
+from service.api import ads, candidates, cases, images, openapi, operations
+from service.compute import ComputePool
+from service.config import Settings
+from service.metrics import Metrics
+from service.middleware import BodyLimit, Gate, RequestContext
+from service.opening import open_for
+from service.ratelimit import RateLimiter
+from service.state import Service
+
+
+def create_app(
+    settings: Settings,
+    workspace: Workspace | None = None,
+    *,
+    announce: Callable[[NewKey], None] | None = None,
+) -> FastAPI:
+    """Build the application.
+
+    Without a ``workspace`` one is opened at start and closed at the end; a given one stays the
+    caller's. ``announce`` is told the first administrator key when one is made.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        opened = await run_in_threadpool(open_for, settings) if workspace is None else workspace
+        try:
+            service = await run_in_threadpool(_start, settings, opened, metrics, announce)
+            app.state.service = service
+            try:
+                yield
+            finally:
+                app.state.service = None
+                await run_in_threadpool(_stop, service)
+        finally:
+            if workspace is None:
+                await run_in_threadpool(opened.close)
+
+    async def authenticate(text: str) -> Principal | None:
+        service = getattr(app.state, "service", None)
+        if service is None:
+            raise errors.NotReady("The service is still starting.")
+        return await run_in_threadpool(service.keys.authenticate, text)
+
+    app = FastAPI(
+        title="Homeward",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.settings = settings
+    errors.install(app)
+    # Each is put around those before it: the last one added sees a request first.
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_body_bytes,
+        timeout_seconds=settings.upload_timeout_seconds,
+    )
+    app.add_middleware(
+        Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
+    )
+    app.add_middleware(RequestContext, metrics=metrics)
+    for part in (cases, ads, candidates, images, operations):
+        app.include_router(part.api)
+    openapi.install(app)
+    web.install(app)
+    return app
+
+
+def _start(
+    settings: Settings,
+    workspace: Workspace,
+    metrics: Metrics,
+    announce: Callable[[NewKey], None] | None,
+) -> Service:
+    configured = settings.api_key.get_secret_value() if settings.api_key else None
+    keys = KeyStore(workspace.catalog, configured)
+    first = keys.ensure_administrator()
+    if first is not None and announce is not None:
+        announce(first)
+    spool = settings.data_dir / "spool"
+    spool.mkdir(parents=True, exist_ok=True)
+    pool = ComputePool(settings.compute_threads, settings.compute_backlog)
+    runner = Runner(workspace, threads=settings.job_workers)
+    runner.start()
+    metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
+    metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
+    metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
+    metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
+    return Service(
+        settings=settings,
+        workspace=workspace,
+        pool=pool,
+        keys=keys,
+        runner=runner,
+        metrics=metrics,
+        spool_dir=spool,
+    )
+
+
+def _stop(service: Service) -> None:
+    service.runner.close()
+    service.pool.close()

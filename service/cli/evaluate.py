@@ -1,0 +1,89 @@
+"""``homeward evaluate``: measure the face pack on labelled photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from models.pipeline import Analyser
+from service.cli.console import (
+    STDOUT,
+    DataDir,
+    JsonFile,
+    Reporter,
+    check_writable,
+    err,
+    expected_errors,
+    out,
+    settings_for,
+    write_json,
+)
+from service.opening import open_pack
+
+
+@expected_errors
+def evaluate(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="One folder per identity.")],
+    json_file: JsonFile = None,
+    plots: Annotated[
+        Path | None, typer.Option("--plots", metavar="DIR", help="Write DET, CMC and more as PNG.")
+    ] = None,
+    degrade: Annotated[
+        str | None,
+        typer.Option(
+            "--degrade",
+            metavar="NAMES",
+            help="Also measure degraded probes: all, or names separated by commas.",
+        ),
+    ] = None,
+    degrade_probes: Annotated[
+        int, typer.Option("--degrade-probes", min=0, help="Probes to degrade; 0 takes all.")
+    ] = 300,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="FILE", help="Write a calibration of these photos."),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="Name of the photos, kept in the calibration."),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure the face pack on a folder with one folder of photos for each identity."""
+    # Here, not above: these bring in SciPy and matplotlib, which no other command needs.
+    from indexer.evaluation.calibrate import calibrate as make_calibration
+    from indexer.evaluation.degrade import DEGRADATIONS
+    from indexer.evaluation.plots import write_plots
+    from indexer.evaluation.report import render_table
+    from indexer.evaluation.run import evaluate as measure
+
+    for path in (json_file, calibrate):
+        check_writable(path)
+    settings = settings_for(context, data_dir)
+    chosen = list(DEGRADATIONS) if degrade == "all" else (degrade or "").split(",")
+    with Reporter() as reporter:
+        report = measure(
+            Analyser(open_pack(settings)),
+            directory,
+            degrade=[name.strip() for name in chosen if name.strip()],
+            degrade_probes=degrade_probes or None,
+            limits=settings.decode_limits,
+            progress=reporter.step,
+        )
+        if calibrate is not None:
+            made = make_calibration(
+                report.faces,
+                source=source or f"{directory.name}, {len(report.faces.faces):,} photos",
+                progress=reporter.step,
+            )
+            made.save(calibrate)
+    write_json(json_file, report.to_json())
+    if plots is not None:
+        for path in write_plots(report, plots):
+            err.print(Text(f"Wrote {path}"))
+    if json_file != STDOUT:
+        out.print(Text(render_table(report)))

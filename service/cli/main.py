@@ -1,0 +1,52 @@
+"""The commands of ``homeward`` and how they end: 0 done, 1 failed, 2 usage, 3 some refused."""
+
+from __future__ import annotations
+
+import typer
+
+from service import __version__
+from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve
+from service.cli.console import DataDir, JsonFileCommand, out
+
+app = typer.Typer(
+    name="homeward",
+    help="Compare photos of missing people with pictures in ads; list candidates for review.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"homeward {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    context: typer.Context,
+    data_dir: DataDir = None,
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and exit.", callback=_version, is_eager=True
+    ),
+) -> None:
+    context.obj = {"data_dir": data_dir}
+
+
+app.command("serve")(serve.serve)
+app.command("demo")(serve.demo)
+app.add_typer(ingest.app, name="ingest")
+app.command("candidates")(search.candidates)
+app.command("search")(search.search)
+app.command("evaluate", cls=JsonFileCommand)(evaluate.evaluate)
+app.command("reindex")(reindex.reindex)
+app.add_typer(packs.app, name="packs")
+app.add_typer(keys.app, name="keys")
+app.command("doctor")(commands.doctor)
+app.command("bench", cls=JsonFileCommand)(commands.bench)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

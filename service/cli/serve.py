@@ -1,0 +1,206 @@
+"""``homeward serve`` and ``homeward demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Annotated
+
+import typer
+import uvicorn
+from rich.text import Text
+
+from models.errors import HomewardError
+from service import demo as demonstration
+from service.accounts.keys import NewKey
+from service.app import create_app
+from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
+from service.config import Settings
+
+GRACE_SECONDS = 10
+
+Host = Annotated[
+    str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).", show_default=False)
+]
+Port = Annotated[
+    int | None,
+    typer.Option("--port", min=0, max=65535, help="Port to listen on (8000).", show_default=False),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        help="Administrator key of 16 or more characters. HOMEWARD_API_KEY is safer: "
+        "other users of this machine can read command lines.",
+        show_default=False,
+    ),
+]
+
+
+class CannotListen(HomewardError):
+    """The address or port cannot be listened on."""
+
+    code = "cannot_listen"
+
+
+@expected_errors
+def serve(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    api_key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Serve the HTTP interface and the pages."""
+    settings = settings_for(context, data_dir, host=host, port=port, api_key=api_key)
+    _serve(settings)
+
+
+@expected_errors
+def demo(
+    context: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    api_key: Key = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Load a small demonstration (first time only) and serve it."""
+    settings = settings_for(context, data_dir, host=host, port=port, api_key=api_key)
+    if settings.api_key is None:
+        shown = demonstration.sample_key(settings.data_dir)
+        settings = settings_for(context, data_dir, host=host, port=port, api_key=shown)
+        _serve(settings, sample=True, shown_key=shown)
+    else:
+        _serve(settings, sample=True)
+
+
+def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = None) -> None:
+    listener = listen(settings.host, settings.port)
+    address = _address(settings.host, listener)
+    with listener, workspace_for(settings) as workspace:
+        notes: list[str] = []
+        if sample:
+            report = demonstration.prepare(workspace, say=lambda text: out.print(Text(text)))
+            notes = [
+                f"Look: open {address}/, sign in with the key and pick case {report.case_number}"
+                f" ({report.ads} sample ads).",
+                demonstration.NOTE,
+            ]
+
+        def ready() -> None:
+            out.print(Text(f"Homeward listens on {address}"))
+            if shown_key is not None:
+                out.print(Text(f"Key to sign in with: {shown_key}"))
+            for note in notes:
+                out.print(Text(note))
+            out.print(Text("Stop with Ctrl-C."))
+
+        _warn_if_open(settings.host)
+        application = create_app(settings, workspace, announce=_show_key)
+        config = uvicorn.Config(
+            application,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        logging.basicConfig(
+            level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        )
+        # It warns of every malformed body; those are answered and counted already.
+        logging.getLogger("python_multipart").setLevel(logging.ERROR)
+        signal.signal(signal.SIGTERM, _stop)
+        server = _Server(config, ready)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+        if not server.started:
+            raise CannotListen(
+                "The service could not start.", remedy="Read the messages above; then try again."
+            )
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._ready()
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    """Uvicorn raises SIGTERM again once it has stopped; the workspace still has to be closed."""
+    raise KeyboardInterrupt
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises :class:`CannotListen` with the reason and what to do."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(
+            f"The address {host!r} is not known here: {error}.",
+            remedy="Give an address of this machine, such as 127.0.0.1, with --host.",
+            code="host_unknown",
+        ) from None
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise CannotListen(
+                f"Port {port} on {host} is in use by another program.",
+                remedy="Stop that program, or choose another port with --port.",
+                code="port_in_use",
+            ) from None
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise CannotListen(
+                f"Port {port} may not be used by this account.",
+                remedy="Choose a port above 1023 with --port.",
+                code="port_denied",
+            ) from None
+        raise CannotListen(
+            f"{host} port {port} cannot be listened on: {error.strerror}.",
+            remedy="Give an address of this machine with --host.",
+        ) from None
+    return listener
+
+
+def _address(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+def _warn_if_open(host: str) -> None:
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if not local:
+        err.print(
+            Text(
+                "Warning: this listens beyond this machine, without encryption. "
+                "Put a proxy with TLS in front of it.",
+                "yellow",
+            )
+        )
+
+
+def _show_key(key: NewKey) -> None:
+    out.print(Text("Administrator key (shown once, keep it):"))
+    out.print(Text(f"    {key.text}"))

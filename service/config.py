@@ -1,0 +1,128 @@
+"""Settings of the service: read once from the environment, checked once, then only passed on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.decode import DecodeLimits
+from models.errors import HomewardError
+
+MIN_KEY_LENGTH = 16
+"""Shortest API key that is taken from a setting, in characters."""
+
+
+class SettingsInvalid(HomewardError):
+    """A setting has a value that cannot be used."""
+
+    code = "settings_invalid"
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, each as ``HOMEWARD_<NAME>``. No secret has a default."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HOMEWARD_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    data_dir: Path = Field(Path("homeward-data"), description="Folder of catalog, images and packs")
+    catalog_url: str | None = Field(
+        None, description="Database address; SQLite in data_dir if unset"
+    )
+    api_key: SecretStr | None = Field(None, description="Administrator key, 16 or more characters")
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on")] = 8000
+
+    pack: str = Field("dlib", description="Face pack")
+    provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run")
+    model_threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads inside one model run; 0 takes one per core."""
+
+    max_image_bytes: Annotated[int, Field(ge=1_000, le=500_000_000)] = 25_000_000
+    max_image_pixels: Annotated[int, Field(ge=10_000, le=500_000_000)] = 64_000_000
+    allow_truncated_images: bool = False
+    max_page_bytes: Annotated[int, Field(ge=1_000, le=500_000_000)] = 25_000_000
+    max_json_bytes: Annotated[int, Field(ge=1_000, le=50_000_000)] = 1_000_000
+    upload_timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 300.0
+
+    rate_limit_per_minute: Annotated[int, Field(ge=1, le=10_000_000)] = 600
+    max_queued_jobs: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
+    max_uploads_in_flight: Annotated[int, Field(ge=1, le=1_000)] = 32
+
+    upload_wait_seconds: Annotated[float, Field(ge=0, le=600)] = 30.0
+    """How long an upload waits for its turn before it is refused."""
+
+    compute_threads: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: max(2, _cores())
+    )
+    """Threads of the compute pool; one of them is always left to requests."""
+    compute_backlog: Annotated[int, Field(ge=1, le=10_000)] = 64
+
+    @field_validator("api_key", mode="before")
+    @classmethod
+    def _key_long_enough(cls, value: object) -> object:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if text is None or text == "":
+            return None
+        if not isinstance(text, str) or len(text) < MIN_KEY_LENGTH:
+            raise ValueError(f"the key needs at least {MIN_KEY_LENGTH} characters")
+        if not text.isascii() or not text.isprintable() or text != text.strip():
+            raise ValueError("the key may hold only printable ASCII and no space at either end")
+        return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @property
+    def decode_limits(self) -> DecodeLimits:
+        """What an image may be before it is decoded."""
+        return DecodeLimits(
+            max_bytes=self.max_image_bytes,
+            max_pixels=self.max_image_pixels,
+            allow_truncated=self.allow_truncated_images,
+        )
+
+    @property
+    def packs_dir(self) -> Path:
+        """Where built face packs are kept."""
+        return self.data_dir / "packs"
+
+    @property
+    def max_body_bytes(self) -> int:
+        """The largest body of all: an ad with all the pictures and pages it may have."""
+        return 20 * 2 * self.max_image_bytes + 3 * self.max_page_bytes + 2 * self.max_json_bytes
+
+    @property
+    def job_workers(self) -> int:
+        """Jobs that run at the same time: every compute thread but one."""
+        return max(1, self.compute_threads - 1)
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment, with ``overrides`` (None counts as not given) on top.
+
+    Raises :class:`SettingsInvalid` that names every bad setting, and never its value.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = "; ".join(
+            f"HOMEWARD_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            for item in error.errors(include_input=False, include_url=False)
+        )
+        raise SettingsInvalid(
+            f"Settings cannot be used: {problems}.",
+            remedy="Correct or unset the named settings and start again.",
+        ) from None

@@ -1,0 +1,81 @@
+"""From settings to an open workspace: the face pack is loaded and verified, then the catalog."""
+
+from __future__ import annotations
+
+import logging
+
+from indexer.catalog import Catalog, open_catalog
+from indexer.catalog.engine import sqlite_url
+from indexer.reindex import outdated
+from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
+from models.errors import HomewardError
+from models.packs.base import FacePack
+from models.packs.registry import load_pack
+from models.pipeline import Analyser
+from service.config import Settings
+
+_log = logging.getLogger(__name__)
+
+
+def open_pack(settings: Settings) -> FacePack:
+    """The face pack that the settings name.
+
+    Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
+    """
+    return load_pack(
+        settings.pack,
+        cache_dir=settings.packs_dir,
+        threads=settings.model_threads,
+        provider=settings.provider,
+    )
+
+
+def open_for(settings: Settings) -> Workspace:
+    """Load the pack and open the data folder.
+
+    Raises the errors of :func:`open_pack` and the StorageError tree.
+    """
+    pack = open_pack(settings)
+    workspace = open_workspace(
+        settings.data_dir,
+        Analyser(pack),
+        catalog_url=settings.catalog_url,
+        calibration=pack.calibration,
+        limits=settings.decode_limits,
+        options=WorkspaceOptions(
+            max_queued_jobs=settings.max_queued_jobs, max_page_bytes=settings.max_page_bytes
+        ),
+    )
+    left = outdated(workspace)
+    if left:
+        _log.warning(
+            "%d images of ads and %d photos are not searched under %s; run `homeward reindex`",
+            left.ad_images,
+            left.photos,
+            workspace.contract_id,
+        )
+    return workspace
+
+
+class NoDataFolder(HomewardError):
+    """There is no catalog in the data folder yet."""
+
+    code = "no_data_folder"
+
+
+def open_catalog_only(settings: Settings) -> Catalog:
+    """The catalog without the face pack, for work that compares no faces.
+
+    Raises :class:`NoDataFolder` where nothing was started there yet, and the StorageError tree.
+    """
+    path = settings.data_dir / "catalog.sqlite3"
+    if settings.catalog_url is None and not path.exists():
+        raise NoDataFolder(
+            f"There is no catalog in {settings.data_dir}.",
+            remedy="Name the data folder with --data-dir, or make one with `homeward serve`.",
+        )
+    locks = settings.data_dir / "locks"
+    return open_catalog(
+        settings.catalog_url or sqlite_url(path),
+        lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
+    )

@@ -1,0 +1,183 @@
+"""Candidate lists: what the gallery returned, together with what each score is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer import candidates
+from indexer.errors import PurposeRequired
+from indexer.records import (
+    AdSummary,
+    FaceRecord,
+    FaceSummary,
+    LeadRecord,
+    RankedCandidate,
+    RankedCandidates,
+    SearchFilter,
+    SearchState,
+)
+from indexer.searches import PURPOSES
+from indexer.workspace import Workspace
+from service.search.explain import NOTICE, Band, calibration_text, threshold, worth
+
+MAX_CANDIDATES = 50
+"""A list is only as good as its reviewer's patience; longer lists are not offered."""
+
+ALERT_EXPECTED_FALSE_CANDIDATES = 1.0
+"""The alert threshold: the score at which one stranger is to be expected in the gallery."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One ranked candidate with the worth of its score."""
+
+    candidate_id: str
+    rank: int
+    score: float
+    false_match_rate: float | None
+    false_match_rate_upper: float | None
+    false_match_rate_resolved: bool | None
+    expected_false_candidates: float | None
+    expected_false_candidates_upper: float | None
+    band: Band
+    status: str
+    photos_fused: int
+    person_face_id: str | None
+    face: FaceRecord
+    image_sha256: str
+    ad: AdSummary
+    lead: LeadRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandidateList:
+    """The k best leads of a case, best first."""
+
+    case_id: str
+    contract_id: str
+    gallery_size: int
+    k: int
+    threshold: float | None
+    alert_expected_false_candidates: float
+    search_state: SearchState
+    items: tuple[Candidate, ...]
+    calibration: str
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoSearchList(CandidateList):
+    """The answer to a search with a photo that is not enrolled."""
+
+    search_id: str
+    purpose: str
+    faces: tuple[FaceSummary, ...]
+    face_index: int
+
+
+def require_purpose(purpose: str | None) -> None:
+    """Raises PurposeRequired unless ``purpose`` is one of those a search may have."""
+    if purpose not in PURPOSES:
+        raise PurposeRequired(
+            "A search needs a purpose from the list.",
+            remedy=f"State one of: {', '.join(PURPOSES)}.",
+        )
+
+
+def case_candidates(
+    workspace: Workspace, case_id: str, k: int = 20, filters: SearchFilter | None = None
+) -> CandidateList:
+    """The ``k`` best candidates for the enrolled photos of a case.
+
+    Raises CaseNotFound and CaseClosed.
+    """
+    ranked = candidates.ranked(workspace, case_id, k, filters or SearchFilter())
+    return _explained(workspace, ranked)
+
+
+def photo_candidates(
+    workspace: Workspace,
+    case_id: str,
+    data: bytes,
+    *,
+    purpose: str,
+    purpose_note: str | None = None,
+    actor: str,
+    face_index: int | None = None,
+    k: int = 20,
+    filters: SearchFilter | None = None,
+) -> PhotoSearchList:
+    """Probe the ads with a photo that is not enrolled; the search is recorded, the photo is not.
+
+    Raises CaseNotFound, CaseClosed, PurposeRequired, ImageRejected, NoFaceFound,
+    SeveralFacesFound, FaceIndexInvalid and FaceTooSmall.
+    """
+    found = candidates.search_photo(
+        workspace,
+        case_id,
+        data,
+        purpose=purpose,
+        purpose_note=purpose_note,
+        actor=actor,
+        face_index=face_index,
+        k=k,
+        filters=filters or SearchFilter(),
+    )
+    listed = _explained(workspace, found.candidates)
+    return PhotoSearchList(
+        case_id=listed.case_id,
+        contract_id=listed.contract_id,
+        gallery_size=listed.gallery_size,
+        k=listed.k,
+        threshold=listed.threshold,
+        alert_expected_false_candidates=listed.alert_expected_false_candidates,
+        search_state=listed.search_state,
+        items=listed.items,
+        calibration=listed.calibration,
+        search_id=found.search_id,
+        purpose=purpose,
+        faces=tuple(found.faces),
+        face_index=found.face_index,
+    )
+
+
+def _explained(workspace: Workspace, ranked: RankedCandidates) -> CandidateList:
+    calibration = workspace.calibration
+    return CandidateList(
+        case_id=ranked.case_id,
+        contract_id=ranked.contract_id,
+        gallery_size=ranked.gallery_size,
+        k=ranked.k,
+        threshold=threshold(
+            calibration,
+            ranked.gallery_size,
+            ranked.photos_fused,
+            ALERT_EXPECTED_FALSE_CANDIDATES,
+        ),
+        alert_expected_false_candidates=ALERT_EXPECTED_FALSE_CANDIDATES,
+        search_state=ranked.search_state,
+        items=tuple(_candidate(workspace, item, ranked.gallery_size) for item in ranked.items),
+        calibration=calibration_text(calibration),
+    )
+
+
+def _candidate(workspace: Workspace, item: RankedCandidate, gallery_size: int) -> Candidate:
+    value = worth(workspace.calibration, item.score, gallery_size, item.photos_fused)
+    return Candidate(
+        candidate_id=item.candidate_id,
+        rank=item.rank,
+        score=item.score,
+        false_match_rate=value.false_match_rate,
+        false_match_rate_upper=value.false_match_rate_upper,
+        false_match_rate_resolved=value.false_match_rate_resolved,
+        expected_false_candidates=value.expected_false_candidates,
+        expected_false_candidates_upper=value.expected_false_candidates_upper,
+        band=value.band,
+        status=item.status,
+        photos_fused=item.photos_fused,
+        person_face_id=item.person_face_id,
+        face=item.face,
+        image_sha256=item.image_sha256,
+        ad=item.ad,
+        lead=item.lead,
+    )

@@ -1,0 +1,55 @@
+"""What one running service holds; built at start, closed at the end, passed to every route."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from indexer.runner import Runner
+from indexer.workspace import Workspace
+from service.accounts.keys import KeyStore
+from service.compute import ComputePool
+from service.config import Settings
+from service.errors import Overloaded
+from service.idempotency import IdempotencyGuard
+from service.metrics import Metrics
+
+
+@dataclass(slots=True)
+class Service:
+    """The parts that routes work with."""
+
+    settings: Settings
+    workspace: Workspace
+    pool: ComputePool
+    keys: KeyStore
+    runner: Runner
+    metrics: Metrics
+    spool_dir: Path
+    idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
+    upload_places: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.upload_places = asyncio.Semaphore(self.settings.max_uploads_in_flight)
+
+    @asynccontextmanager
+    async def upload_slot(self) -> AsyncIterator[None]:
+        """One of a bounded number of bodies that are taken in and worked on at a time.
+
+        Others wait a while, unread, before they are refused with :class:`Overloaded`.
+        """
+        try:
+            async with asyncio.timeout(self.settings.upload_wait_seconds):
+                await self.upload_places.acquire()
+        except TimeoutError:
+            raise Overloaded(
+                "More uploads arrive than this service takes in at a time.",
+                remedy="Wait a few seconds and send the request again.",
+            ) from None
+        try:
+            yield
+        finally:
+            self.upload_places.release()

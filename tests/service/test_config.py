@@ -1,0 +1,56 @@
+"""Settings are checked once, say which one is wrong, and never show its value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from service.config import Settings, SettingsInvalid, load_settings
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEWARD_PORT", "9001")
+    monkeypatch.setenv("HOMEWARD_DATA_DIR", "/somewhere/else")
+    settings = load_settings()
+    assert settings.port == 9001
+    assert settings.data_dir == Path("/somewhere/else")
+
+
+def test_an_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEWARD_PORT", "9001")
+    assert load_settings(port=9002).port == 9002
+    assert load_settings(port=None).port == 9001
+
+
+def test_no_secret_has_a_default() -> None:
+    assert load_settings().api_key is None
+
+
+@pytest.mark.parametrize("key", ["short", "fifteen-letters", " leading-space-and-long", "x" * 15])
+def test_a_weak_key_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(api_key=key)
+    assert caught.value.code == "settings_invalid"
+    assert caught.value.remedy
+    assert key not in str(caught.value)
+    assert "HOMEWARD_API_KEY" in caught.value.detail
+
+
+def test_sixteen_characters_are_enough() -> None:
+    settings = load_settings(api_key="x" * 16)
+    assert settings.api_key is not None
+    assert "x" * 16 not in repr(settings)
+
+
+def test_every_bad_setting_is_named() -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(port=99_999, rate_limit_per_minute=0)
+    assert "HOMEWARD_PORT" in caught.value.detail
+    assert "HOMEWARD_RATE_LIMIT_PER_MINUTE" in caught.value.detail
+
+
+def test_settings_do_not_change_later() -> None:
+    settings = Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]
