@@ -1,0 +1,22 @@
+"""The pages: server-rendered, each action a form, nothing that needs a script."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from service.web.problems import ProblemPages
+from service.web.routes import router
+from service.web.state import Web
+
+__all__ = ["install", "router"]
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages to ``app``: their routes, and problems as pages for browsers.
+
+    Call it after the other middleware is added, so that every problem passes through here.
+    """
+    web = Web()
+    app.state.web = web
+    app.include_router(router)
+    app.add_middleware(ProblemPages, pages=web.pages)

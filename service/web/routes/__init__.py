@@ -1,0 +1,9 @@
+"""The addresses of the pages."""
+
+from fastapi import APIRouter
+
+from service.web.routes import candidates, cases, endings, info, photos, pictures, searches, signin
+
+router = APIRouter(include_in_schema=False)
+for _part in (signin, cases, photos, searches, candidates, endings, pictures, info):
+    router.include_router(_part.router)

@@ -1,0 +1,119 @@
+"""What the pages hold in this process, and what their routes ask for."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import FixedWindowRateLimiter
+
+from service.deps import ServiceDep
+from service.errors import Forbidden, RateLimited, Unauthenticated
+from service.web import sessions
+from service.web.held import Held
+from service.web.render import Pages
+from service.web.sessions import Session
+
+SESSION_COOKIE: Final = "homeward_session"
+FORM_COOKIE: Final = "homeward_form"
+FAILURES: Final = 5
+FAILURE_MINUTES: Final = 15
+
+
+class SignInThrottle:
+    """At most five wrong keys in fifteen minutes from one address (CJIS AC-7)."""
+
+    def __init__(self, failures: int = FAILURES, minutes: int = FAILURE_MINUTES) -> None:
+        self._item = RateLimitItemPerMinute(failures, minutes)
+        self._failures = failures
+        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+
+    def check(self, address: str) -> None:
+        """Raises :class:`RateLimited` while the address has used up its tries."""
+        if not self._limiter.test(self._item, address):
+            reset = self._limiter.get_window_stats(self._item, address).reset_time
+            raise RateLimited(self._failures, max(1, math.ceil(reset - time.time())))
+
+    def failed(self, address: str) -> None:
+        """Count one wrong key."""
+        self._limiter.hit(self._item, address)
+
+
+@dataclass(slots=True)
+class Web:
+    """The parts of the pages."""
+
+    pages: Pages = field(default_factory=Pages)
+    held: Held = field(default_factory=Held)
+    throttle: SignInThrottle = field(default_factory=SignInThrottle)
+
+
+def get_web(request: Request) -> Web:
+    """The parts of the pages, put there when they were installed."""
+    web = request.app.state.web
+    assert isinstance(web, Web)
+    return web
+
+
+WebDep = Annotated[Web, Depends(get_web)]
+
+
+def current_session(request: Request, service: ServiceDep) -> Session | None:
+    """The session of the browser that asks, if it is signed in."""
+    token = request.cookies.get(SESSION_COOKIE, "")
+    if not 20 <= len(token) <= 100:
+        return None
+    found = sessions.find(
+        service.workspace.catalog, token, configured=service.settings.api_key is not None
+    )
+    request.state.web_session = found
+    return found
+
+
+MaybeSession = Annotated[Session | None, Depends(current_session)]
+
+
+def signed_in(session: MaybeSession) -> Session:
+    """The session; raises :class:`Unauthenticated`, which browsers see as the sign-in page."""
+    if session is None:
+        raise Unauthenticated
+    return session
+
+
+SessionDep = Annotated[Session, Depends(signed_in)]
+
+
+def requires(scope: str) -> Callable[[Session], Session]:
+    """A dependency that lets only sessions pass whose key has ``scope``."""
+
+    def check(session: SessionDep) -> Session:
+        if not session.principal.may(scope):
+            raise Forbidden(
+                f"This key lacks the scope {scope!r}.", remedy="Ask an administrator for a key."
+            )
+        return session
+
+    return check
+
+
+CaseReader = Annotated[Session, Depends(requires("cases:read"))]
+CaseWriter = Annotated[Session, Depends(requires("cases:write"))]
+CaseDeleter = Annotated[Session, Depends(requires("cases:delete"))]
+Searcher = Annotated[Session, Depends(requires("search"))]
+Viewer = Annotated[Session, Depends(requires("images:read"))]
+JobReader = Annotated[Session, Depends(requires("jobs:read"))]
+
+
+def is_secure(request: Request) -> bool:
+    """Whether the browser speaks TLS, here or to a proxy in front.
+
+    A forged header only makes a cookie stricter.
+    """
+    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    return request.url.scheme == "https" or forwarded == "https"
