@@ -11,7 +11,7 @@ import importlib.util
 import io
 import ipaddress
 import os
-import sys
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,11 +41,7 @@ SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 CACHE = REPOSITORY / ".cache"
 
 
-def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse connections that leave the machine (an audit hook; addresses only, no names)."""
-    if event != "socket.connect":
-        return
-    address = arguments[1]
+def _refuse_beyond_loopback(address: object) -> None:
     if not isinstance(address, tuple):
         return  # a local socket
     host = str(address[0])
@@ -57,8 +53,24 @@ def _loopback_only(event: str, arguments: tuple[Any, ...]) -> None:
         raise PermissionError(f"tests use no network, yet something connects to {host}")
 
 
+class _LoopbackSocket(socket.socket):
+    """The socket that all tests use: it connects to this machine only.
+
+    An audit hook would see every connection too, but one written in Python lets threads switch
+    inside ``sys.settrace``, which then fails under coverage.
+    """
+
+    def connect(self, address: Any) -> None:
+        _refuse_beyond_loopback(address)
+        super().connect(address)
+
+    def connect_ex(self, address: Any) -> int:
+        _refuse_beyond_loopback(address)
+        return super().connect_ex(address)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    sys.addaudithook(_loopback_only)
+    socket.socket = _LoopbackSocket  # type: ignore[misc]
     # How long an example takes depends on the machine, and no test asserts a time.
     hypothesis.settings.register_profile(
         "homeward", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
