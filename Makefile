@@ -12,7 +12,8 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := models indexer service scripts tests
 
-# Options of `make run`, `make bench` and `make test`: make test PYTEST="-k decode -x"
+# Options of `make run`, `make bench` and `make test`, as in: make test PYTEST="-k decode -x"
+# With options the coverage floor is left out, since not every test runs.
 RUN ?=
 BENCH ?=
 PYTEST ?=
@@ -47,7 +48,7 @@ run: $(STAMP) ## load the demonstration (first time only) and serve it on 127.0.
 test: $(STAMP) ## run every test, with the coverage floor
 	@mkdir -p .cache
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
-		--cov --cov-report=term $(PYTEST)
+		$(if $(PYTEST),--no-cov $(PYTEST),--cov --cov-report=term)
 
 .PHONY: lint
 lint: $(STAMP) ## format, lint, types and who may import whom
@@ -70,7 +71,8 @@ bench: $(STAMP) ## measure this machine: images a second, milliseconds a stage, 
 
 .PHONY: fuzz
 fuzz: $(STAMP) ## feed the decoder mutated images for FUZZ_SECONDS (60)
-	$(BIN)/python -m tests.fuzz.fuzz_decode -max_total_time=$${FUZZ_SECONDS:-60}
+	@mkdir -p .cache/fuzz
+	$(BIN)/python -m tests.fuzz.fuzz_decode -artifact_prefix=.cache/fuzz/ -max_total_time=$${FUZZ_SECONDS:-60}
 
 .PHONY: lock
 lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
