@@ -6,10 +6,10 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
@@ -64,8 +64,14 @@ JsonFile = Annotated[
 ]
 
 
-class JsonFileCommand(TyperCommand):
-    """A command whose ``--json`` may stand without a file."""
+class BareOptionCommand(TyperCommand):
+    """A command some of whose options may stand without their value.
+
+    ``--json`` alone means standard output, ``--degrade`` alone the standard degradations. What
+    follows is no value if it is another option or a folder.
+    """
+
+    bare: ClassVar[Mapping[str, str]] = {"--json": str(STDOUT), "--degrade": "standard"}
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
@@ -74,8 +80,8 @@ class JsonFileCommand(TyperCommand):
         for place, word in enumerate(args):
             given.append(word)
             following = args[place + 1] if place + 1 < len(args) else "--"
-            if word == "--json" and following.startswith("--"):
-                given.append(str(STDOUT))
+            if word in self.bare and (following.startswith("--") or Path(following).is_dir()):
+                given.append(self.bare[word])
         return super().make_context(info_name, given, parent, **extra)
 
 

@@ -37,7 +37,7 @@ def evaluate(
         typer.Option(
             "--degrade",
             metavar="NAMES",
-            help="Also measure degraded probes: all, or names separated by commas.",
+            help="Also measure degraded probes: names separated by commas, or all.",
         ),
     ] = None,
     degrade_probes: Annotated[
@@ -56,7 +56,7 @@ def evaluate(
     """Measure the face pack on a folder with one folder of photos for each identity."""
     # Here, not above: these bring in SciPy and matplotlib, which no other command needs.
     from indexer.evaluation.calibrate import calibrate as make_calibration
-    from indexer.evaluation.degrade import DEGRADATIONS
+    from indexer.evaluation.degrade import DEGRADATIONS, STANDARD
     from indexer.evaluation.plots import write_plots
     from indexer.evaluation.report import render_table
     from indexer.evaluation.run import evaluate as measure
@@ -64,7 +64,8 @@ def evaluate(
     for path in (json_file, calibrate):
         check_writable(path)
     settings = settings_for(context, data_dir)
-    chosen = list(DEGRADATIONS) if degrade == "all" else (degrade or "").split(",")
+    groups = {"standard": STANDARD, "all": tuple(DEGRADATIONS)}
+    chosen = groups.get(degrade or "") or (degrade or "").split(",")
     with Reporter() as reporter:
         report = measure(
             Analyser(open_pack(settings)),

@@ -6,7 +6,7 @@ import typer
 
 from service import __version__
 from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve
-from service.cli.console import DataDir, JsonFileCommand, out
+from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
     name="homeward",
@@ -39,12 +39,12 @@ app.command("demo")(serve.demo)
 app.add_typer(ingest.app, name="ingest")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
-app.command("evaluate", cls=JsonFileCommand)(evaluate.evaluate)
+app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.command("reindex")(reindex.reindex)
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(commands.doctor)
-app.command("bench", cls=JsonFileCommand)(commands.bench)
+app.command("bench", cls=BareOptionCommand)(commands.bench)
 
 
 def main() -> None:

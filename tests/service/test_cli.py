@@ -285,6 +285,11 @@ def test_evaluate_writes_its_figures(data_dir: Path, tmp_path: Path, files: Path
     figures = json.loads(out.read_text())
     assert (figures["images"], figures["identities"]) == (4, 3)
     assert list((tmp_path / "plots").glob("*.png"))
+    # `--degrade` alone is the standard set, whether the folder stands before or after it.
+    bare = run("evaluate", "--degrade", people, "--json", "--data-dir", data_dir)
+    assert bare.exit_code == 0, bare.output
+    degraded = {row["name"] for row in json.loads(bare.stdout)["degraded"]}
+    assert {"face_40px", "rotate_180", "eye_bar"} <= degraded
     empty = tmp_path / "empty"
     empty.mkdir()
     assert run("evaluate", empty, "--data-dir", data_dir).exit_code == 1
