@@ -47,7 +47,8 @@ def fuse(scores: FloatArray, length: float | FloatArray) -> FloatArray:
     rises. Rates of false candidates differ with the number of photos and are calibrated for it.
     """
     template = scores.sum(axis=0) / length
-    return np.asarray((scores.max(axis=0) + template) / 2, dtype=np.float32)
+    # The cosine of a vector with itself may come out a rounding above 1.
+    return np.asarray(np.clip((scores.max(axis=0) + template) / 2, -1.0, 1.0), dtype=np.float32)
 
 
 def band(expected_upper: float) -> Band:
@@ -80,13 +81,20 @@ class Curve:
     upper: NDArray[np.float64]
 
     def at(self, score: float) -> FmrEstimate:
-        """The rates at ``score``: those of the nearest measured score below it, never kinder."""
+        """The rates at ``score``: those of the nearest measured score below it, never kinder.
+
+        An estimate is never shown below the bound that holds for scores beyond the sample's
+        reach, or a lower score would look more telling than a higher one.
+        """
         index = int(np.searchsorted(self.score, score, side="right")) - 1
         if index < 0:
             return FmrEstimate(1.0, 1.0, True)
         value, upper = float(self.fmr[index]), float(self.upper[index])
         if value <= 0.0:
             return FmrEstimate(upper, upper, False)
+        beyond = np.flatnonzero(self.fmr <= 0.0)
+        if beyond.size:
+            value = max(value, min(float(self.upper[beyond[0]]), upper))
         return FmrEstimate(value, max(value, upper), True)
 
 
@@ -101,15 +109,15 @@ class Calibration:
     def fmr(self, score: float, photos: int = 1) -> FmrEstimate:
         """The false match rate at ``score`` for the fused score of ``photos`` photos.
 
-        For more photos than were measured the rate of the largest measured number is scaled up
-        by the number of groups of that size, as if each group were one more chance for a
-        stranger (union bound); averaging more photos only makes that more cautious.
+        For more photos than were measured, the rate of the largest measured number is multiplied
+        by one more than the number of photos beyond it. That is a caution, not a theorem: on the
+        photos of the default pack's calibration, measured rates stayed below it up to 12 photos.
         """
         measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
         estimate = self.curves[measured].at(score)
         if photos <= measured:
             return estimate
-        groups = -(-photos // measured)
+        groups = photos - measured + 1
         return FmrEstimate(
             min(1.0, estimate.value * groups), min(1.0, estimate.upper * groups), estimate.resolved
         )
@@ -117,7 +125,7 @@ class Calibration:
     def threshold(self, fmr: float, photos: int = 1) -> float:
         """The lowest measured score whose upper bound is at most ``fmr``; 1.0 if there is none."""
         measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
-        groups = -(-photos // measured)
+        groups = max(1, photos - measured + 1)
         curve = self.curves[measured]
         reached = np.flatnonzero(curve.upper * groups <= fmr)
         return float(curve.score[reached[0]]) if reached.size else 1.0

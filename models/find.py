@@ -21,6 +21,12 @@ from models.types import Box, Detection, Landmarks, RgbImage
 _SAME_FACE: Final = 0.25
 """Boxes found in different turns that overlap at least this much are one face."""
 
+_SAME_FACE_SAME_TURN: Final = 0.338
+"""The same for boxes of one turn: what a detector tells apart, cheek to cheek, stays apart."""
+
+_SMALLEST_BOX: Final = 80.0
+"""Faces narrower than this, in pixels of the finest level, are on the edge of being found."""
+
 _DOUBTFUL_SHARE: Final = 0.2
 """A doubtful face is kept only if it is this large, as a share of the image's longer side: among
 large boxes false ones are rare, among small ones there are many."""
@@ -35,14 +41,18 @@ class SearchOptions:
 
     ``upsample`` fixes the scale of the finest level (1.0: the image as it is, 2.0: twice); ``None``
     chooses it by ``pixels``, the number of pixels that the finest level may have, up to twice.
-    Where that finds nothing, or only small faces, ``fine_pixels`` and up to four times are tried.
-    ``turns``: look in all four quarter turns, with ``turned_pixels`` for the three others.
+    Where that finds nothing clear, or only small faces, or where a large image was shrunk a lot,
+    a finer look follows: up to four times with ``fine_pixels``, and large images as they are up to
+    ``native_pixels``. ``turns``: look in the three other quarter turns as well, with
+    ``turned_pixels``, or ``turned_fine_pixels`` where nothing clear was found.
     """
 
     upsample: float | None = None
     pixels: int = 1_200_000
     fine_pixels: int = 5_000_000
+    native_pixels: int = 16_000_000
     turned_pixels: int = 500_000
+    turned_fine_pixels: int = 2_500_000
     turns: bool = True
 
 
@@ -80,22 +90,40 @@ def find_faces(pack: FacePack, image: RgbImage, options: SearchOptions) -> list[
 
 
 def _look_adaptively(pack: FacePack, image: RgbImage, options: SearchOptions) -> list[Detection]:
-    """Look coarsely in every turn, then as finely as what was found calls for in the best one."""
+    """Look coarsely in every turn, then as finely as what was found calls for."""
     base = _scale(image, options.pixels, 2.0)
     doubtful, accepted, _ = pack.detection_scores
     upright = pack.detect(image, base, doubtful)
     by_turn = {0: [d for d in upright if d.score > accepted]}
     if options.turns:
-        coarse = _scale(image, options.turned_pixels, min(base, 1.0))
+        coarse = _turned_scale(image, options, base, by_turn[0])
         by_turn |= {turn: _look(pack, image, turn, coarse) for turn in (1, 2, 3)}
     main = max(by_turn, key=lambda turn: sum(d.score for d in by_turn[turn]))
     candidates = [d for found in by_turn.values() for d in found]
     if main != 0:
         candidates += _look(pack, image, main, base)
-    finer = _scale(image, options.fine_pixels, 4.0)
-    if finer > base * 1.2 and _may_hide_smaller(pack, candidates, base):
+    finer = max(_scale(image, options.fine_pixels, 4.0), _scale(image, options.native_pixels, 1.0))
+    clear = [d for d in candidates if d.score >= pack.detection_scores[2]]
+    if finer > base * 1.2 and _may_hide_smaller(clear, base):
         candidates += _look(pack, image, main, finer)
+        if options.turns and not clear:
+            # Nothing says which way up the picture is: small faces may lie in any turn.
+            turned_fine = min(finer, _scale(image, options.turned_fine_pixels, 4.0))
+            for turn in by_turn.keys() - {main}:
+                candidates += _look(pack, image, turn, turned_fine)
     return candidates + _doubtful(upright, candidates, image)
+
+
+def _turned_scale(
+    image: RgbImage, options: SearchOptions, base: float, upright: Sequence[Detection]
+) -> float:
+    """How finely to look in the other turns: at least so that what was found upright is seen.
+
+    A small face that is found lying on its side needs its rival hypotheses.
+    """
+    coarse = _scale(image, options.turned_pixels, min(base, 1.0))
+    narrowest = min((d.box.width for d in upright), default=float("inf"))
+    return base if narrowest * coarse < _SMALLEST_BOX else coarse
 
 
 def _doubtful(
@@ -107,10 +135,10 @@ def _doubtful(
     return [d for d in upright if d not in accepted and d.box.width >= smallest]
 
 
-def _may_hide_smaller(pack: FacePack, found: Sequence[Detection], finest: float) -> bool:
-    """Whether smaller faces are likely: none was found, only unclear ones, or quite small ones."""
-    clear = [d for d in found if d.score >= pack.detection_scores[2]]
-    return not clear or min(d.box.width for d in clear) * finest < _NEAR_LIMIT
+def _may_hide_smaller(clear: Sequence[Detection], finest: float) -> bool:
+    """Whether smaller faces are likely: nothing clear was found or only quite small faces, or the
+    picture was shrunk so much that small ones could not be seen."""
+    return not clear or finest < 0.5 or min(d.box.width for d in clear) * finest < _NEAR_LIMIT
 
 
 def _look(pack: FacePack, image: RgbImage, turn: int, finest: float) -> list[Detection]:
@@ -126,13 +154,17 @@ def _group(candidates: Sequence[Detection]) -> list[list[Detection]]:
     """Gather what overlaps, best score first; the best of each turn stays as a hypothesis."""
     groups: list[list[Detection]] = []
     for found in sorted(candidates, key=lambda d: -d.score):
-        overlap = hull_overlap(found.box, [group[0].box for group in groups])
-        if overlap.size == 0 or float(overlap.max()) < _SAME_FACE:
+        best, most = None, 0.0
+        for group in groups:
+            rival = next((other for other in group if other.turn == found.turn), None)
+            overlap = float(hull_overlap(found.box, [(rival or group[0]).box])[0])
+            limit = _SAME_FACE_SAME_TURN if rival else _SAME_FACE
+            if overlap >= limit and overlap > most:
+                best, most = group, overlap
+        if best is None:
             groups.append([found])
-            continue
-        group = groups[int(overlap.argmax())]
-        if found.turn not in {other.turn for other in group}:
-            group.append(found)
+        elif found.turn not in {other.turn for other in best}:
+            best.append(found)
     return groups
 
 

@@ -220,7 +220,8 @@ def _ahead(
     try:
         for row, photo in enumerate(photos):
             waiting.append(pool.submit(_load, row, photo, limits, cache))
-            if len(waiting) > 2 * _BATCH_PHOTOS:
+            # A few ahead keep the threads busy; every one of them is a decoded picture in memory.
+            if len(waiting) > 2 * _DECODE_THREADS:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()

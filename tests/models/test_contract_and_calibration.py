@@ -56,10 +56,21 @@ def test_rates_are_those_of_the_score_below(calibration: Calibration) -> None:
     assert unseen.value == unseen.upper == 0.001
 
 
+def test_a_better_score_never_looks_less_telling() -> None:
+    """Where the estimate ends and the bound takes over, the shown rate must not jump up."""
+    score = np.array([0.1, 0.5, 0.7, 0.9])
+    curve = Curve(score, np.array([0.5, 1e-5, 0.0, 0.0]), np.array([0.6, 4e-5, 2e-5, 1e-5]))
+    table = Calibration("p-1", {1: curve})
+    shown = [table.fmr(s).value for s in (0.1, 0.5, 0.7, 0.9)]
+    assert shown == sorted(shown, reverse=True)
+    assert table.fmr(0.5).resolved
+    assert table.fmr(0.5).value == 2e-5
+
+
 def test_more_photos_than_measured_scale_up(calibration: Calibration) -> None:
     assert calibration.fmr(0.5, photos=2).value == 0.018
     assert calibration.fmr(0.5, photos=3).value == pytest.approx(0.036)
-    assert calibration.fmr(0.5, photos=4).upper == pytest.approx(0.06)
+    assert calibration.fmr(0.5, photos=4).upper == pytest.approx(0.09)
     assert calibration.fmr(0.1, photos=9).value == 1.0
 
 

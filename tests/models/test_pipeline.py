@@ -170,3 +170,50 @@ def test_crops_for_people(analyser: Analyser, astronaut: RgbImage, portrait: Fac
     face = only(analyser.analyse([turned])[0])
     again = analyser.crop(turned, face.landmarks, 224)
     assert np.abs(again.astype(int) - crop.astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_small_faces_in_turned_photos(
+    analyser: Analyser, astronaut: RgbImage, portrait: Face, turn: int
+) -> None:
+    """A face of about 60 pixels in a megapixel, lying on its side, is righted like a large one."""
+    scale = 60 / portrait.box.width
+    small = cv2.resize(astronaut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    canvas = np.full((1000, 1000, 3), 128, dtype=np.uint8)
+    canvas[300 : 300 + small.shape[0], 400 : 400 + small.shape[1]] = small
+    face = only(analyser.analyse([np.ascontiguousarray(np.rot90(canvas, turn))])[0])
+    assert face.turn == (4 - turn) % 4
+    assert cosine(face, portrait) > 0.97
+
+
+def test_faces_cheek_to_cheek_are_two(
+    analyser: Analyser, astronaut: RgbImage, portrait: Face
+) -> None:
+    x, y, width = portrait.box.x, portrait.box.y, portrait.box.width
+    head = astronaut[int(y - width / 2) : int(y + 1.8 * width), int(x) : int(x + 0.55 * width)]
+    canvas = np.full((400, 500, 3), 128, dtype=np.uint8)
+    for at in (150, 150 + head.shape[1]):
+        canvas[60 : 60 + head.shape[0], at : at + head.shape[1]] = head
+    detected = [d for d in analyser.pack.detect(canvas, 1.0, 0.0) if d.score > 0]
+    assert len(analyser.analyse([canvas])[0]) >= len(detected)
+
+
+def test_small_faces_in_large_photos(
+    analyser: Analyser, astronaut: RgbImage, portrait: Face
+) -> None:
+    """A clear large face does not keep the search from the smaller ones of a large photo."""
+    canvas = np.full((2400, 3200, 3), 128, dtype=np.uint8)
+    for size, (top, left) in {600: (100, 100), 90: (1500, 2300)}.items():
+        scale = size / portrait.box.width
+        pasted = cv2.resize(
+            astronaut[: int(512 * min(1.0, 3 / scale))],
+            None,
+            fx=scale,
+            fy=scale,
+            interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA,
+        )[: 2400 - top, : 3200 - left]
+        canvas[top : top + pasted.shape[0], left : left + pasted.shape[1]] = pasted
+    faces = analyser.analyse([canvas])[0]
+    widths = sorted(f.box.width for f in faces)
+    assert len(faces) == 2
+    assert widths[0] < 130 < 450 < widths[1]

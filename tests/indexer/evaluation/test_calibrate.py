@@ -80,14 +80,6 @@ def test_somebody_with_many_photos_weighs_no_more_than_others() -> None:
     assert curve.upper[at] >= clopper_pearson_upper(1, 5050)
 
 
-def test_more_photos_raise_the_rate_of_the_best_score() -> None:
-    sample = crowd([4] * 80, 0.9)
-    curves, _ = measure_curves(sample, photo_counts=(1, 2, 4), replicates=20)
-    calibration = Calibration("test", curves)
-    rates = [calibration.fmr(0.7, photos).value for photos in (1, 2, 4)]
-    assert rates[0] < rates[1] < rates[2] < 4 * rates[0] * 1.3
-
-
 def test_bounds_lie_above_rates_and_both_fall() -> None:
     curves, _ = measure_curves(crowd([3] * 60, 0.8), replicates=50)
     assert sorted(curves) == [1, 2, 3]  # nobody has four photos
