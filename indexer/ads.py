@@ -7,15 +7,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import images as image_store
 from indexer import queue, removals
-from indexer.batches import chunks
+from indexer.ad_records import PLAIN, ad_records, image_outcome
 from indexer.blobs import sha256_hex, short_name
 from indexer.catalog.tables import Ad, AdContact, Capture, CaptureImage, CapturePage
 from indexer.errors import AdNotFound, FileTooLarge, ItemRefused, QueueFull, TooManyFiles
@@ -25,11 +25,7 @@ from indexer.records import (
     AdInput,
     AdReceipt,
     AdRecord,
-    AdSummary,
-    CaptureRecord,
-    ImageOutcome,
     Page,
-    PageRecord,
     Upload,
 )
 from indexer.times import to_utc_ms, utc_now
@@ -39,11 +35,6 @@ from models.errors import ImageRejected
 
 _INPUT: TypeAdapter[AdInput] = TypeAdapter(AdInput)
 _MAX_CONTENT_BYTES = 1_000_000
-_SUMMARY = ("ad_id", "site", "external_id", "url", "title", "posted_at", "city", "region")
-_PLAIN = (
-    *("site", "external_id", "url", "title", "body", "age_stated", "city", "region", "country"),
-    *("location_text", "lat", "lon", "language"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +62,9 @@ def receive_ad(
 
     The ad is known by ``(site, external_id)``; the same content (fields, images, pages; not the
     time of capture and the tool) gives the same ids and adds only the time of the sighting. New
-    content is a new capture of the same ad. A bad image is an outcome, not an error. Raises
+    content is a new capture of the same ad. The ad's own fields are those of its latest sighting,
+    by ``captured_at``; without that, this one is the latest. A bad image is an outcome, not an
+    error. Raises
     :class:`TooManyFiles`, :class:`FileTooLarge` (a page), :class:`ItemRefused` (fields), and, if
     ``bounded``, :class:`QueueFull`; then nothing is kept.
     """
@@ -107,6 +100,7 @@ def _commit(
         same = _same_capture(session, ad, digest)
         if same is not None:
             _seen_again(same, ad.captured_at)
+            _upsert_ad(session, ad)
             return _receipt(session, same, created=False, known=_known(session, examined))
         for sha256, data in kept.items():
             if not ws.blobs.has(sha256):
@@ -204,20 +198,35 @@ def _upsert_ad(session: Session, ad: AdInput) -> Ad:
     now = utc_now()
     row = session.scalar(select(Ad).where(Ad.site == ad.site, Ad.external_id == ad.external_id))
     if row is None:
-        row = Ad(ad_id=new_id(), legal_hold=False, created_at=now)
+        row = Ad(ad_id=new_id(), legal_hold=False, created_at=now, updated_at=now)
+        _set_fields(row, ad)
         session.add(row)
-    for name in _PLAIN:
-        setattr(row, name, getattr(ad, name))
-    row.posted_at = ad.posted_at
-    row.phones, row.emails, row.handles = list(ad.phones), list(ad.emails), list(ad.handles)
-    row.attributes = dict(ad.attributes)
-    row.updated_at = now
+    elif _is_latest(session, row.ad_id, ad.captured_at):
+        _set_fields(row, ad)
+        if session.is_modified(row):
+            row.updated_at = now
     session.flush()
     # Contacts of earlier captures stay findable: a number that was taken off the ad is a trace.
     for kind, values in (("phone", ad.phones), ("email", ad.emails), ("handle", ad.handles)):
         for key in {contact_key(kind, value) for value in values} - {""}:
             session.merge(AdContact(ad_id=row.ad_id, kind=kind, key=key))
     return row
+
+
+def _set_fields(row: Ad, ad: AdInput) -> None:
+    for name in PLAIN:
+        setattr(row, name, getattr(ad, name))
+    row.posted_at = ad.posted_at
+    row.phones, row.emails, row.handles = list(ad.phones), list(ad.emails), list(ad.handles)
+    row.attributes = dict(ad.attributes)
+
+
+def _is_latest(session: Session, ad_id: str, captured_at: datetime | None) -> bool:
+    """Whether no capture of the ad was seen after ``captured_at``."""
+    if captured_at is None:
+        return True
+    last = session.scalar(select(func.max(Capture.last_captured_at)).where(Capture.ad_id == ad_id))
+    return last is None or last <= to_utc_ms(captured_at)
 
 
 def contact_key(kind: str, value: str) -> str:
@@ -298,23 +307,7 @@ def _receipt(
         capture_id=capture.capture_id,
         job_id=capture.job_id,
         created=created,
-        images=tuple(_outcome(row, known) for row in rows),
-    )
-
-
-def _outcome(row: CaptureImage, known: frozenset[str]) -> ImageOutcome:
-    if row.sha256 is None:
-        return ImageOutcome(
-            filename=row.filename,
-            sha256=row.upload_sha256,
-            status="rejected",
-            code=row.code,
-            detail=row.detail,
-        )
-    return ImageOutcome(
-        filename=row.filename,
-        sha256=row.sha256,
-        status="known" if row.sha256 in known else "queued",
+        images=tuple(image_outcome(row, known) for row in rows),
     )
 
 
@@ -327,7 +320,7 @@ def get_ad(ws: Workspace, ad_id: str) -> AdRecord:
         row = session.get(Ad, ad_id)
         if row is None:
             raise AdNotFound(ad_id)
-        return _records(session, ws.contract_id, [row])[0]
+        return ad_records(session, ws.contract_id, [row])[0]
 
 
 def find_ad(ws: Workspace, site: str, external_id: str) -> AdRecord:
@@ -336,7 +329,7 @@ def find_ad(ws: Workspace, site: str, external_id: str) -> AdRecord:
         row = session.scalar(select(Ad).where(Ad.site == site, Ad.external_id == external_id))
         if row is None:
             raise AdNotFound(f"{site}/{external_id}")
-        return _records(session, ws.contract_id, [row])[0]
+        return ad_records(session, ws.contract_id, [row])[0]
 
 
 def list_ads(
@@ -354,7 +347,7 @@ def list_ads(
         query = _filtered(query, filters)
     with ws.catalog.read() as session:
         rows = session.scalars(query).all()
-        items = _records(session, ws.contract_id, rows[:limit])
+        items = ad_records(session, ws.contract_id, rows[:limit])
     return Page(tuple(items), encode_cursor(items[-1].ad_id) if len(rows) > limit else None)
 
 
@@ -378,88 +371,3 @@ def _filtered(query: Select[Ad], filters: AdFilter) -> Select[Ad]:
     if filters.posted_before is not None:
         query = query.where(Ad.posted_at < filters.posted_before)
     return query
-
-
-def summary_of(row: Ad) -> AdSummary:
-    """The part of an ad that is shown beside a candidate."""
-    return AdSummary(**{name: getattr(row, name) for name in _SUMMARY})
-
-
-def _records(session: Session, contract_id: str, rows: Sequence[Ad]) -> list[AdRecord]:
-    captures: dict[str, list[Capture]] = {}
-    for some in chunks(row.ad_id for row in rows):
-        for capture in session.scalars(
-            select(Capture).where(Capture.ad_id.in_(some)).order_by(Capture.capture_id)
-        ):
-            captures.setdefault(capture.ad_id, []).append(capture)
-    uploads: dict[str, list[CaptureImage]] = {}
-    pages: dict[str, list[CapturePage]] = {}
-    capture_ids = [capture.capture_id for group in captures.values() for capture in group]
-    for some in chunks(capture_ids):
-        for upload in session.scalars(
-            select(CaptureImage)
-            .where(CaptureImage.capture_id.in_(some))
-            .order_by(CaptureImage.capture_id, CaptureImage.position)
-        ):
-            uploads.setdefault(upload.capture_id, []).append(upload)
-        for page in session.scalars(
-            select(CapturePage)
-            .where(CapturePage.capture_id.in_(some))
-            .order_by(CapturePage.capture_id, CapturePage.position)
-        ):
-            pages.setdefault(page.capture_id, []).append(page)
-    shas = [row.sha256 for group in uploads.values() for row in group if row.sha256]
-    stored = image_store.image_records(session, contract_id, shas)
-    result = []
-    for row in rows:
-        own = captures.get(row.ad_id, [])
-        mine = dict.fromkeys(
-            upload.sha256
-            for capture in own
-            for upload in uploads.get(capture.capture_id, [])
-            if upload.sha256
-        )
-        result.append(
-            AdRecord(
-                **{name: getattr(row, name) for name in (*_SUMMARY, *_PLAIN)},
-                phones=tuple(row.phones),
-                emails=tuple(row.emails),
-                handles=tuple(row.handles),
-                attributes=row.attributes,
-                created_at=row.created_at,
-                updated_at=row.updated_at,
-                captures=tuple(
-                    _capture_record(
-                        capture,
-                        uploads.get(capture.capture_id, []),
-                        pages.get(capture.capture_id, []),
-                    )
-                    for capture in own
-                ),
-                images=tuple(stored[sha256] for sha256 in mine if sha256 in stored),
-            )
-        )
-    return result
-
-
-def _capture_record(
-    capture: Capture, uploads: Sequence[CaptureImage], pages: Sequence[CapturePage]
-) -> CaptureRecord:
-    return CaptureRecord(
-        capture_id=capture.capture_id,
-        captured_at=capture.captured_at,
-        last_captured_at=capture.last_captured_at,
-        received_at=capture.received_at,
-        job_id=capture.job_id,
-        content=cast("Mapping[str, Any]", capture.content),
-        images=tuple(_outcome(row, frozenset()) for row in uploads),
-        pages=tuple(
-            PageRecord(
-                sha256=page.sha256,
-                filename=page.filename,
-                media_type=page.media_type,
-                size=page.size,
-            )
-            for page in pages
-        ),
-    )

@@ -58,8 +58,8 @@ class BlobStore(Protocol):
         """Remove the bytes for good; false if they were not there."""
         ...
 
-    def digests(self) -> Iterator[str]:
-        """The SHA-256 of everything stored, in no order."""
+    def digests(self, older_than_s: float | None = None) -> Iterator[str]:
+        """The SHA-256 of everything stored (at least ``older_than_s`` seconds ago), unordered."""
         ...
 
     def sweep(self, older_than_s: float = 3600) -> int:
@@ -114,11 +114,18 @@ class LocalBlobStore:
             fsync_folder(path.parent)
         return True
 
-    def digests(self) -> Iterator[str]:
+    def digests(self, older_than_s: float | None = None) -> Iterator[str]:
+        limit = None if older_than_s is None else time.time() - older_than_s
         with storage_errors(str(self.root)):
             for path in self.root.glob("??/??/*"):
-                if _SHA256.fullmatch(path.name):
-                    yield path.name
+                if not _SHA256.fullmatch(path.name):
+                    continue
+                try:
+                    if limit is not None and path.stat().st_mtime > limit:
+                        continue
+                except FileNotFoundError:
+                    continue
+                yield path.name
 
     def sweep(self, older_than_s: float = 3600) -> int:
         limit = time.time() - older_than_s

@@ -11,7 +11,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from indexer import images
-from indexer.ads import summary_of
+from indexer.ad_records import summary_of
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import (
@@ -93,7 +93,7 @@ def ranked(
     with ws.catalog.read() as session:
         require_open(session, case_id)
         face_ids, vectors = enrolled(session, ws.contract_id, case_id)
-        state = search_state(session, case_id)
+        state = search_state(session, case_id, len(face_ids))
     ranking = _rank(ws, case_id, vectors, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
@@ -125,7 +125,7 @@ def search_photo(
         )
     with ws.catalog.read() as session:
         require_open(session, case_id)
-        state = search_state(session, case_id)
+        state = SearchState(state="searched", up_to=_compared_up_to(session))
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
@@ -188,28 +188,38 @@ def enrolled(
     return tuple(row[0] for row in rows), vectors
 
 
-def search_state(session: Session, case_id: str) -> SearchState:
-    """How far the ads are compared with a case.
+def search_state(session: Session, case_id: str, enrolled: int) -> SearchState:
+    """How far the ads are compared with a case of which ``enrolled`` photos can be searched.
 
-    ``searching`` while a photo of it is still being searched for; otherwise every ad received
-    before ``up_to`` is in: now, or the time of the oldest ad that still waits for its analysis.
+    ``not_searched`` while there is none (no photo yet, or none under the present contract),
+    ``searching`` while one is still being searched for; otherwise every ad received before
+    ``up_to`` is in.
     """
-    unfinished = select(Job.job_id).where(Job.state.in_(("queued", "running")))
-    if not session.scalar(select(func.count()).where(Photo.case_id == case_id)):
-        return SearchState(state="not_searched", up_to=None)
-    oldest = session.scalar(
-        select(func.min(Capture.received_at)).where(
-            Capture.job_id.in_(unfinished.where(Job.kind == "ingest_ad"))
-        )
-    )
     own = session.scalar(
-        unfinished.where(
-            Job.subject_id == case_id, Job.kind.in_(("probe_case", "enrol_case"))
-        ).limit(1)
+        select(Job.job_id)
+        .where(
+            Job.state.in_(("queued", "running")),
+            Job.subject_id == case_id,
+            Job.kind.in_(("probe_case", "enrol_case")),
+        )
+        .limit(1)
     )
     if own is not None:
         return SearchState(state="searching", up_to=None)
-    return SearchState(state="searched", up_to=oldest or utc_now())
+    if not enrolled:
+        return SearchState(state="not_searched", up_to=None)
+    return SearchState(state="searched", up_to=_compared_up_to(session))
+
+
+def _compared_up_to(session: Session) -> datetime:
+    """Now, or the time of the oldest ad whose analysis waits or broke off."""
+    open_work = select(Job.job_id).where(
+        Job.kind == "ingest_ad", Job.state.in_(("queued", "running", "failed"))
+    )
+    oldest = session.scalar(
+        select(func.min(Capture.received_at)).where(Capture.job_id.in_(open_work))
+    )
+    return oldest or utc_now()
 
 
 # --- ranking ---------------------------------------------------------------------------------

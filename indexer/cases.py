@@ -173,23 +173,33 @@ def update_case(
 
 def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
     """Take a case that is found or closed out of every search."""
+    # Under every contract: an older generation of vectors must not outlive the search either.
     faces = session.execute(
-        select(Face.face_id, Face.contract_id)
-        .join(Photo, Photo.face_id == Face.face_id)
-        .where(Photo.case_id == case.case_id)
-    ).all()
-    elsewhere = set(
-        session.scalars(
-            select(Photo.face_id)
-            .join(Case, Case.case_id == Photo.case_id)
-            .where(
-                Photo.face_id.in_([face_id for face_id, _ in faces]),
-                Photo.case_id != case.case_id,
-                Case.status == "open",
-            )
+        select(Face.face_id, Face.contract_id, Face.sha256)
+        .join(Photo, Photo.sha256 == Face.sha256)
+        .join(
+            GalleryMember,
+            (GalleryMember.face_id == Face.face_id) & (GalleryMember.gallery == "cases"),
         )
-    )
-    leaving = [(face_id, contract) for face_id, contract in faces if face_id not in elsewhere]
+        .where(Photo.case_id == case.case_id)
+        .distinct()
+    ).all()
+    elsewhere = session.execute(
+        select(Photo.face_id, Photo.sha256)
+        .join(Case, Case.case_id == Photo.case_id)
+        .where(
+            Photo.sha256.in_({sha256 for _, _, sha256 in faces}),
+            Photo.case_id != case.case_id,
+            Case.status == "open",
+        )
+    ).all()
+    kept = {face_id for face_id, _ in elsewhere}
+    shared = {sha256 for _, sha256 in elsewhere}
+    leaving = [
+        (face_id, contract)
+        for face_id, contract, sha256 in faces
+        if face_id not in kept and not (contract != ws.contract_id and sha256 in shared)
+    ]
     for contract in {contract for _, contract in leaving}:
         remove_faces(session, "cases", contract, [f for f, c in leaving if c == contract])
     vectors = drop_idle_vectors(session, [face_id for face_id, _ in leaving])

@@ -10,7 +10,7 @@ import numpy as np
 
 from indexer.catalog.tables import Face as FaceRow
 from indexer.errors import FaceIndexInvalid, FaceTooSmall, NoFaceFound, SeveralFacesFound
-from indexer.ids import new_id
+from indexer.ids import random_id
 from indexer.records import FaceRecord, FaceSummary
 from models.types import Box, Face, Landmarks, LandmarkScheme, Quality, QualityComponent
 
@@ -52,7 +52,8 @@ def choose_face(faces: Sequence[Face], face_index: int | None, min_px: float) ->
 def face_row(sha256: str, contract_id: str, index: int, face: Face, *, vector: bool) -> FaceRow:
     """A new row; ``vector`` says whether the vector is kept."""
     return FaceRow(
-        face_id=new_id(),
+        # Not by time: the face of an ad may be older than the ad, where a case had the photo first.
+        face_id=random_id(),
         sha256=sha256,
         contract_id=contract_id,
         face_index=index,

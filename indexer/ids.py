@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import secrets
 import uuid
 
 import uuid_utils
@@ -14,6 +15,15 @@ from indexer.errors import InvalidCursor
 def new_id() -> str:
     """A fresh UUIDv7, lower case with hyphens (36 characters)."""
     return str(uuid_utils.uuid7())
+
+
+def random_id() -> str:
+    """A fresh id in the form of a UUIDv7 that does not tell when it was made: all of it is random.
+
+    For things that may be seen by somebody who must not learn when they were first known.
+    """
+    bits = secrets.randbits(128) & ~(0xF << 76) & ~(0x3 << 62)
+    return str(uuid.UUID(int=bits | (7 << 76) | (2 << 62)))
 
 
 def is_id(text: str) -> bool:

@@ -19,6 +19,7 @@ from indexer.catalog.tables import (
     CaptureImage,
     CapturePage,
     Case,
+    GalleryMember,
     ImageAnalysis,
     Lead,
     Photo,
@@ -133,12 +134,35 @@ def faces_in(
 
 
 def image_records(
-    session: Session, contract_id: str, sha256s: Collection[str]
+    session: Session, contract_id: str, sha256s: Collection[str], *, of_ads: bool = False
 ) -> dict[str, ImageRecord]:
-    """Several images with their faces; unknown ones are left out."""
+    """Several images with their faces; unknown ones are left out.
+
+    ``of_ads``: only what the jobs of ads made known. An image that was analysed as the photo of a
+    case is pending until then, or an ad would tell that a case has the same photo.
+    """
     faces = faces_in(session, contract_id, sha256s)
     records: dict[str, ImageRecord] = {}
     for some in chunks(dict.fromkeys(sha256s)):
+        hidden: set[str] = set()
+        if of_ads:
+            in_ads = set(
+                session.scalars(
+                    select(GalleryMember.face_id)
+                    .join(FaceRow, FaceRow.face_id == GalleryMember.face_id)
+                    .where(
+                        GalleryMember.gallery == "ads",
+                        GalleryMember.contract_id == contract_id,
+                        FaceRow.sha256.in_(some),
+                    )
+                )
+            )
+            for sha256 in some:
+                known = faces.get(sha256, ())
+                faces[sha256] = tuple(face for face in known if face.face_id in in_ads)
+                # A photo of a case has a face; so an analysis that found none is of an ad.
+                if known and not faces[sha256]:
+                    hidden.add(sha256)
         analyses = {
             row.sha256: row
             for row in session.scalars(
@@ -148,7 +172,7 @@ def image_records(
             )
         }
         for row in session.scalars(select(ImageRow).where(ImageRow.sha256.in_(some))):
-            analysis = analyses.get(row.sha256)
+            analysis = None if row.sha256 in hidden else analyses.get(row.sha256)
             records[row.sha256] = ImageRecord(
                 sha256=row.sha256,
                 format=row.format,
@@ -252,7 +276,13 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
     for sha256 in dict.fromkeys(sha256s):
         faces = session.scalars(select(FaceRow).where(FaceRow.sha256 == sha256)).all()
         in_ads = _exists(session, CaptureImage, sha256)
-        enrolled = set(session.scalars(select(Photo.face_id).where(Photo.sha256 == sha256)))
+        enrolled = set(
+            session.scalars(
+                select(Photo.face_id)
+                .join(Case, Case.case_id == Photo.case_id)
+                .where(Photo.sha256 == sha256, Case.status == "open")
+            )
+        )
         for contract in {face.contract_id for face in faces}:
             ids = [face.face_id for face in faces if face.contract_id == contract]
             if not in_ads:

@@ -9,6 +9,7 @@ anywhere and done again; a failure of one item is recorded and does not stop the
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import cast
@@ -20,7 +21,7 @@ from indexer import candidates, images, queue
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import CaptureImage, Face, ImageAnalysis, Job, Photo
-from indexer.errors import CaseClosed, CaseNotFound, JobNotFound, StorageError
+from indexer.errors import CaseClosed, CaseNotFound, JobNotFound, StorageError, StorageFull
 from indexer.faces import overlap
 from indexer.galleries import add_faces
 from indexer.ids import decode_cursor, encode_cursor
@@ -95,14 +96,23 @@ def run_pending(
     limit: int | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Do queued jobs in this thread until none waits (or ``limit`` are done); returns how many."""
+    """Do queued jobs in this thread until none waits (or ``limit`` are done); returns how many.
+
+    Jobs that a full disk breaks off again and again stay queued for a later call.
+    """
     ran = 0
+    broken: Counter[str] = Counter()
     while limit is None or ran < limit:
         room = ADS_AT_ONCE if limit is None else min(ADS_AT_ONCE, limit - ran)
         jobs = queue.claim(ws, room)
         if not jobs:
             break
-        run_claimed(ws, jobs)
+        if not run_claimed(ws, jobs):
+            broken.update(job.job_id for job in jobs)
+            # Only the storage breaks off a job more often than that: it costs no attempt.
+            if any(broken[job.job_id] > queue.MAX_ATTEMPTS for job in jobs):
+                _log.error("the storage fails; jobs stay queued")
+                break
         ran += len(jobs)
         if progress is not None:
             progress(Progress(stage="jobs", done=ran, total=limit))
@@ -112,7 +122,8 @@ def run_pending(
 def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
     """Do jobs that were claimed together. Returns false where they broke off.
 
-    A job that breaks off is put back, and is failed with the reason after too many attempts.
+    A job that breaks off is put back, and is failed with the reason after too many attempts;
+    one that a full disk broke off is not, since that says nothing about the job.
     """
     try:
         ads = [job for job in jobs if job.kind == "ingest_ad"]
@@ -131,17 +142,20 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
                 # One of them is the cause; alone, each shows whether it is.
                 run_claimed(ws, [job])
             else:
-                _give_up(ws, job, Failure(item=job.job_id, code=code, detail=str(error)))
+                failure = Failure(item=job.job_id, code=code, detail=str(error))
+                _give_up(ws, job, failure, counts=not isinstance(error, StorageFull))
         return False
     return True
 
 
-def _give_up(ws: Workspace, job: JobRecord, failure: Failure) -> None:
+def _give_up(ws: Workspace, job: JobRecord, failure: Failure, *, counts: bool) -> None:
     try:
-        state = queue.put_back(ws, job.job_id, failure)
+        state = queue.put_back(ws, job.job_id, failure, counts=counts)
     except StorageError:
-        # The catalog itself is away. The lock file tells the next opening that nobody has it.
-        _log.exception("job %s could not be put back", job.job_id)
+        # The catalog itself is away. It is put back as soon as the catalog can be written again;
+        # if this process ends before, its free lock tells the next one that nobody has the job.
+        ws.stranded.add(job.job_id)
+        _log.exception("job %s could not be put back; it is tried again", job.job_id)
         return
     if state == "failed":
         _log.error("job %s is failed: %s", job.job_id, failure.detail)

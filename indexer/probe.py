@@ -67,8 +67,9 @@ def fused_search(
             last = np.array([[found.scores[-1]] for found in lists], np.float32)
             bound = float(fuse(last, length)[0])
             # A single photo's list is the answer as it stands; with several, a face outside of
-            # the lists must be strictly worse.
-            settled = len(lists) == 1 or (len(order) == count and float(fused[order[-1]]) > bound)
+            # the lists must be strictly worse, unless nothing can be better than what is there.
+            worst = float(fused[order[-1]])
+            settled = len(lists) == 1 or (len(order) == count and (worst > bound or worst >= 1.0))
             if not settled:
                 width *= 4
                 fresh = False
@@ -96,9 +97,9 @@ def ad_conditions(filters: SearchFilter) -> list[ColumnElement[bool]]:
     """The filters as conditions on :class:`~indexer.catalog.tables.Ad`."""
     conditions: list[ColumnElement[bool]] = []
     if filters.site is not None:
-        conditions.append(func.lower(Ad.site) == filters.site.lower())
+        conditions.append(func.lower(Ad.site) == func.lower(filters.site))
     if filters.region is not None:
-        conditions.append(func.lower(Ad.region) == filters.region.lower())
+        conditions.append(func.lower(Ad.region) == func.lower(filters.region))
     if filters.posted_after is not None:
         conditions.append(Ad.posted_at >= filters.posted_after)
     if filters.posted_before is not None:

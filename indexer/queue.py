@@ -65,6 +65,7 @@ def claim(ws: Workspace, limit: int) -> list[JobRecord]:
 
     Cases go first: a person is waiting for them.
     """
+    _put_back_stranded(ws)
     with ws.catalog.read() as session:
         if not waiting_in(session):
             return []
@@ -134,15 +135,42 @@ def finish(session: Session, job_id: str, failures: Sequence[Failure] = ()) -> N
     job.failures = [failure_json(failure) for failure in failures]
 
 
-def put_back(ws: Workspace, job_id: str, failure: Failure) -> JobState | None:
-    """A job broke off: queue it again, or fail it after too many attempts."""
+def put_back(
+    ws: Workspace, job_id: str, failure: Failure, *, counts: bool = True
+) -> JobState | None:
+    """A job broke off: queue it again, or fail it after too many attempts.
+
+    ``counts``: whether this one is counted as an attempt.
+    """
     with ws.catalog.write() as session:
         job = session.get(Job, job_id)
-        return None if job is None else _put_back(job, failure)
+        if job is None:
+            return None
+        return _put_back(job, failure) if counts else _queue_again(job)
+
+
+def _put_back_stranded(ws: Workspace) -> None:
+    """Put back the jobs of this runner that broke off while the catalog could not be written."""
+    while True:
+        try:
+            # Taken out first: another thread may claim the job as soon as it is queued.
+            job_id = ws.stranded.pop()
+        except KeyError:
+            return
+        try:
+            with ws.catalog.write() as session:
+                job = session.get(Job, job_id)
+                if job is not None and job.state == "running" and job.runner == ws.runner_id:
+                    _queue_again(job)
+        except BaseException:
+            ws.stranded.add(job_id)
+            raise
 
 
 def recover(ws: Workspace) -> int:
-    """Queue the running jobs of processes that died; returns how many were dead."""
+    """Queue the running jobs that nobody does: of processes that died, and of this one where it
+    could not put them back. Returns how many were of dead processes."""
+    _put_back_stranded(ws)
     with ws.catalog.read() as session:
         runners = session.scalars(select(Job.runner).where(Job.state == "running").distinct()).all()
     dead = [runner for runner in runners if runner is not None and not _lives(ws, runner)]
@@ -170,6 +198,14 @@ def _lives(ws: Workspace, runner_id: str) -> bool:
         return True
     lock.close()
     return False
+
+
+def _queue_again(job: Job) -> JobState:
+    """Queue it as if it had not been tried: what broke it off was not the job."""
+    job.runner = None
+    job.attempts -= 1
+    job.state = "queued"
+    return "queued"
 
 
 def _put_back(job: Job, failure: Failure) -> JobState:

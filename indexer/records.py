@@ -13,8 +13,9 @@ from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
 from annotated_types import Ge, Le, MaxLen, MinLen
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, BeforeValidator
 
+from indexer.times import date_in_range, date_or_text, moment_in_range, time_in_range
 from models.types import Box, Landmarks, Quality
 
 CaseStatus: TypeAlias = Literal["open", "found", "closed"]
@@ -27,9 +28,11 @@ GalleryName: TypeAlias = Literal["cases", "ads"]
 Purpose: TypeAlias = Literal[
     "locate_missing_person", "identify_victim", "verify_sighting", "training"
 ]
-Time: TypeAlias = AwareDatetime
-"""A time with its zone: without one it would be a guess."""
-Moment: TypeAlias = Annotated[Time | date, Field(union_mode="left_to_right")]
+Time: TypeAlias = Annotated[datetime, BeforeValidator(date_or_text), AfterValidator(time_in_range)]
+"""A time with its zone (without one it would be a guess); kept in UTC, cut to milliseconds."""
+Day: TypeAlias = Annotated[date, BeforeValidator(date_or_text), AfterValidator(date_in_range)]
+"""A date; never made from a number."""
+Moment: TypeAlias = Annotated[date | datetime, BeforeValidator(moment_in_range)]
 """A date alone, or a time with its zone: whichever was stated."""
 
 Name: TypeAlias = Annotated[str, MinLen(1), MaxLen(200)]
@@ -54,7 +57,7 @@ class Person:
 
     name: Name | None = None
     aliases: Annotated[tuple[Name, ...], MaxLen(50)] = ()
-    date_of_birth: date | None = None
+    date_of_birth: Day | None = None
     sex: Annotated[str, MaxLen(40)] | None = None
     race: Annotated[str, MaxLen(80)] | None = None
     height_cm: Annotated[float, Ge(20), Le(280)] | None = None

@@ -9,9 +9,10 @@ contract has stays where it is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from indexer import jobs, queue
@@ -19,11 +20,13 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
+    Face,
     GalleryMember,
     ImageAnalysis,
     Job,
     Photo,
 )
+from indexer.errors import JobNotFound
 from indexer.records import Failure, Progress
 from indexer.workspace import Workspace
 
@@ -85,12 +88,40 @@ def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -
             progress(Progress(stage="reindex", done=at.done, total=max(waiting, at.done)))
 
     jobs.run_pending(ws, progress=step)
-    failures = [failure for job_id in queued for failure in jobs.get_job(ws, job_id).failures]
+    failures: list[Failure] = []
+    for job_id in queued:
+        with suppress(JobNotFound):  # the ad or case was forgotten meanwhile
+            failures += jobs.get_job(ws, job_id).failures
+    if outdated(ws).ad_images:
+        failures.append(
+            Failure(
+                item=ws.contract_id,
+                code="contract_mismatch",
+                detail="Images of ads are left that another process took under another contract. "
+                "Stop what runs with another pack or version, and reindex again.",
+            )
+        )
     return ReindexReport(len(queued), tuple(failures))
 
 
 def _captures_to_read(session: Session, contract_id: str) -> dict[str, set[str]]:
-    """Captures with images that were never analysed under the contract, and those images."""
+    """Captures with images that the gallery of ads lacks under the contract, and those images:
+    never analysed, or analysed (as a photo of a case, say) with a face that is not in it."""
+    outside = (
+        select(Face.face_id)
+        .outerjoin(
+            GalleryMember,
+            (GalleryMember.face_id == Face.face_id)
+            & (GalleryMember.gallery == "ads")
+            & (GalleryMember.contract_id == contract_id),
+        )
+        .where(
+            Face.sha256 == CaptureImage.sha256,
+            Face.contract_id == contract_id,
+            GalleryMember.face_id.is_(None),
+        )
+        .exists()
+    )
     rows = session.execute(
         select(CaptureImage.capture_id, CaptureImage.sha256)
         .join(Capture, Capture.capture_id == CaptureImage.capture_id)
@@ -102,7 +133,7 @@ def _captures_to_read(session: Session, contract_id: str) -> dict[str, set[str]]
         .outerjoin(Job, (Job.job_id == Capture.job_id) & Job.state.in_(("queued", "running")))
         .where(
             CaptureImage.sha256.is_not(None),
-            ImageAnalysis.sha256.is_(None),
+            or_(ImageAnalysis.sha256.is_(None), outside),
             Job.job_id.is_(None),
         )
         .order_by(CaptureImage.capture_id)

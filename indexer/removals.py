@@ -8,6 +8,7 @@ next opening or the next call.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from indexer.batches import chunks
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval
 from indexer.errors import StorageError
-from indexer.files import storage_errors
+from indexer.files import TEMP_SUFFIX, file_lock, storage_errors, try_lock
 from indexer.times import utc_now
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ _log = logging.getLogger(__name__)
 _BLOB = "blob:"
 _SNAPSHOTS = "snapshots"
 _LOG = "log"
+_SWEEP_EVERY_S = 3600.0
+_ORPHAN_AFTER_S = 3600.0
 
 
 def request(session: Session, sha256s: list[str]) -> None:
@@ -39,6 +43,7 @@ def request(session: Session, sha256s: list[str]) -> None:
 
 def finish(ws: Workspace) -> bool:
     """Take away what is pending. Returns false where something has to be tried again later."""
+    _remove_broken_snapshots(ws)
     with ws.catalog.read() as session:
         pending = set(session.scalars(select(PendingRemoval.item)))
     if not pending:
@@ -60,6 +65,41 @@ def finish(ws: Workspace) -> bool:
         return False
     _cross_out(ws, _LOG)
     return True
+
+
+def _remove_broken_snapshots(ws: Workspace) -> None:
+    """Remove what writers of snapshots left that were killed: it holds vectors as well."""
+    for path in ws.index_dir.glob(f".*.index.*{TEMP_SUFFIX}"):
+        # A living writer holds the lock of its gallery; once we have it, the file is nobody's.
+        gallery = path.name.partition(".index.")[0]
+        with file_lock(ws.index_dir / f"{gallery}.lock"), storage_errors(str(path)):
+            path.unlink(missing_ok=True)
+
+
+def sweep_if_due(ws: Workspace) -> None:
+    """Once an hour for all processes together: remove from the store what a process that was
+    killed left there, half-written files and originals that no row names."""
+    stamp = ws.locks_dir / "swept"
+    lock = try_lock(ws.locks_dir / "sweep.lock")
+    if lock is None:
+        return
+    with lock, storage_errors(str(stamp)):
+        if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < _SWEEP_EVERY_S:
+            return
+        ws.blobs.sweep()
+        # Young ones may belong to an upload that is not committed yet.
+        for some in chunks(ws.blobs.digests(older_than_s=_ORPHAN_AFTER_S)):
+            _remove_blobs(ws, _orphans(ws, some))
+        stamp.touch(mode=0o600)
+
+
+def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:
+    with ws.catalog.read() as session:
+        owned = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(sha256s))))
+        owned |= set(
+            session.scalars(select(CapturePage.sha256).where(CapturePage.sha256.in_(sha256s)))
+        )
+    return [sha256 for sha256 in sha256s if sha256 not in owned]
 
 
 def finish_if_possible(ws: Workspace) -> None:

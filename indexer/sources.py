@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
 
@@ -15,7 +14,7 @@ from annotated_types import Ge, MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 
 from indexer.errors import ItemRefused, SourceUnreadable
-from indexer.records import AdInput, CaseInput, Failure
+from indexer.records import AdInput, CaseInput, Day, Failure
 
 MAX_LINE_BYTES = 4_000_000
 
@@ -37,7 +36,7 @@ class PhotoFile:
 
     file: _FileName
     face_index: Annotated[int, Ge(0)] | None = None
-    taken_on: date | None = None
+    taken_on: Day | None = None
 
 
 @dataclass(frozen=True, slots=True)

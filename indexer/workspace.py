@@ -98,6 +98,8 @@ class Workspace:
         # Whoever finds this lock free knows that the jobs of this runner are nobody's.
         self.runner_id = new_id()
         self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
+        # Jobs of this runner that broke off while the catalog could not be written.
+        self.stranded: set[str] = set()
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -132,6 +134,7 @@ class Workspace:
         try:
             queue.recover(self)
             removals.finish(self)
+            removals.sweep_if_due(self)
             for gallery in (self.cases, self.ads):
                 gallery.catch_up()
                 gallery.save_if_due()

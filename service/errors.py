@@ -57,6 +57,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "body_too_large": 413,
     "file_too_large": 413,
     "image_too_large": 413,
+    "page_too_large": 413,
     "too_many_pixels": 413,
     "unsupported_format": 415,
     "unsupported_media_type": 415,

@@ -8,10 +8,15 @@ from typing import Any
 
 from fastapi.routing import APIRoute
 from pydantic_core import from_json
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from service.errors import BadRequestBody, InvalidFields, ProblemHTTPException
+
+_SHOWN = 200
+MAX_VALUES = 10_000
+"""Names in objects and items in lists, all together: each may cost a message of its own."""
 
 
 def parse_json(data: bytes, field: str = "") -> Any:
@@ -19,7 +24,8 @@ def parse_json(data: bytes, field: str = "") -> Any:
 
     The parser itself refuses text that is not UTF-8, lone surrogates, NaN and nesting beyond 200
     levels. Raises :class:`BadRequestBody` for what is no JSON and :class:`InvalidFields` for
-    values that no database holds: NUL characters, infinities, numbers beyond 64 bits.
+    values that no database holds (NUL characters, infinities, numbers beyond 64 bits) and for
+    more than ``MAX_VALUES`` of them.
     """
     try:
         value = from_json(data, allow_inf_nan=False)
@@ -28,6 +34,9 @@ def parse_json(data: bytes, field: str = "") -> Any:
         raise BadRequestBody(
             f"{where} is not valid JSON: {error}.", remedy="Send one JSON object in UTF-8."
         ) from None
+    if _too_many(value):
+        message = f"At most {MAX_VALUES} names and list items are taken in one body."
+        raise InvalidFields([{"field": field or "body", "message": message}])
     problems: list[dict[str, str]] = []
     _check(value, field, problems)
     if problems:
@@ -35,8 +44,22 @@ def parse_json(data: bytes, field: str = "") -> Any:
     return value
 
 
+def _too_many(value: Any) -> bool:
+    count = 0
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, (dict, list)):
+            count += len(inner)
+            if count > MAX_VALUES:
+                return True
+            waiting.extend(inner.values() if isinstance(inner, dict) else inner)
+    return False
+
+
 def _check(value: Any, path: str, problems: list[dict[str, str]]) -> None:
     message = None
+    path = path[:_SHOWN]
     if isinstance(value, str):
         if "\0" in value:
             message = "A NUL character is not allowed."
@@ -44,7 +67,7 @@ def _check(value: Any, path: str, problems: list[dict[str, str]]) -> None:
         for key, inner in value.items():
             if "\0" in key:
                 message = "A NUL character is not allowed in a name."
-            _check(inner, f"{path}.{key}" if path else key, problems)
+            _check(inner, f"{path}.{key[:_SHOWN]}" if path else key[:_SHOWN], problems)
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             _check(inner, f"{path}.{place}" if path else str(place), problems)
@@ -54,7 +77,7 @@ def _check(value: Any, path: str, problems: list[dict[str, str]]) -> None:
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         message = "A whole number must fit in 64 bits."
     if message is not None:
-        problems.append({"field": path.replace("\0", "")[:200] or "body", "message": message})
+        problems.append({"field": path.replace("\0", "") or "body", "message": message})
 
 
 class _JsonRequest(Request):
@@ -91,7 +114,8 @@ class _JsonRequest(Request):
 
     async def json(self) -> Any:
         try:
-            return parse_json(await self.body())
+            # Off the loop: a large body takes a while.
+            return await run_in_threadpool(parse_json, await self.body())
         except (BadRequestBody, InvalidFields) as error:
             raise ProblemHTTPException(error) from None
 

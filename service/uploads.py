@@ -26,6 +26,7 @@ from service.errors import BadRequestBody, InvalidFields
 
 SPOOL_BYTES = 1_000_000
 MAX_FILENAME = 200
+MAX_REFUSED_PARTS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class PartRule:
     max_count: int = 1
     required: bool = False
     is_file: bool = False
+    is_page: bool = False
 
 
 @dataclass(slots=True)
@@ -114,6 +116,7 @@ class _Collector:
         self.ended = False
         self.errors: dict[str, str] = {}
         self._counts: dict[str, int] = {}
+        self._refused = 0
         self._name = b""
         self._value = b""
         self._headers: dict[bytes, bytes] = {}
@@ -144,11 +147,11 @@ class _Collector:
         rule = self.rules.get(name)
         if rule is None:
             shown = clean_filename(name)[:50]
-            self.errors.setdefault(shown, "This field is not known here.")
+            self._refuse(shown, "This field is not known here.")
             return
         self._counts[name] = self._counts.get(name, 0) + 1
         if self._counts[name] > rule.max_count:
-            self.errors[name] = f"At most {rule.max_count} of these are taken in one request."
+            self._refuse(name, f"At most {rule.max_count} of these are taken in one request.")
             return
         given = options.get(b"filename")
         self._rule = rule
@@ -161,6 +164,13 @@ class _Collector:
         )
         self.form.parts.append(self._part)
 
+    def _refuse(self, name: str, message: str) -> None:
+        """Note a part that is not taken; so many of them end the reading of the body."""
+        self.errors.setdefault(name, message)
+        self._refused += 1
+        if self._refused > MAX_REFUSED_PARTS:
+            raise _invalid(self.errors)
+
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         part, rule = self._part, self._rule
         if part is None or rule is None:
@@ -168,6 +178,13 @@ class _Collector:
         chunk = data[start:end]
         part.size += len(chunk)
         if part.size > rule.max_bytes:
+            if rule.is_page:
+                raise BadRequestBody(
+                    f"The page in {part.name!r} is larger than {rule.max_bytes} bytes; "
+                    "nothing was stored.",
+                    remedy="Send the page without what it embeds, or the ad without the page.",
+                    code="page_too_large",
+                )
             raise BadRequestBody(
                 f"The part {part.name!r} is larger than {rule.max_bytes} bytes.",
                 remedy="Send a smaller file; originals up to the limit are taken as they are.",
@@ -193,7 +210,7 @@ async def receive_form(
 
     Files beyond a megabyte wait in ``folder``. Raises :class:`BadRequestBody` for a body that is
     no whole form and :class:`InvalidFields` that names every part that is missing, unknown or
-    too many.
+    too many; after a hundred of the latter two the rest is not read.
     """
     collector = _Collector(rules, folder)
     try:
@@ -203,12 +220,14 @@ async def receive_form(
             if rule.required and not found:
                 collector.errors.setdefault(name, "This field is needed.")
         if collector.errors:
-            raise InvalidFields(
-                [{"field": name, "message": text} for name, text in collector.errors.items()]
-            )
+            raise _invalid(collector.errors)
         yield collector.form
     finally:
         collector.form.close()
+
+
+def _invalid(errors: Mapping[str, str]) -> InvalidFields:
+    return InvalidFields([{"field": name, "message": text} for name, text in errors.items()])
 
 
 async def _parse(request: Request, collector: _Collector) -> None:

@@ -177,6 +177,12 @@ def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
         "cache_size = -65536",
     ):
         connection.execute(f"PRAGMA {pragma}")
+    # SQLite's own lower() knows ASCII only; places are written in every script.
+    connection.create_function("lower", 1, _lower, deterministic=True)
+
+
+def _lower(value: str | float | None) -> str | float | None:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _on_sqlite_begin(connection: Connection) -> None:

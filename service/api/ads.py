@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from indexer import ads, forget, jobs
 from indexer.records import AdFilter, AdInput, CaptureInfo, Upload
@@ -71,7 +72,7 @@ async def receive_ad(
     A picture that cannot be used is reported as `rejected` with its code; the rest is kept.
     """
     async with ad_form(request, service) as form:
-        ad = _ad(form)
+        ad = await run_in_threadpool(_ad, form)
 
         async def work() -> Answer:
             receipt = await service.pool.run(

@@ -90,7 +90,7 @@ def list_cases(
     status: CaseStatus | None = None,
     agency: Annotated[QueryText | None, Query(max_length=100)] = None,
     text: Annotated[
-        QueryText | None, Query(max_length=200, description="Part of the number or the name")
+        QueryText | None, Query(max_length=200, description="Part of the case number")
     ] = None,
 ) -> CaseList:
     """Cases, newest first."""

@@ -42,7 +42,7 @@ async def ad_form(request: Request, service: Service) -> AsyncIterator[Form]:
         "images": PartRule(
             2 * settings.max_image_bytes, max_count=options.max_images_per_ad, is_file=True
         ),
-        "page": PartRule(settings.max_page_bytes, max_count=options.max_pages_per_ad, is_file=True),
+        "page": PartRule(settings.max_page_bytes, max_count=options.max_pages_per_ad, is_page=True),
     }
     async with service.upload_slot(), receive_form(request, rules, service.spool_dir) as form:
         yield form

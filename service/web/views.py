@@ -117,7 +117,9 @@ def case_rows(
         rows = tuple(
             CaseRow(
                 case,
-                candidates.search_state(session, case.case_id).state
+                candidates.search_state(
+                    session, case.case_id, sum(photo.enrolled for photo in case.photos)
+                ).state
                 if case.status == "open"
                 else "ended",
             )

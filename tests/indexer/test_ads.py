@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -288,3 +290,62 @@ def test_lists_and_filters(ws: Workspace) -> None:
         ads.get_ad(ws, new_id())
     with pytest.raises(AdNotFound):
         ads.find_ad(ws, "example.test", "none")
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_earlier_content_seen_again_is_the_present_content(ws: Workspace, timed: bool) -> None:
+    def send(title: str, phone: str, hour: int) -> str:
+        at = NOON + timedelta(hours=hour) if timed else None
+        one = ad("a", title=title, phones=(phone,), captured_at=at)
+        return ads.receive_ad(ws, one, []).ad_id
+
+    ad_id = send("A", "1", 1)
+    send("B", "2", 2)
+    assert ads.get_ad(ws, ad_id).title == "B"
+    send("A", "1", 3)
+    got = ads.get_ad(ws, ad_id)
+    assert (got.title, got.phones, len(got.captures)) == ("A", ("1",), 2)
+    send("A", "1", 3)
+    assert ads.get_ad(ws, ad_id) == got, "nothing new"
+
+
+def test_a_late_older_capture_leaves_newer_fields(ws: Workspace) -> None:
+    new = ad("a", title="new", captured_at=NOON + timedelta(hours=2))
+    old = ad("a", title="old", captured_at=NOON, phones=("206-555-0100",))
+    ad_id = ads.receive_ad(ws, new, []).ad_id
+    for _ in range(2):
+        ads.receive_ad(ws, old, [])
+        got = ads.get_ad(ws, ad_id)
+        assert (got.title, got.phones, len(got.captures)) == ("new", (), 2)
+    assert [a.ad_id for a in ads.list_ads(ws, AdFilter(phone="2065550100")).items] == [ad_id]
+    ads.receive_ad(ws, replace(new, title="same time"), [])
+    assert ads.get_ad(ws, ad_id).title == "same time"
+
+
+def test_an_ad_does_not_tell_that_a_case_has_its_photo(ws: Workspace) -> None:
+    case_id = cases.create_case(ws, CaseInput(case_number="1")).case_id
+    photo = face_picture(1)
+    cases.add_photo(ws, case_id, photo)
+    jobs.run_pending(ws)
+    receipt = ads.receive_ad(ws, ad("a"), [Upload(photo), Upload(face_picture(2))])
+    both = ads.get_ad(ws, receipt.ad_id).images
+    assert [(image.analysis, image.code, image.faces) for image in both] == [
+        ("pending", None, ())
+    ] * 2
+    jobs.run_pending(ws)
+    both = ads.get_ad(ws, receipt.ad_id).images
+    assert [(image.analysis, len(image.faces)) for image in both] == [("done", 1)] * 2
+    for image in both:
+        told = uuid.UUID(image.faces[0].face_id).int >> 80  # where a UUIDv7 has its milliseconds
+        assert abs(told - time.time() * 1000) > 60_000, "the id tells when the face was first seen"
+
+
+def test_analyses_without_faces_show_in_the_ad(ws: Workspace) -> None:
+    pictures = [picture(), picture((9, 9, 60, POISON))]
+    receipt = ads.receive_ad(ws, ad("a"), [Upload(data) for data in pictures])
+    jobs.run_pending(ws)
+    shown = ads.get_ad(ws, receipt.ad_id).images
+    assert [(image.analysis, image.code) for image in shown] == [
+        ("done", None),
+        ("failed", "analysis_failed"),
+    ]

@@ -285,3 +285,37 @@ def test_an_ad_forgotten_is_no_candidate(ws: Workspace) -> None:
     result = candidates.ranked(ws, case_id)
     assert [item.ad.external_id[:5] for item in result.items] == ["crowd", "crowd"]
     assert result.gallery_size == 2
+
+
+def test_the_very_same_picture_scores_at_most_one(ws: Workspace) -> None:
+    """Rounding may put the cosine of a vector with itself above 1."""
+    for person in range(1, 60):
+        send(ws, f"same-{person}", face_picture(person))
+    jobs.run_pending(ws)
+    for person in range(1, 60, 7):
+        case_id = make_case(ws, face_picture(person), number=str(person))
+        best = candidates.ranked(ws, case_id, 5).items[0]
+        assert best.score <= 1.0
+        assert best.score == pytest.approx(1.0, abs=1e-5)
+    vector = np.full((1, 1), 1.0000002, dtype=np.float32)
+    assert float(fuse(vector, 1.0)[0]) == 1.0
+
+
+def test_places_are_compared_without_case_in_every_script(ws: Workspace) -> None:
+    send(ws, "a", face_picture(1), region="ÎLE-DE-FRANCE")
+    send(ws, "b", face_picture(2), region="Bretagne")
+    jobs.run_pending(ws)
+    case_id = make_case(ws, face_picture(1))
+    for region in ("Île-de-France", "ÎLE-DE-FRANCE", "île-de-france"):
+        found = candidates.ranked(ws, case_id, 5, SearchFilter(region=region))
+        assert [item.ad.external_id for item in found.items] == ["a"]
+
+
+def test_forgetting_one_of_two_owners_spares_only_open_cases(ws: Workspace) -> None:
+    first = make_case(ws, face_picture(1), number="A")
+    second = make_case(ws, face_picture(1), number="B")
+    cases.update_case(ws, second, {"status": "found"})
+    assert ws.cases.count() == 1
+    photo = cases.get_case(ws, first).photos[0]
+    forget.forget_photo(ws, first, photo.photo_id, actor="tester")
+    assert ws.cases.count() == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -213,3 +215,41 @@ def test_idempotent_answers(ws: Workspace) -> None:
     assert idempotency.recall(ws, "other", "k", "digest") is None
     with pytest.raises(IdempotencyConflict):
         idempotency.recall(ws, "key", "k", "another request")
+
+
+def test_what_a_killed_writer_of_an_index_left_goes(ws: Workspace) -> None:
+    left = [
+        ws.index_dir / f".ads-{contract}.index.{new_id()}.part"
+        for contract in (ws.contract_id, "other-000000000000")
+    ]
+    for path in left:
+        path.write_bytes(vector_of(colour(1)).tobytes())
+    ws.maintain()
+    assert not any(path.exists() for path in left)
+    left[0].write_bytes(b"x")
+    case_id, _ = make_case(ws, face_picture(1))
+    forget.forget_case(ws, case_id)
+    assert not left[0].exists(), "a deletion takes it as well"
+
+
+def test_originals_that_no_row_names_go_after_an_hour(ws: Workspace) -> None:
+    ads.receive_ad(ws, ad("a"), [Upload(face_picture(1))], [Upload(b"page")])
+    kept = set(ws.blobs.digests())
+    old, young = ws.blobs.put(b"put, then killed"), ws.blobs.put(b"being put")
+    part = ws.data_dir / "blobs" / old[:2] / old[2:4] / f".{old}.{new_id()}.part"
+    part.write_bytes(b"half")
+    stamp = ws.locks_dir / "swept"
+    ago = time.time() - 7200
+    for path in [part, *(_blob(ws, sha256) for sha256 in (*kept, old))]:
+        os.utime(path, (ago, ago))
+    ws.maintain()
+    assert ws.blobs.has(old), "once an hour is enough; opening looked already"
+    os.utime(stamp, (ago, ago))
+    ws.maintain()
+    assert set(ws.blobs.digests()) == kept | {young}
+    assert not part.exists()
+    assert time.time() - stamp.stat().st_mtime < 3600
+
+
+def _blob(ws: Workspace, sha256: str) -> Path:
+    return ws.data_dir / "blobs" / sha256[:2] / sha256[2:4] / sha256

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from indexer.errors import SourceUnreadable
 from indexer.ingest import ingest_ads, ingest_cases, refused_codes
 from indexer.records import Failure, IngestReport, Progress
 from indexer.sources import MAX_LINE_BYTES, AdItem, read_ads, read_cases
+from indexer.times import moment_from_text, moment_text, rfc3339
 from indexer.workspace import Workspace
 from tests.indexer.conftest import Reopen
 from tests.indexer.small import POISON, SmallAnalyser, colour, face_picture, picture, vector_of
@@ -127,6 +129,35 @@ def test_what_is_bad_is_told_and_the_rest_goes_on(ws: Workspace, files: Path) ->
     assert ws.ads.count() == 3
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "0999-05-05T00:00:00Z",
+        2020,
+        "2020",
+    ],
+)
+def test_an_ad_with_an_impossible_time_stops_nothing(
+    ws: Workspace, files: Path, value: object
+) -> None:
+    write_images(files, 3)
+    source = write_lines(
+        files / "ads.jsonl",
+        ad_line(0, posted_at="2026-01-31T12:00:00.123456+01:00"),
+        ad_line(1, posted_at=value),
+        ad_line(2),
+    )
+    for _ in range(2):
+        report = ingest_ads(ws, source, files)
+        assert report.done == 2
+        assert codes(report) == {"line 2": "invalid_fields"}
+        assert report.refused[0].detail.startswith("posted_at: ")
+    posted = ads.find_ad(ws, "example.test", "0").posted_at
+    assert posted == datetime(2026, 1, 31, 11, 0, 0, 123_000, tzinfo=UTC)
+
+
 def test_sources_that_cannot_be_read(ws: Workspace, files: Path) -> None:
     source = write_lines(files / "ads.jsonl", ad_line(0))
     for bad in (files / "none.jsonl", files):
@@ -217,6 +248,43 @@ def test_cases_from_csv(ws: Workspace, files: Path) -> None:
     assert (case.last_seen.place, case.last_seen.lat) == ("Main station", 47.5)
     assert len(case.photos) == 2
     assert cases.find_case(ws, "6").person.name is None
+
+
+def test_no_date_is_made_from_a_number(ws: Workspace, files: Path) -> None:
+    source = files / "cases.csv"
+    source.write_text(
+        "case_number,missing_since,date_of_birth,last_seen_at\n"
+        "1,2020,,\n"
+        "2,20200131,,\n"
+        "3,0999-05-05T00:00:00Z,,\n"
+        "4,0001-01-01T00:00:00+14:00,,\n"
+        "5,2020-01-31,1999-02-03,2020-01-30T22:00:00+01:00\n"
+        "6,,0,\n"
+        "7,,,2020\n"
+        "8,0999-05-05,,\n"
+    )
+    report = ingest_cases(ws, source, files)
+    assert report.done == 1
+    assert codes(report) == {f"line {n}": "invalid_fields" for n in (2, 3, 4, 5, 7, 8, 9)}
+    [case] = cases.list_cases(ws).items
+    assert (case.case_number, case.missing_since) == ("5", date(2020, 1, 31))
+    assert case.person.date_of_birth == date(1999, 2, 3)
+    assert case.last_seen is not None
+    assert case.last_seen.at == datetime(2020, 1, 30, 21, tzinfo=UTC)
+
+
+def test_a_photo_date_is_never_a_number(ws: Workspace, files: Path) -> None:
+    photo = {"file": "0.png", "taken_on": 86_400}
+    source = write_lines(files / "cases.jsonl", {"case_number": "1", "photos": [photo]})
+    report = ingest_cases(ws, source, files)
+    assert codes(report) == {"line 1": "invalid_fields"}
+    assert cases.list_cases(ws).items == ()
+
+
+def test_a_year_keeps_its_zeros() -> None:
+    moment = datetime(999, 5, 5, 1, 2, 3, 4_999, tzinfo=UTC)
+    assert rfc3339(moment) == "0999-05-05T01:02:03.004Z"
+    assert moment_from_text(moment_text(moment)) == moment.replace(microsecond=4_000)
 
 
 @pytest.mark.parametrize(

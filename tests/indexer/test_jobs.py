@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy.orm import Session
 
 from indexer import ads, candidates, cases, jobs, queue
-from indexer.errors import InvalidCursor, JobNotFound
+from indexer.errors import InvalidCursor, JobNotFound, StorageFull
 from indexer.ids import new_id
 from indexer.records import CaseInput, JobRecord, Upload
 from indexer.runner import Runner
@@ -210,3 +212,74 @@ def test_the_runner_outlives_a_broken_catalog(
     finally:
         runner.close()
     Runner(ws).close()
+
+
+class FullDisk:
+    """Breaks writes of the catalog off as long as ``left`` of them are to fail."""
+
+    def __init__(self, ws: Workspace, patch: pytest.MonkeyPatch) -> None:
+        self.left = 0
+        self._real = ws.catalog.write
+        patch.setattr(ws.catalog, "write", self._write)
+
+    @contextmanager
+    def _write(self) -> Generator[Session]:
+        if self.left:
+            self.left -= 1
+            raise StorageFull("catalog.sqlite3")
+        with self._real() as session:
+            yield session
+
+
+@pytest.mark.parametrize("maintained", [True, False])
+def test_a_job_that_could_not_be_put_back_is_taken_up_by_its_own_process(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, maintained: bool
+) -> None:
+    job_id = send(ws, "a", face_picture(1))
+    (claimed,) = queue.claim(ws, 16)
+    disk = FullDisk(ws, monkeypatch)
+    disk.left = 2  # what the job writes, and putting it back
+    assert not jobs.run_claimed(ws, [claimed])
+    assert disk.left == 0
+    assert jobs.get_job(ws, job_id).state == "running"
+    if maintained:
+        ws.maintain()
+        job = jobs.get_job(ws, job_id)
+        assert (job.state, job.attempts) == ("queued", 0), "the disk's fault, not the job's"
+    assert jobs.run_pending(ws) == 1
+    job = jobs.get_job(ws, job_id)
+    assert (job.state, job.attempts) == ("done", 1)
+    assert ws.ads.count() == 1
+
+
+def test_a_stranded_job_stays_known_until_it_is_put_back(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = send(ws, "a", face_picture(1))
+    (claimed,) = queue.claim(ws, 16)
+    disk = FullDisk(ws, monkeypatch)
+    disk.left = 4
+    assert not jobs.run_claimed(ws, [claimed])
+    ws.maintain()
+    with pytest.raises(StorageFull):
+        jobs.run_pending(ws)
+    assert jobs.get_job(ws, job_id).state == "running"
+    ws.maintain()
+    assert jobs.get_job(ws, job_id).state == "queued"
+
+
+def test_a_full_disk_fails_no_job_and_ends_the_call(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person = enrol(ws, 1)
+
+    def full(*_: object) -> None:
+        raise StorageFull("catalog.sqlite3")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(candidates, "ranked", full)
+        jobs.run_pending(ws)
+    job = jobs.get_job(ws, person)
+    assert (job.state, job.attempts) == ("queued", 0)
+    assert jobs.run_pending(ws) == 1
+    assert jobs.get_job(ws, person).state == "done"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from indexer import candidates, cases, forget, health, jobs
+from indexer.catalog.tables import Face, Photo
 from indexer.records import Progress
 from indexer.reindex import outdated, reindex
 from indexer.workspace import Workspace, open_workspace
@@ -116,3 +118,54 @@ def test_the_check_up_says_what_is_to_be_done(stored: tuple[Workspace, str]) -> 
         assert "homeward reindex" in wrong["contract"].remedy
         reindex(ws)
         assert "contract" not in {item.name for item in health.check(ws).items if not item.ok}
+
+
+def test_a_photo_of_a_case_does_not_hide_the_ad_that_shows_it(opened: Reopen) -> None:
+    """The same bytes are analysed as a case's photo first; the ad must be read all the same."""
+    old = opened()
+    send(old, "hers", face_picture(1))
+    jobs.run_pending(old)
+    with renewed(old) as ws:
+        case_id = make_case(ws, face_picture(1))
+        assert outdated(ws).ad_images == 1
+        reindex(ws)
+        assert ws.ads.count() == 1
+        assert len(candidates.ranked(ws, case_id, 5).items) == 1
+
+
+def test_work_that_another_contract_took_is_not_called_done(
+    stored: tuple[Workspace, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, _ = stored
+    with renewed(old) as ws:
+        # The process of the old contract is quicker: it takes every job that reindex queues.
+        monkeypatch.setattr(jobs, "waiting", lambda _: jobs.run_pending(old))
+        report = reindex(ws)
+        assert [failure.code for failure in report.failures] == ["contract_mismatch"]
+        monkeypatch.undo()
+        assert reindex(ws).failures == ()
+        assert not outdated(ws)
+
+
+def test_found_takes_away_the_vectors_of_every_contract(stored: tuple[Workspace, str]) -> None:
+    old, case_id = stored
+    with renewed(old) as ws:
+        reindex(ws)
+        assert (old.cases.count(), ws.cases.count()) == (2, 2)
+        cases.update_case(ws, case_id, {"status": "found"})
+        assert (old.cases.count(), ws.cases.count()) == (0, 0)
+        with ws.catalog.read() as session:
+            kept = session.scalars(
+                select(Face.face_id)
+                .join(Photo, Photo.sha256 == Face.sha256)
+                .where(Face.vector.is_not(None))
+            ).all()
+        assert kept == []
+
+
+def test_a_case_without_an_enrolled_photo_is_not_searched(stored: tuple[Workspace, str]) -> None:
+    old, case_id = stored
+    assert candidates.ranked(old, case_id, 5).search_state.state == "searched"
+    with renewed(old) as ws:
+        state = candidates.ranked(ws, case_id, 5).search_state
+        assert (state.state, state.up_to) == ("not_searched", None)

@@ -185,6 +185,16 @@ def test_a_bad_ad_part_is_refused(client: TestClient, ad: str, code: str) -> Non
     problem(answer, 422, answer.json()["code"] if code == "*" else code)
 
 
+@pytest.mark.parametrize(
+    "value", ["0001-01-01T00:00:00+14:00", "0999-05-05T00:00:00Z", "20200131", 2020]
+)
+def test_a_time_that_nobody_can_mean_is_refused(client: TestClient, value: Any) -> None:
+    ad = json.dumps({"site": "a", "external_id": "b", "posted_at": value})
+    answer = client.post("/v1/ads", files=[("ad", (None, ad, "application/json"))])
+    assert problem(answer, 422, "validation_failed")["errors"][0]["field"] == "ad.posted_at"
+    assert client.get("/v1/ads").json()["items"] == []
+
+
 def test_too_many_and_wrong_parts_are_refused(client: TestClient, nobody_bytes: bytes) -> None:
     answer = post_ad(client, "1", [(f"{n}.jpg", nobody_bytes) for n in range(21)])
     assert problem(answer, 422, "validation_failed")["errors"][0]["field"] == "images"
@@ -239,6 +249,18 @@ def test_unknown_ads_and_jobs_are_not_found(client: TestClient) -> None:
     for bad in ("00000000-0000-0000-0000-000000000000", "nonsense"):
         problem(client.get(f"/v1/ads/{bad}"), 404, "ad_not_found")
         problem(client.get(f"/v1/jobs/{bad}"), 404, "job_not_found")
+
+
+def test_a_page_over_the_limit_refuses_the_ad(settings: Settings, analyser: Any) -> None:
+    tight = settings.model_copy(update={"max_page_bytes": 1_000})
+    workspace: Workspace
+    with (
+        open_with(tight, analyser) as workspace,
+        TestClient(create_app(tight, workspace), headers=AUTH) as client,
+    ):
+        answer = post_ad(client, "1", pages=[("p.html", b"x" * 1_001)])
+        assert "page" in problem(answer, 413, "page_too_large")["detail"]
+        assert client.get("/v1/ads").json()["items"] == []
 
 
 def test_a_full_queue_says_so_and_stores_nothing(

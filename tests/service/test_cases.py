@@ -115,6 +115,34 @@ def test_bad_bodies_are_told_apart(
     assert client.get("/v1/cases").json()["items"] == []
 
 
+BAD_MOMENTS = [
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "0999-05-05T00:00:00Z",
+    "0999-05-05",
+    "2020",
+    "20200131",
+    "2020-W01-1",
+    2020,
+    20200131,
+    True,
+]
+
+
+@pytest.mark.parametrize("value", BAD_MOMENTS)
+def test_a_time_out_of_range_or_from_a_number_is_refused(client: TestClient, value: Any) -> None:
+    body = {"case_number": "1", "missing_since": value, "person": {"date_of_birth": value}}
+    answer = client.post("/v1/cases", json={**body, "last_seen": {"at": value}})
+    found = {e["field"] for e in problem(answer, 422, "validation_failed")["errors"]}
+    assert found == {"missing_since", "last_seen.at", "person.date_of_birth"}
+    assert client.get("/v1/cases").json()["items"] == []
+
+
+def test_a_body_with_thousands_of_unknown_fields_is_refused(client: TestClient) -> None:
+    answer = client.post("/v1/cases", json={f"x{n}": 0 for n in range(80_000)})
+    assert len(problem(answer, 422, "validation_failed")["errors"]) == 1
+
+
 def test_a_patch_changes_only_what_it_names(client: TestClient) -> None:
     case_id = client.post("/v1/cases", json=FULL).json()["case_id"]
     before = client.get(f"/v1/cases/{case_id}").json()

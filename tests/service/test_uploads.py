@@ -12,13 +12,14 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from models.errors import HomewardError
-from service.errors import BadRequestBody, InvalidFields
+from service.errors import BadRequestBody, InvalidFields, status_of
 from service.uploads import Form, PartRule, clean_filename, receive_form
 
 RULES = {
     "file": PartRule(1_000, required=True, is_file=True),
     "note": PartRule(100),
     "images": PartRule(1_000, max_count=2, is_file=True),
+    "page": PartRule(1_000, is_page=True),
 }
 BOUNDARY = b"edge"
 
@@ -108,6 +109,22 @@ def test_too_many_and_unknown_and_missing_parts_are_all_named(tmp_path: Path) ->
     )
     assert isinstance(error, InvalidFields)
     assert {e["field"] for e in error.errors} == {"images", "surprise", "file"}
+
+
+@pytest.mark.parametrize("names", ["one", "many"])
+def test_reading_stops_after_a_hundred_refused_parts(tmp_path: Path, names: str) -> None:
+    parts = [part("images" if names == "one" else f"x{n}", b"x") for n in range(1_000)]
+    made, taken = request(parts)
+    with pytest.raises(InvalidFields) as caught:
+        receive(made, tmp_path)
+    assert len(caught.value.errors) == (1 if names == "one" else 101)
+    assert taken[0] < 110
+
+
+def test_a_page_that_is_too_large_is_called_a_page(tmp_path: Path) -> None:
+    error = failure([body(part("page", b"x" * 1_001, "p.html"))], tmp_path)
+    assert (error.code, status_of(error)) == ("page_too_large", 413)
+    assert "page" in error.detail
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, date, datetime
 from typing import Annotated, Literal
 
@@ -17,9 +16,15 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from indexer.times import moment_text, rfc3339, to_utc_ms
+from indexer.times import (
+    date_in_range,
+    date_or_text,
+    moment_in_range,
+    moment_text,
+    rfc3339,
+    time_in_range,
+)
 
-_DATE_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 SHA256_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -52,74 +57,27 @@ Number = Annotated[float, Strict()]
 QueryText = Annotated[str, AfterValidator(_storable)]
 
 
-def _text_only(value: object) -> object:
-    """Numbers are not times: 2020 would become a moment in 1970."""
-    if isinstance(value, str) and not _DATE_START.match(value):
-        raise ValueError("give text such as 2026-01-31 or 2026-01-31T12:00:00Z")
-    if isinstance(value, (str, date)):
-        return value
-    raise ValueError("give text such as 2026-01-31 or 2026-01-31T12:00:00Z")
-
-
-def _aware(value: datetime) -> datetime:
-    if value.tzinfo is None:
-        raise ValueError("a time needs its zone: end it with Z or an offset such as +02:00")
-    try:
-        moment = to_utc_ms(value)
-    except (OverflowError, ValueError):
-        raise ValueError("the time is out of range") from None
-    if not 1900 <= moment.year <= 2200:
-        raise ValueError("the year must lie between 1900 and 2200")
-    return moment
-
-
-def _date_in_range(value: date) -> date:
-    if not 1900 <= value.year <= 2200:
-        raise ValueError("the year must lie between 1900 and 2200")
-    return value
-
-
 _TIME_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000Z"]}
 
 TimeIn = Annotated[
     datetime,
-    BeforeValidator(_text_only),
-    AfterValidator(_aware),
+    BeforeValidator(date_or_text),
+    AfterValidator(time_in_range),
     WithJsonSchema(_TIME_SCHEMA),
 ]
 """RFC 3339 with a zone; kept in UTC, cut to milliseconds."""
 
 DateIn = Annotated[
     date,
-    BeforeValidator(_text_only),
-    AfterValidator(_date_in_range),
+    BeforeValidator(date_or_text),
+    AfterValidator(date_in_range),
     WithJsonSchema({"type": "string", "format": "date", "examples": ["2026-01-31"]}),
 ]
 
 
-def _moment(value: object) -> date | datetime:
-    """A date or a time from text; which of the two it is decides its precision."""
-    if isinstance(value, datetime):
-        return _aware(value)
-    if isinstance(value, date):
-        return _date_in_range(value)
-    if not isinstance(value, str):
-        raise ValueError("give a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z")
-    try:
-        if len(value) == 10:
-            return _date_in_range(date.fromisoformat(value))
-        return _aware(datetime.fromisoformat(value))
-    except (ValueError, OverflowError) as error:
-        if ("year" in str(error) and "between" in str(error)) or "zone" in str(error):
-            raise
-        raise ValueError(
-            "give a date such as 2026-01-31 or a time such as 2026-01-31T12:00:00Z"
-        ) from None
-
-
 MomentIn = Annotated[
     date | datetime,
-    BeforeValidator(_moment),
+    BeforeValidator(moment_in_range),
     WithJsonSchema(
         {
             "anyOf": [
