@@ -31,7 +31,7 @@ _DOUBTFUL_SHARE: Final = 0.2
 """A doubtful face is kept only if it is this large, as a share of the image's longer side: among
 large boxes false ones are rare, among small ones there are many."""
 
-_NEAR_LIMIT: Final = 120.0
+_NEAR_LIMIT: Final = 110.0
 """A face this wide in pixels of the finest level, or less, hints at others below its limit."""
 
 
