@@ -235,8 +235,8 @@ edits of that portrait among pictures of other people.
 **2. Look.** Open the address, sign in with the key and choose the case: the photo, and beside it
 the ranked candidates with crop, ad and band. Pages need no JavaScript.
 
-![A case page: photos on the left, ranked candidates with band, ad and lead on the right. Every face \
-is the public-domain portrait of the sample.](docs/pictures/case-light.png)
+![A case page: photos on the left, ranked candidates with band, ad and lead on the right. Every \
+face is the public-domain portrait of the sample.](docs/pictures/case-light.png)
 
 **3. The same in a terminal**, next to the running service (`source .venv/bin/activate` first):
 
