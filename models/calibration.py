@@ -113,22 +113,22 @@ class Calibration:
         by one more than the number of photos beyond it. That is a caution, not a theorem: on the
         photos of the default pack's calibration, measured rates stayed below it up to 12 photos.
         """
-        measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
-        estimate = self.curves[measured].at(score)
-        if photos <= measured:
-            return estimate
-        groups = photos - measured + 1
+        curve, groups = self._curve(photos)
+        estimate = curve.at(score)
         return FmrEstimate(
             min(1.0, estimate.value * groups), min(1.0, estimate.upper * groups), estimate.resolved
         )
 
     def threshold(self, fmr: float, photos: int = 1) -> float:
         """The lowest measured score whose upper bound is at most ``fmr``; 1.0 if there is none."""
-        measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
-        groups = max(1, photos - measured + 1)
-        curve = self.curves[measured]
+        curve, groups = self._curve(photos)
         reached = np.flatnonzero(curve.upper * groups <= fmr)
         return float(curve.score[reached[0]]) if reached.size else 1.0
+
+    def _curve(self, photos: int) -> tuple[Curve, int]:
+        """The curve of the largest measured number up to ``photos``, and the factor beyond it."""
+        measured = max((n for n in self.curves if n <= photos), default=min(self.curves))
+        return self.curves[measured], max(1, photos - measured + 1)
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -9,6 +10,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from indexer import jobs
+from indexer.reindex import outdated
 from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service import __version__, errors, web
@@ -21,6 +23,8 @@ from service.middleware import BodyLimit, Gate, RequestContext
 from service.opening import open_for
 from service.ratelimit import RateLimiter
 from service.state import Service
+
+_log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -99,6 +103,14 @@ def _start(
     spool = settings.data_dir / "spool"
     spool.mkdir(parents=True, exist_ok=True)
     pool = ComputePool(settings.compute_threads, settings.compute_backlog)
+    left = outdated(workspace)
+    if left:
+        _log.warning(
+            "%d images of ads and %d photos are not searched under %s; run `homeward reindex`",
+            left.ad_images,
+            left.photos,
+            workspace.contract_id,
+        )
     runner = Runner(workspace, threads=settings.job_workers)
     runner.start()
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)

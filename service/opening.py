@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
-from indexer.reindex import outdated
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.errors import HomewardError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
 from service.config import Settings
-
-_log = logging.getLogger(__name__)
 
 
 def open_pack(settings: Settings) -> FacePack:
@@ -36,7 +31,7 @@ def open_for(settings: Settings) -> Workspace:
     Raises the errors of :func:`open_pack` and the StorageError tree.
     """
     pack = open_pack(settings)
-    workspace = open_workspace(
+    return open_workspace(
         settings.data_dir,
         Analyser(pack),
         catalog_url=settings.catalog_url,
@@ -46,15 +41,6 @@ def open_for(settings: Settings) -> Workspace:
             max_queued_jobs=settings.max_queued_jobs, max_page_bytes=settings.max_page_bytes
         ),
     )
-    left = outdated(workspace)
-    if left:
-        _log.warning(
-            "%d images of ads and %d photos are not searched under %s; run `homeward reindex`",
-            left.ad_images,
-            left.photos,
-            workspace.contract_id,
-        )
-    return workspace
 
 
 class NoDataFolder(HomewardError):

@@ -88,9 +88,9 @@ class _Graph:
         pads = np.array([0, 0, 0, 0, 0, channels, bottom_right, bottom_right], dtype=np.int64)
         return self.node("Pad", value, self.constant(pads))
 
-    def model(self, value: str, output: onnx.ValueInfoProto, shape: list[str | int]) -> bytes:
+    def model(self, output: onnx.ValueInfoProto, shape: list[str | int]) -> bytes:
+        """The finished graph; the last node that was added becomes ``output``."""
         self.nodes[-1].output[0] = output.name
-        del value
         graph = helper.make_graph(
             self.nodes,
             "homeward",
@@ -165,9 +165,8 @@ def _first_convolution(graph: _Graph, network: Network, layers: _Layers) -> str:
     return graph.node("Relu", graph.raw_convolution(graph.pixels(), filters, bias, conv))
 
 
-def _residual(graph: _Graph, layers: _Layers, value: str, size: int, channels: int) -> str:
-    """One residual block that keeps the size of its input; ``size`` and ``channels`` unused."""
-    del size, channels
+def _residual(graph: _Graph, layers: _Layers, value: str) -> str:
+    """One residual block that keeps the size of its input."""
     first, first_affine = layers.convolution(), layers.affine()
     layers.marker("relu_")
     second, second_affine = layers.convolution(), layers.affine()
@@ -233,7 +232,7 @@ def embedder_onnx(network: Network) -> bytes:
     for kind, count in EMBEDDER_BLOCKS:
         for _ in range(count):
             if kind == "keep":
-                value = _residual(graph, layers, value, size, channels)
+                value = _residual(graph, layers, value)
             else:
                 value, size, channels = _residual_down(graph, layers, value, size, channels)
     layers.pool("avg_pool_2", 0, 1)
@@ -241,7 +240,7 @@ def embedder_onnx(network: Network) -> bytes:
     value = graph.node("MatMul", value, graph.constant(layers.dense().weights))
     layers.end()
     output = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", 128])
-    return graph.model(value, output, ["batch", 150, 150, 3])
+    return graph.model(output, ["batch", 150, 150, 3])
 
 
 def detector_onnx(network: Network) -> bytes:
@@ -262,4 +261,4 @@ def detector_onnx(network: Network) -> bytes:
     output = helper.make_tensor_value_info(
         "scores", TensorProto.FLOAT, ["batch", "rows", "columns"]
     )
-    return graph.model(value, output, ["batch", "height", "width", 3])
+    return graph.model(output, ["batch", "height", "width", 3])

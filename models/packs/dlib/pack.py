@@ -92,14 +92,9 @@ class DlibPack:
     def landmarks(
         self, images: Sequence[RgbImage], detections: Sequence[Detection]
     ) -> list[Landmarks]:
-        cached: dict[int, np.ndarray] = {}
-        greys = [
-            cached.setdefault(id(image), grey(image))
-            if id(image) not in cached
-            else cached[id(image)]
-            for image in images
-        ]
-        points = predict(self._trees, greys, [d.box for d in detections])
+        # Many faces share one image; its grey values are made once.
+        greys = {key: grey(image) for key, image in {id(i): i for i in images}.items()}
+        points = predict(self._trees, [greys[id(i)] for i in images], [d.box for d in detections])
         return [Landmarks(p, "dlib5") for p in points]
 
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
