@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from indexer.records import FaceSummary, SearchFilter
 from models.errors import HomewardError
+from service.web.pictures import Examined
 
 HOLD_SECONDS: Final = 15 * 60
 MAX_BYTES: Final = 256_000_000
@@ -58,6 +59,31 @@ class HeldPhoto:
     preview: bytes = field(repr=False)
     crops: tuple[bytes, ...] = field(repr=False)
     wishes: Wishes = Wishes()
+
+    @classmethod
+    def of(
+        cls,
+        found: Examined,
+        session_id: str,
+        case_id: str,
+        aim: Literal["enrol", "search"],
+        data: bytes,
+        filename: str | None,
+        wishes: Wishes,
+    ) -> HeldPhoto:
+        """A photo that was just examined, under a new id; it is not held before ``Held.put``."""
+        return cls(
+            held_id=Held.new_id(),
+            session_id=session_id,
+            case_id=case_id,
+            aim=aim,
+            data=data,
+            filename=filename,
+            faces=found.faces,
+            preview=found.preview,
+            crops=found.crops,
+            wishes=wishes,
+        )
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from service.errors import BadRequestBody, Forbidden
 from service.state import Service
 from service.web import forms, pictures, texts
 from service.web.forms import Typed
-from service.web.held import Held, HeldPhoto, HeldPhotoGone
+from service.web.held import HeldPhoto, HeldPhotoGone
 from service.web.routes.cases import show_case
 from service.web.routes.common import CaseId, HeldId, beside, go, page_router
 from service.web.sessions import Session
@@ -47,18 +47,7 @@ async def add_photo(
         receipt = await _enrol(service, case_id, data, filename, None, wishes.taken_on)
     except SeveralFacesFound:
         found = await service.pool.run(pictures.examine, service.workspace, data)
-        held = HeldPhoto(
-            held_id=Held.new_id(),
-            session_id=session.session_id,
-            case_id=case_id,
-            aim="enrol",
-            data=data,
-            filename=filename,
-            faces=found.faces,
-            preview=found.preview,
-            crops=found.crops,
-            wishes=wishes,
-        )
+        held = HeldPhoto.of(found, session.session_id, case_id, "enrol", data, filename, wishes)
         web.held.put(held)
         return go(f"/cases/{case_id}/photos/choose/{held.held_id}")
     except Forbidden:

@@ -17,7 +17,7 @@ from service.search.rank import photo_candidates
 from service.state import Service
 from service.web import forms, pictures, views
 from service.web.forms import Typed
-from service.web.held import Held, HeldPhoto, HeldPhotoGone
+from service.web.held import HeldPhoto, HeldPhotoGone
 from service.web.routes.common import CaseId, HeldId, beside, go, page_router
 from service.web.routes.photos import choose
 from service.web.sessions import Session
@@ -83,18 +83,7 @@ async def search(
                 return _form_page(web, service, session, case, typed, status=422)
             data, filename = part.read(), part.filename
         found = await service.pool.run(pictures.examine, service.workspace, data)
-        held = HeldPhoto(
-            held_id=Held.new_id(),
-            session_id=session.session_id,
-            case_id=case_id,
-            aim="search",
-            data=data,
-            filename=filename,
-            faces=found.faces,
-            preview=found.preview,
-            crops=found.crops,
-            wishes=wishes,
-        )
+        held = HeldPhoto.of(found, session.session_id, case_id, "search", data, filename, wishes)
         if len(found.faces) > 1:
             web.held.put(held)
             return go(f"/cases/{case_id}/search/choose/{held.held_id}")
