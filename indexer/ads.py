@@ -198,13 +198,20 @@ def _upsert_ad(session: Session, ad: AdInput) -> Ad:
     now = utc_now()
     row = session.scalar(select(Ad).where(Ad.site == ad.site, Ad.external_id == ad.external_id))
     if row is None:
-        row = Ad(ad_id=new_id(), legal_hold=False, created_at=now, updated_at=now)
+        row = Ad(
+            ad_id=new_id(),
+            legal_hold=False,
+            last_received_at=now,
+            created_at=now,
+            updated_at=now,
+        )
         _set_fields(row, ad)
         session.add(row)
     elif _is_latest(session, row.ad_id, ad.captured_at):
         _set_fields(row, ad)
         if session.is_modified(row):
             row.updated_at = now
+    row.last_received_at = now
     session.flush()
     # Contacts of earlier captures stay findable: a number that was taken off the ad is a trace.
     for kind, values in (("phone", ad.phones), ("email", ad.emails), ("handle", ad.handles)):

@@ -337,7 +337,8 @@ def store(
             insert(Candidate),
             [
                 {
-                    "candidate_id": new_id(),
+                    "candidate_id": (candidate_id := new_id()),
+                    "sighting_id": candidate_id,
                     "case_id": case_id,
                     "lead_id": lead_id,
                     "face_id": face.face_id,

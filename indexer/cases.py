@@ -69,6 +69,9 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
                 "last_seen": case.last_seen,
                 "default_purpose": case.default_purpose,
                 "notes": case.notes,
+                "alert_expected_false": case.alert_expected_false,
+                "alert_budget": case.alert_budget,
+                "alert_emails": case.alert_emails,
             }
         ),
     )
@@ -239,6 +242,8 @@ def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
             columns[name] = None if value is None else _last_seen_json(value)
         elif name == "missing_since":
             columns[name] = moment_text(value)
+        elif name == "alert_emails":
+            columns[name] = list(value or ())
         elif name != "status":
             columns[name] = value
     return columns
@@ -438,6 +443,9 @@ def _record(row: Case, photos: tuple[PhotoRecord, ...]) -> CaseRecord:
         last_seen=_last_seen(row.last_seen),
         default_purpose=cast("Purpose | None", row.default_purpose),
         notes=row.notes,
+        alert_expected_false=row.alert_expected_false,
+        alert_budget=row.alert_budget,
+        alert_emails=tuple(row.alert_emails),
         created_at=row.created_at,
         updated_at=row.updated_at,
         legal_hold=row.legal_hold,

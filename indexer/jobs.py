@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import cast
+from typing import cast, get_args
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -73,7 +73,7 @@ def waiting(ws: Workspace) -> int:
 
 def counts(ws: Workspace) -> dict[JobState, int]:
     """How many jobs are in each state."""
-    found: dict[JobState, int] = {"queued": 0, "running": 0, "done": 0, "failed": 0}
+    found: dict[JobState, int] = dict.fromkeys(get_args(JobState), 0)
     with ws.catalog.read() as session:
         for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
             found[cast("JobState", state)] = count

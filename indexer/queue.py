@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from indexer.catalog.tables import Job
@@ -26,6 +26,15 @@ if TYPE_CHECKING:
     from indexer.workspace import Workspace
 
 MAX_ATTEMPTS = 3
+
+PRIORITIES: dict[JobKind, int] = {
+    "probe_case": 0,
+    "enrol_case": 0,
+    "deliver_webhook": 5,
+    "deliver_email": 5,
+    "ingest_ad": 10,
+}
+"""What goes first, lower before higher: a person is waiting for what is done for a case."""
 
 
 def runner_lock_path(folder: Path, runner_id: str) -> Path:
@@ -47,7 +56,9 @@ def enqueue(
             state="queued",
             done=0,
             total=total,
+            priority=PRIORITIES[kind],
             attempts=0,
+            alone=False,
             failures=[],
             created_at=utc_now(),
         )
@@ -71,10 +82,7 @@ def claim(ws: Workspace, limit: int) -> list[JobRecord]:
             return []
     with ws.catalog.write() as session:
         first = session.scalar(
-            select(Job)
-            .where(Job.state == "queued")
-            .order_by(case((Job.kind == "ingest_ad", 1), else_=0), Job.job_id)
-            .limit(1)
+            select(Job).where(Job.state == "queued").order_by(Job.priority, Job.job_id).limit(1)
         )
         if first is None:
             return []

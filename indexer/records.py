@@ -12,15 +12,26 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
 
-from annotated_types import Ge, Le, MaxLen, MinLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen, Predicate
 from pydantic import AfterValidator, BeforeValidator
 
 from indexer.times import date_in_range, date_or_text, moment_in_range, time_in_range
 from models.types import Box, Landmarks, Quality
 
+
+def is_email(text: str) -> bool:
+    """Whether ``text`` looks like one plain address: ``local@domain``, no spaces, no control
+    characters, nothing that could start another header or recipient."""
+    local, at, domain = text.rpartition("@")
+    plain = text.isascii() and text.isprintable() and not set(text) & set(' ,;:<>()[]"\\')
+    return bool(plain and at and local and "@" not in local and "." in domain.strip("."))
+
+
 CaseStatus: TypeAlias = Literal["open", "found", "closed"]
-JobState: TypeAlias = Literal["queued", "running", "done", "failed"]
-JobKind: TypeAlias = Literal["ingest_ad", "probe_case", "enrol_case"]
+JobState: TypeAlias = Literal["queued", "running", "done", "failed", "dropped"]
+JobKind: TypeAlias = Literal[
+    "ingest_ad", "probe_case", "enrol_case", "deliver_webhook", "deliver_email"
+]
 ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]
 SearchStateName: TypeAlias = Literal["not_searched", "searching", "searched"]
@@ -38,6 +49,7 @@ Moment: TypeAlias = Annotated[date | datetime, BeforeValidator(moment_in_range)]
 Name: TypeAlias = Annotated[str, MinLen(1), MaxLen(200)]
 Line: TypeAlias = Annotated[str, MaxLen(500)]
 Text: TypeAlias = Annotated[str, MaxLen(100_000)]
+Email: TypeAlias = Annotated[str, MinLen(3), MaxLen(254), Predicate(is_email)]
 Latitude: TypeAlias = Annotated[float, Ge(-90), Le(90)]
 Longitude: TypeAlias = Annotated[float, Ge(-180), Le(180)]
 
@@ -81,7 +93,12 @@ class LastSeen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseInput:
-    """What a new case states. ``agency`` is empty for the only agency of an installation."""
+    """What a new case states. ``agency`` is empty for the only agency of an installation.
+
+    ``alert_expected_false`` (strangers to expect at which an alert is still raised) and
+    ``alert_budget`` (alerts a week before that is tightened) are the installation's where they
+    are ``None``; ``alert_emails`` are the addresses of the case's owner and team.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = _STRICT
 
@@ -92,6 +109,9 @@ class CaseInput:
     last_seen: LastSeen | None = None
     default_purpose: Purpose | None = None
     notes: Text | None = None
+    alert_expected_false: Annotated[float, Gt(0), Le(1000)] | None = None
+    alert_budget: Annotated[int, Ge(1), Le(100_000)] | None = None
+    alert_emails: Annotated[tuple[Email, ...], MaxLen(20)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +127,9 @@ class CaseRecord:
     last_seen: LastSeen | None
     default_purpose: Purpose | None
     notes: str | None
+    alert_expected_false: float | None
+    alert_budget: int | None
+    alert_emails: tuple[str, ...]
     created_at: datetime
     updated_at: datetime
     legal_hold: bool

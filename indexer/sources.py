@@ -19,13 +19,16 @@ from indexer.records import AdInput, CaseInput, Day, Failure
 MAX_LINE_BYTES = 4_000_000
 
 _FileName = Annotated[str, MinLen(1), MaxLen(1000)]
-_CASE_FIELDS = ("case_number", "agency", "missing_since", "default_purpose", "notes")
+_CASE_FIELDS = (
+    *("case_number", "agency", "missing_since", "default_purpose", "notes"),
+    *("alert_expected_false", "alert_budget", "alert_emails"),
+)
 _PERSON_FIELDS = (
     *("name", "aliases", "date_of_birth", "sex", "race", "height_cm", "weight_kg"),
     *("eye_color", "hair_color", "marks"),
 )
 _LAST_SEEN_FIELDS = ("place", "lat", "lon", "at")
-_LISTS = ("aliases", "photos")
+_LISTS = ("aliases", "photos", "alert_emails")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +93,8 @@ def read_cases(path: Path) -> Iterator[CaseItem | Failure]:
 
     JSON lines follow the HTTP contract with ``photos: [...]`` (file names, or objects with
     ``file``, ``face_index``, ``taken_on``). A CSV has the columns ``case_number``, ``agency``,
-    ``missing_since``, ``default_purpose``, ``notes``, those of the person, ``last_seen_place``,
+    ``missing_since``, ``default_purpose``, ``notes``, ``alert_expected_false``, ``alert_budget``,
+    ``alert_emails``, those of the person, ``last_seen_place``,
     ``last_seen_lat``, ``last_seen_lon``, ``last_seen_at`` and ``photos``; several aliases or
     photos are separated by ``;``. In a folder the name of each subfolder is the case number.
     Raises :class:`SourceUnreadable` if there is no such file or it has other columns.

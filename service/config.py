@@ -67,6 +67,34 @@ class Settings(BaseSettings):
     """Threads of the compute pool; one of them is always left to requests."""
     compute_backlog: Annotated[int, Field(ge=1, le=10_000)] = 64
 
+    jobs_in_server: bool = True
+    """Whether `serve` does queued jobs itself; off where only `homeward worker` does them."""
+    min_free_bytes: Annotated[int, Field(ge=0, le=10**15)] = 500_000_000
+    """Below this much free disk nothing new is taken in and jobs pause."""
+    max_batch_lines: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_batch_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 20_000_000
+    staged_hours: Annotated[float, Field(gt=0, le=10_000)] = 24.0
+    """How long bytes sent ahead of their ad are kept."""
+    max_event_streams: Annotated[int, Field(ge=0, le=10_000)] = 100
+
+    alert_expected_false: Annotated[float, Field(gt=0, le=1_000)] = 1.0
+    alert_budget_per_week: Annotated[int, Field(ge=1, le=100_000)] = 20
+    webhook_allow_private: bool = False
+    webhook_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
+    public_url: str | None = None
+    """Where people reach the pages; links in e-mails begin with it."""
+    smtp_host: str | None = None
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
+    smtp_security: Literal["starttls", "tls", "none"] = "starttls"
+    smtp_user: str | None = None
+    smtp_password: SecretStr | None = None
+    smtp_from: str | None = None
+
+    ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Ads not seen for so many days are forgotten; 0 keeps them."""
+    purge_ledger: Path | None = None
+    """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _key_long_enough(cls, value: object) -> object:
@@ -79,10 +107,10 @@ class Settings(BaseSettings):
             raise ValueError("the key may hold only printable ASCII and no space at either end")
         return value
 
-    @field_validator("data_dir")
+    @field_validator("data_dir", "purge_ledger")
     @classmethod
-    def _absolute(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @property
     def decode_limits(self) -> DecodeLimits:
@@ -97,6 +125,11 @@ class Settings(BaseSettings):
     def packs_dir(self) -> Path:
         """Where built face packs are kept."""
         return self.data_dir / "packs"
+
+    @property
+    def purge_ledger_path(self) -> Path:
+        """Where deletions are listed outside of the catalog."""
+        return self.purge_ledger or self.data_dir / "purges.jsonl"
 
     @property
     def max_body_bytes(self) -> int:

@@ -31,6 +31,7 @@ LONGEST_MODULE = 475
 # Path: why it is one room all the same. A module that gets shorter leaves this list.
 LONG_MODULES = {
     "indexer/records.py": "definitions only: every value that crosses the border of its room",
+    "indexer/catalog/tables.py": "definitions only: every table of the one catalog",
 }
 
 

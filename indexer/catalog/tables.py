@@ -51,7 +51,11 @@ class Base(DeclarativeBase):
 
 class Case(Base):
     """``listed_floor``: the score of the last lead that its list of the best would show now;
-    null while the list is not full, or not known."""
+    null while the list is not full, or not known.
+
+    ``alert_expected_false`` and ``alert_budget`` are null where the installation's own values
+    hold. ``alert_emails`` are the addresses of the case's owner and team.
+    """
 
     __tablename__ = "cases"
     __table_args__ = (
@@ -70,6 +74,9 @@ class Case(Base):
     notes: Mapped[str | None] = mapped_column(Text)
     legal_hold: Mapped[bool] = mapped_column(default=False)
     listed_floor: Mapped[float | None]
+    alert_expected_false: Mapped[float | None]
+    alert_budget: Mapped[int | None]
+    alert_emails: Mapped[list[str]] = mapped_column(Json, default=list)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -104,6 +111,55 @@ class ImageAnalysis(Base):
     analysed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class ImageTrial(Base):
+    """How often a process died while it analysed this image; written before each such attempt."""
+
+    __tablename__ = "image_trials"
+
+    sha256: Mapped[str] = mapped_column(
+        ForeignKey("images.sha256", ondelete="CASCADE"), primary_key=True
+    )
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    crashes: Mapped[int]
+
+
+class ImageHash(Base):
+    """The PDQ hash of an image of an ad (32 bytes) and its quality, 0 to 100."""
+
+    __tablename__ = "image_hashes"
+
+    sha256: Mapped[str] = mapped_column(
+        ForeignKey("images.sha256", ondelete="CASCADE"), primary_key=True
+    )
+    pdq: Mapped[bytes] = mapped_column(LargeBinary)
+    quality: Mapped[int]
+
+
+class StagedImage(Base):
+    """Bytes that a scraper sent ahead of the ad that will name them; kept for a while."""
+
+    __tablename__ = "staged_images"
+
+    sha256: Mapped[str] = mapped_column(Sha, primary_key=True)
+    size: Mapped[int] = mapped_column(BigInteger)
+    actor: Mapped[str] = mapped_column(String(100))
+    received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Quarantined(Base):
+    """One item of a batch or a file that could not be taken, as received, with the reason."""
+
+    __tablename__ = "quarantine"
+
+    item_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    actor: Mapped[str] = mapped_column(String(100))
+    place: Mapped[str] = mapped_column(String(200))
+    code: Mapped[str] = mapped_column(String(60))
+    detail: Mapped[str] = mapped_column(Text)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class Face(Base):
     """One face in one image under one contract.
 
@@ -130,6 +186,18 @@ class Face(Base):
     vector: Mapped[FloatArray | None] = mapped_column(Vector)
 
 
+class FaceCluster(Base):
+    """Which faces of ads are thought to show one unknown person; for display only."""
+
+    __tablename__ = "face_clusters"
+
+    face_id: Mapped[str] = mapped_column(
+        ForeignKey("faces.face_id", ondelete="CASCADE"), primary_key=True
+    )
+    contract_id: Mapped[str] = mapped_column(Contract)
+    cluster_id: Mapped[str] = mapped_column(Id, index=True)
+
+
 class Photo(Base):
     """A photo of a case; its face index and box outlast a change of contract."""
 
@@ -152,7 +220,10 @@ class Photo(Base):
 
 
 class Ad(Base):
-    """One advertisement; its fields are those of the newest capture."""
+    """One advertisement; its fields are those of the newest capture.
+
+    ``last_received_at``: when it was last sent, by this machine's clock; ads age by it.
+    """
 
     __tablename__ = "ads"
     __table_args__ = (UniqueConstraint("site", "external_id"),)
@@ -177,6 +248,7 @@ class Ad(Base):
     language: Mapped[str | None] = mapped_column(String(40))
     attributes: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     legal_hold: Mapped[bool] = mapped_column(default=False)
+    last_received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -282,7 +354,11 @@ class Lead(Base):
 
 
 class Candidate(Base):
-    """A face in an ad that may be the person of a case."""
+    """A face in an ad that may be the person of a case.
+
+    ``sighting_id`` is the candidate that showed this very picture of a face first (its own id,
+    unless the picture is a copy); ``held_at``: when its alert was held back by the weekly budget.
+    """
 
     __tablename__ = "candidates"
     __table_args__ = (UniqueConstraint("case_id", "face_id"),)
@@ -299,16 +375,107 @@ class Candidate(Base):
     score: Mapped[float]
     photos_fused: Mapped[int]
     origin: Mapped[str] = mapped_column(String(12))
-    status: Mapped[str] = mapped_column(String(20), default="unreviewed")
+    status: Mapped[str] = mapped_column(String(40), default="unreviewed")
+    sighting_id: Mapped[str] = mapped_column(Id, index=True)
+    held_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Judgement(Base):
+    """Append-only: what a person concluded about one pair, a case and a face in a picture.
+
+    The pair is remembered by picture and box, so that it outlives the candidate: the ad may be
+    forgotten and sent again, the faces read anew under another contract.
+    """
+
+    __tablename__ = "judgements"
+    __table_args__ = (Index("ix_judgements_case_id_image_sha256", "case_id", "image_sha256"),)
+
+    judgement_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id", ondelete="CASCADE"))
+    candidate_id: Mapped[str] = mapped_column(Id, index=True)
+    image_sha256: Mapped[str] = mapped_column(Sha)
+    x: Mapped[float]
+    y: Mapped[float]
+    width: Mapped[float]
+    height: Mapped[float]
+    conclusion: Mapped[str] = mapped_column(String(40))
+    reason: Mapped[str] = mapped_column(Text)
+    components: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    actor: Mapped[str] = mapped_column(String(100))
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    contract_id: Mapped[str] = mapped_column(Contract)
+    supersedes: Mapped[str | None] = mapped_column(Id)
+
+
+class Alert(Base):
+    """One alert, raised once for a sighting in a case; holds ids and figures, no content.
+
+    ``seq`` rises in the order of commits: whoever has seen one has seen all before it.
+    ``expected_false`` is the upper bound at the score, ``expected_false_limit`` what was allowed
+    when it was raised; ``tightened`` where the weekly budget had lowered that.
+    """
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        UniqueConstraint("case_id", "sighting_id"),
+        {"sqlite_autoincrement": True},
+    )
+
+    seq: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
+    alert_id: Mapped[str] = mapped_column(Id, unique=True)
+    case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id", ondelete="CASCADE"))
+    candidate_id: Mapped[str] = mapped_column(Id)
+    sighting_id: Mapped[str] = mapped_column(Id)
+    lead_id: Mapped[str] = mapped_column(Id)
+    face_id: Mapped[str] = mapped_column(Id)
+    contract_id: Mapped[str] = mapped_column(Contract)
+    score: Mapped[float]
+    photos_fused: Mapped[int]
+    gallery_size: Mapped[int]
+    expected_false: Mapped[float]
+    expected_false_limit: Mapped[float]
+    tightened: Mapped[bool]
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Webhook(Base):
+    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent."""
+
+    __tablename__ = "webhooks"
+
+    webhook_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    url: Mapped[str] = mapped_column(Text)
+    description: Mapped[str] = mapped_column(String(200), default="")
+    secret: Mapped[str] = mapped_column(String(200))
+    created_by: Mapped[str] = mapped_column(String(100))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RunnerRow(Base):
+    """A process that does jobs. ``beat`` rises every few seconds as long as it lives: whoever
+    sees it stand still, by a clock of its own, may take its jobs."""
+
+    __tablename__ = "runners"
+
+    runner_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    host: Mapped[str] = mapped_column(String(255))
+    pid: Mapped[int]
+    beat: Mapped[int] = mapped_column(BigInteger, default=0)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Job(Base):
+    """``alone``: a process died at it, so it is done by itself, image by image. ``run_after``:
+    when it may be tried again after it broke off."""
+
     __tablename__ = "jobs"
     __table_args__ = (
-        Index("ix_jobs_state_job_id", "state", "job_id"),
+        Index("ix_jobs_state_priority_job_id", "state", "priority", "job_id"),
         Index("ix_jobs_subject_id_kind", "subject_id", "kind"),
-        CheckConstraint("state IN ('queued', 'running', 'done', 'failed')", name="state"),
+        CheckConstraint(
+            "state IN ('queued', 'running', 'done', 'failed', 'dropped')", name="state"
+        ),
     )
 
     job_id: Mapped[str] = mapped_column(Id, primary_key=True)
@@ -318,8 +485,11 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(10), default="queued")
     done: Mapped[int] = mapped_column(default=0)
     total: Mapped[int] = mapped_column(default=0)
+    priority: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
-    runner: Mapped[str | None] = mapped_column(Id)
+    alone: Mapped[bool] = mapped_column(default=False)
+    run_after: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    runner: Mapped[str | None] = mapped_column(Id, index=True)
     failures: Mapped[list[dict[str, str]]] = mapped_column(Json, default=list)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
@@ -360,7 +530,10 @@ class Search(Base):
 
 
 class Purge(Base):
-    """Append-only proof of deletions; holds ids and counts, never content."""
+    """Append-only proof of deletions; holds ids and counts, never content.
+
+    ``written_at``: when the entry went into the ledger file outside of the catalog.
+    """
 
     __tablename__ = "purge_ledger"
 
@@ -370,6 +543,7 @@ class Purge(Base):
     kind: Mapped[str] = mapped_column(String(20))
     subject_id: Mapped[str] = mapped_column(Id, index=True)
     counts: Mapped[dict[str, int]] = mapped_column(Json)
+    written_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
 
 
 class PendingRemoval(Base):

@@ -59,7 +59,7 @@ def test_looking_at_jobs(ws: Workspace) -> None:
     assert job.finished_at is not None
     assert job.started_at <= job.finished_at
     assert jobs.run_job(ws, made[1]) == job, "done is done"
-    assert jobs.counts(ws) == {"queued": 4, "running": 0, "done": 1, "failed": 0}
+    assert jobs.counts(ws) == {"queued": 4, "running": 0, "done": 1, "failed": 0, "dropped": 0}
     page = jobs.list_jobs(ws, limit=2)
     assert [j.job_id for j in page.items] == made[:2:-1]
     assert [j.job_id for j in jobs.list_jobs(ws, limit=9, cursor=page.next_cursor).items] == made[

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
+from indexer.records import is_email
 from service.api.schemas.common import (
     BoxOut,
     DateIn,
@@ -24,12 +25,26 @@ from service.api.schemas.common import (
 
 CaseStatus = Literal["open", "found", "closed"]
 
+
+def _plain_address(text: str) -> str:
+    if not is_email(text):
+        raise ValueError("give one plain address, such as team@agency.example")
+    return text
+
+
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Line = Annotated[str, StringConstraints(max_length=500)]
 Short = Annotated[str, StringConstraints(max_length=40)]
 Word = Annotated[str, StringConstraints(max_length=80)]
 Prose = Annotated[str, StringConstraints(max_length=100_000)]
 CaseNumber = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+AlertLimit = Annotated[
+    Number, Field(gt=0, le=1000, description="An alert is raised where so many strangers at most")
+]
+AlertBudget = Annotated[int, Field(ge=1, le=100_000, strict=True)]
+EmailIn = Annotated[
+    str, StringConstraints(min_length=3, max_length=254), AfterValidator(_plain_address)
+]
 Agency = Annotated[str, StringConstraints(max_length=100)]
 
 
@@ -67,6 +82,13 @@ class CaseIn(In):
     last_seen: LastSeenIn | None = None
     default_purpose: Purpose | None = None
     notes: Prose | None = None
+    alert_expected_false: AlertLimit | None = None
+    alert_budget: AlertBudget | None = None
+    alert_emails: list[EmailIn] = Field(
+        default_factory=list,
+        max_length=20,
+        description="Owner and team; told of alerts without personal data",
+    )
 
 
 def _open() -> CaseStatus:
@@ -83,6 +105,9 @@ class CasePatch(In):
     last_seen: LastSeenIn | None = None
     default_purpose: Purpose | None = None
     notes: Prose | None = None
+    alert_expected_false: AlertLimit | None = None
+    alert_budget: AlertBudget | None = None
+    alert_emails: list[EmailIn] = Field(default_factory=list, max_length=20)
     status: CaseStatus = Field(
         default_factory=_open,
         description="found and closed take the case out of every search at once",
@@ -136,6 +161,9 @@ class CaseOut(Out):
     last_seen: LastSeenOut | None
     default_purpose: Purpose | None
     notes: str | None
+    alert_expected_false: float | None = Field(description="null: the installation's value")
+    alert_budget: int | None = Field(description="Alerts a week; null: the installation's value")
+    alert_emails: list[str]
     created_at: TimeOut
     updated_at: TimeOut
     legal_hold: bool
