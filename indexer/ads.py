@@ -28,6 +28,7 @@ from indexer.records import (
     Page,
     Upload,
 )
+from indexer.room import require_room
 from indexer.times import to_utc_ms, utc_now
 from indexer.workspace import Workspace
 from models.decode import ImageHeader, inspect
@@ -68,6 +69,7 @@ def receive_ad(
     :class:`TooManyFiles`, :class:`FileTooLarge` (a page), :class:`ItemRefused` (fields), and, if
     ``bounded``, :class:`QueueFull`; then nothing is kept.
     """
+    require_room(ws)
     _check_counts(ws, images, pages)
     examined = [_examine(ws, upload) for upload in images]
     page_shas = [sha256_hex(page.data) for page in pages]

@@ -289,6 +289,10 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
                 remove_faces(session, "ads", contract, ids)
             remove_faces(session, "cases", contract, [i for i in ids if i not in enrolled])
         counts["vectors"] += drop_idle_vectors(session, [face.face_id for face in faces])
+        if not in_ads:
+            # No ad shows these faces any more, even where a case keeps the picture.
+            for some in chunks(face.face_id for face in faces):
+                session.execute(delete(Candidate).where(Candidate.face_id.in_(some)))
         if not in_ads and not _exists(session, Photo, sha256):
             counts["faces"] += len(faces)
             counts["images"] += 1

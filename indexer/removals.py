@@ -11,13 +11,16 @@ import logging
 import time
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from indexer import purges
 from indexer.batches import chunks
-from indexer.catalog.tables import CapturePage, Image, PendingRemoval
+from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
+from indexer.compaction import clear_slack
 from indexer.errors import StorageError
 from indexer.files import TEMP_SUFFIX, file_lock, storage_errors, try_lock
 from indexer.times import utc_now
@@ -30,6 +33,7 @@ _log = logging.getLogger(__name__)
 _BLOB = "blob:"
 _SNAPSHOTS = "snapshots"
 _LOG = "log"
+_SLACK = "slack"
 _SWEEP_EVERY_S = 3600.0
 _ORPHAN_AFTER_S = 3600.0
 
@@ -37,15 +41,27 @@ _ORPHAN_AFTER_S = 3600.0
 def request(session: Session, sha256s: list[str]) -> None:
     """Note, in the caller's transaction, that these originals and all file remains have to go."""
     now = utc_now()
-    for item in [_SNAPSHOTS, _LOG, *(f"{_BLOB}{sha256}" for sha256 in sha256s)]:
+    for item in [_SNAPSHOTS, _LOG, _SLACK, *(f"{_BLOB}{sha256}" for sha256 in sha256s)]:
         session.merge(PendingRemoval(item=item, requested_at=now))
 
 
-def finish(ws: Workspace) -> bool:
-    """Take away what is pending. Returns false where something has to be tried again later."""
+def request_bytes(session: Session, sha256s: Collection[str]) -> None:
+    """Note, in the caller's transaction, that these originals have to go; no face hangs on them."""
+    now = utc_now()
+    for sha256 in sha256s:
+        session.merge(PendingRemoval(item=f"{_BLOB}{sha256}", requested_at=now))
+
+
+def finish(ws: Workspace, *, slack: bool = True) -> bool:
+    """Take away what is pending. Returns false where something has to be tried again later.
+
+    ``slack=False`` leaves one thing to upkeep, which reads the whole catalog for it: copies of
+    deleted rows in the slack of its pages.
+    """
     _remove_broken_snapshots(ws)
     with ws.catalog.read() as session:
-        pending = set(session.scalars(select(PendingRemoval.item)))
+        found = session.execute(select(PendingRemoval.item, PendingRemoval.requested_at))
+        pending = {row.item: row.requested_at for row in found}
     if not pending:
         return True
     blobs = [item.removeprefix(_BLOB) for item in pending if item.startswith(_BLOB)]
@@ -59,11 +75,28 @@ def finish(ws: Workspace) -> bool:
             # Views under other contracts; whoever uses them rebuilds from the catalog.
             with storage_errors(str(path)):
                 path.unlink(missing_ok=True)
-        _cross_out(ws, _SNAPSHOTS)
-    # Last, because the log of the database keeps the old pages until it is emptied.
-    if _LOG in pending and not ws.catalog.scrub():
+        _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
+    # Late, because the log of the database keeps the old pages until it is emptied.
+    if _LOG in pending:
+        if not ws.catalog.scrub():
+            return False
+        _cross_out(ws, _LOG, pending[_LOG])
+    if _SLACK in pending:
+        return slack and _clear_slack(ws, pending[_SLACK])
+    return True
+
+
+def _clear_slack(ws: Workspace, asked: datetime) -> bool:
+    if not ws.catalog.is_sqlite:
+        _cross_out(ws, _SLACK, asked)
+        return True
+    lock = try_lock(ws.locks_dir / "slack.lock")
+    if lock is None:
         return False
-    _cross_out(ws, _LOG)
+    with lock:
+        if not clear_slack(ws.catalog):
+            return False
+        _cross_out(ws, _SLACK, asked)
     return True
 
 
@@ -95,19 +128,28 @@ def sweep_if_due(ws: Workspace) -> None:
 
 def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:
     with ws.catalog.read() as session:
-        owned = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(sha256s))))
-        owned |= set(
-            session.scalars(select(CapturePage.sha256).where(CapturePage.sha256.in_(sha256s)))
-        )
+        owned = _owned(session, sha256s)
     return [sha256 for sha256 in sha256s if sha256 not in owned]
+
+
+def _owned(session: Session, sha256s: Collection[str]) -> set[str]:
+    """Which of these originals something has: an image, a page of an ad, or the staging."""
+    owned: set[str] = set()
+    for column in (Image.sha256, CapturePage.sha256, StagedImage.sha256):
+        owned |= set(session.scalars(select(column).where(column.in_(sha256s))))
+    return owned
 
 
 def finish_if_possible(ws: Workspace) -> None:
     """As :func:`finish`, right after a deletion: that one is committed whatever happens here."""
     try:
-        finish(ws)
+        finish(ws, slack=False)
     except StorageError:
         _log.exception("remains of a deletion could not be cleared yet; it is tried again")
+    try:
+        purges.write_ledger(ws)
+    except StorageError:
+        _log.exception("the file of purges could not be written; it is tried again")
 
 
 @contextmanager
@@ -129,16 +171,16 @@ def _remove_blobs(ws: Workspace, sha256s: Collection[str]) -> None:
         # Inside the write lock: an upload of the same bytes either has its row by now, and they
         # stay, or looks for them after this and writes them again.
         with ws.catalog.write() as session:
-            owned = session.scalar(
-                select(Image.sha256).where(Image.sha256 == sha256)
-            ) or session.scalar(
-                select(CapturePage.sha256).where(CapturePage.sha256 == sha256).limit(1)
-            )
-            if not owned:
+            if not _owned(session, [sha256]):
                 ws.blobs.delete(sha256)
             session.execute(delete(PendingRemoval).where(PendingRemoval.item == _BLOB + sha256))
 
 
-def _cross_out(ws: Workspace, item: str) -> None:
+def _cross_out(ws: Workspace, item: str, asked: datetime) -> None:
     with ws.catalog.write() as session:
-        session.execute(delete(PendingRemoval).where(PendingRemoval.item == item))
+        # Not what a deletion asked for since: that one still has to be done.
+        session.execute(
+            delete(PendingRemoval).where(
+                PendingRemoval.item == item, PendingRemoval.requested_at == asked
+            )
+        )

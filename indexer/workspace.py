@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from sqlalchemy.engine import make_url
 
-from indexer import queue, removals
+from indexer import purges, queue, removals, retention, room
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -56,7 +56,10 @@ class WorkspaceOptions:
 
     ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
     ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
-    bytes.
+    bytes. ``min_free_bytes``: free disk below which nothing new is taken in; ``reserve_bytes``:
+    disk set aside so that deletions can be written down when it is full. ``ad_max_age_days``: ads
+    that were not received for so long are forgotten, 0 for never; ``purge_ledger``: file outside
+    of the catalog that lists deletions.
     """
 
     min_face_px: float = 20.0
@@ -68,6 +71,10 @@ class WorkspaceOptions:
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000
     max_queued_jobs: int = 10_000
+    min_free_bytes: int = 0
+    reserve_bytes: int = 0
+    ad_max_age_days: int = 0
+    purge_ledger: Path | None = None
 
 
 class Workspace:
@@ -100,6 +107,7 @@ class Workspace:
         self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
         # Jobs of this runner that broke off while the catalog could not be written.
         self.stranded: set[str] = set()
+        self.room = room.Room()
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -124,7 +132,8 @@ class Workspace:
         return self.cases if name == "cases" else self.ads
 
     def maintain(self) -> None:
-        """Finish what was begun: remains of deletions, jobs of dead processes, index files.
+        """Finish what was begun: remains of deletions, jobs of dead processes, index files; forget
+        what is over its age.
 
         Call it every few seconds while serving (``indexer.runner.Runner`` does). A failure is
         logged and tried again at the next call.
@@ -132,14 +141,20 @@ class Workspace:
         if not self._maintenance.acquire(blocking=False):
             return
         try:
-            queue.recover(self)
-            removals.finish(self)
-            removals.sweep_if_due(self)
-            for gallery in (self.cases, self.ads):
-                gallery.catch_up()
-                gallery.save_if_due()
-        except Exception:  # noqa: BLE001 - tried again at the next call
-            _log.exception("maintenance failed; it is tried again")
+            # One that fails does not keep the others from being done.
+            for work in (
+                queue.recover,
+                retention.forget_aged,
+                removals.finish,
+                removals.sweep_if_due,
+                purges.write_ledger,
+                room.keep_reserve,
+                _keep_galleries,
+            ):
+                try:
+                    work(self)
+                except Exception:  # noqa: BLE001 - tried again at the next call
+                    _log.exception("upkeep failed; it is tried again")
         finally:
             self._maintenance.release()
 
@@ -204,6 +219,12 @@ def open_workspace(
         raise
     ws.maintain()
     return ws
+
+
+def _keep_galleries(ws: Workspace) -> None:
+    for gallery in (ws.cases, ws.ads):
+        gallery.catch_up()
+        gallery.save_if_due()
 
 
 def _probe_writable(data_dir: Path) -> None:

@@ -11,6 +11,9 @@ from models.packs.registry import load_pack
 from models.pipeline import Analyser
 from service.config import Settings
 
+RESERVE_BYTES = 16_000_000
+"""Disk set aside so that deletions can be written down when it is full."""
+
 
 def open_pack(settings: Settings) -> FacePack:
     """The face pack that the settings name.
@@ -38,7 +41,12 @@ def open_for(settings: Settings) -> Workspace:
         calibration=pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
-            max_queued_jobs=settings.max_queued_jobs, max_page_bytes=settings.max_page_bytes
+            max_queued_jobs=settings.max_queued_jobs,
+            max_page_bytes=settings.max_page_bytes,
+            min_free_bytes=settings.min_free_bytes,
+            reserve_bytes=RESERVE_BYTES,
+            ad_max_age_days=settings.ad_max_age_days,
+            purge_ledger=settings.purge_ledger_path,
         ),
     )
 
