@@ -156,6 +156,8 @@ def _engine(url: str) -> Engine:
         json_serializer=partial(
             json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ),
+        # Names and vectors must not get into a log with the text of an error.
+        hide_parameters=True,
     )
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _on_sqlite_connect)

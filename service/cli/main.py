@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from service import __version__
-from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve
+from service.cli import commands, evaluate, ingest, keys, packs, purge, reindex, search, serve
 from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.command("reindex")(reindex.reindex)
+app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(commands.doctor)
