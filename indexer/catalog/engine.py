@@ -74,6 +74,12 @@ class Catalog:
         ):
             yield session
 
+    @contextmanager
+    def errors_translated(self) -> Generator[None]:
+        """For work on ``engine`` itself: errors of the database become our own."""
+        with _storage_errors():
+            yield
+
     def scrub(self) -> bool:
         """Empty SQLite's write-ahead log, so that deleted values are in no file any more.
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import typer
 
 from service import __version__
-from service.cli import commands, evaluate, ingest, keys, packs, purge, reindex, search, serve
+from service.cli import (
+    backup,
+    commands,
+    evaluate,
+    ingest,
+    keys,
+    packs,
+    purge,
+    reindex,
+    search,
+    serve,
+)
 from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
@@ -44,6 +55,8 @@ app.command("reindex")(reindex.reindex)
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 
