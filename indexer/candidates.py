@@ -30,6 +30,7 @@ from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.ids import new_id
+from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, allowed_faces, fused_search
 from indexer.records import (
@@ -64,7 +65,7 @@ class PhotoSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
+class Ranking:
     """Faces in rank order down to the k-th lead, with their leads; the first of a lead leads it."""
 
     faces: list[FusedFace]
@@ -94,7 +95,7 @@ def ranked(
         require_open(session, case_id)
         face_ids, vectors = enrolled(session, ws.contract_id, case_id)
         state = search_state(session, case_id, len(face_ids))
-    ranking = _rank(ws, case_id, vectors, k, filters)
+    ranking = rank(ws, case_id, vectors, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
 
@@ -129,7 +130,7 @@ def search_photo(
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
-    ranking = _rank(ws, case_id, vector, k, filters)
+    ranking = rank(ws, case_id, vector, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, 1, "search")
     result = _result(ws, case_id, k, ranking, candidate_ids, filters, state, (), 1)
     with ws.catalog.write() as session:
@@ -225,12 +226,16 @@ def _compared_up_to(session: Session) -> datetime:
 # --- ranking ---------------------------------------------------------------------------------
 
 
-def _rank(
-    ws: Workspace, case_id: str, vectors: FloatArray, k: int, filters: SearchFilter
-) -> _Ranked:
+def rank(
+    ws: Workspace,
+    case_id: str,
+    vectors: FloatArray,
+    k: int,
+    filters: SearchFilter = NO_FILTER,
+) -> Ranking:
     """Search wider and wider until ``k`` leads are full or the gallery is exhausted."""
     if not len(vectors) or k <= 0:
-        return _Ranked([], {}, {})
+        return Ranking([], {}, {})
     with ws.catalog.read() as session:
         allowed = allowed_faces(session, ws.contract_id, filters)
     count = max(_FIRST_FACES, 4 * k)
@@ -247,7 +252,7 @@ def _rank(
 
 def _collapse(
     found: Sequence[FusedFace], seen: dict[str, FaceSource], book: LeadBook, k: int
-) -> _Ranked:
+) -> Ranking:
     faces: list[FusedFace] = []
     leads: dict[str, str] = {}
     full: set[str] = set()
@@ -261,11 +266,11 @@ def _collapse(
         full.add(lead_id)
         leads[face.face_id] = lead_id
         faces.append(face)
-    return _Ranked(faces, leads, {face.face_id: seen[face.face_id] for face in faces})
+    return Ranking(faces, leads, {face.face_id: seen[face.face_id] for face in faces})
 
 
 def _keep(
-    ws: Workspace, case_id: str, ranking: _Ranked, photos: int, origin: str
+    ws: Workspace, case_id: str, ranking: Ranking, photos: int, origin: str
 ) -> dict[str, tuple[str, str]]:
     """Store what was ranked; returns candidate id and status by face.
 
@@ -315,7 +320,7 @@ def store(
     """Make candidates of faces, in the caller's transaction; returns the faces that are new.
 
     The score of one that is there is brought up to date, unless the search was with a photo
-    that is not enrolled.
+    that is not enrolled. A pair that was judged before keeps its conclusion.
     """
     rows = _stored(session, case_id, {face.face_id: "" for face in faces})
     if origin != "search":
@@ -332,6 +337,7 @@ def store(
     fresh = [(face, lead_id) for face, lead_id in assigned if face.face_id not in rows]
     if fresh:
         now = utc_now()
+        before = decided(session, case_id, [face.face_id for face, _ in fresh])
         _add_leads(session, case_id, {lead_id for _, lead_id in fresh}, now)
         session.execute(
             insert(Candidate),
@@ -346,7 +352,7 @@ def store(
                     "score": face.score,
                     "photos_fused": photos,
                     "origin": origin,
-                    "status": "unreviewed",
+                    "status": before.get(face.face_id, UNREVIEWED),
                     "created_at": now,
                 }
                 for face, lead_id in fresh
@@ -386,7 +392,7 @@ def _result(
     ws: Workspace,
     case_id: str,
     k: int,
-    ranking: _Ranked,
+    ranking: Ranking,
     candidate_ids: dict[str, tuple[str, str]],
     filters: SearchFilter,
     state: SearchState,

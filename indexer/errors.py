@@ -63,6 +63,18 @@ class JobNotFound(NotFound):
         super().__init__(f"There is no job {job_id!r}.", remedy="Check the id.")
 
 
+class JobStateInvalid(HomewardError):
+    """The job is in a state in which this cannot be done to it."""
+
+    code = "job_state_invalid"
+
+    def __init__(self, job_id: str, state: str, wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"Job {job_id} is {state}; this is for jobs that are {' or '.join(wanted)}.",
+            remedy="List the jobs with `homeward jobs list`.",
+        )
+
+
 class CandidateNotFound(NotFound):
     code = "candidate_not_found"
 
@@ -203,6 +215,29 @@ class QueueFull(HomewardError):
             f"{waiting} jobs are waiting; the bound is {bound}. Nothing was stored.",
             remedy="Send it again later.",
         )
+
+
+class DeliveryFailed(HomewardError):
+    """An alert could not be told outside.
+
+    ``retry``: whether another try may succeed. ``retry_after``: seconds that the receiver asked
+    to wait, where it did.
+    """
+
+    code = "delivery_failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry: bool,
+        retry_after: float | None = None,
+        remedy: str = "",
+        code: str | None = None,
+    ) -> None:
+        super().__init__(detail, remedy=remedy, code=code)
+        self.retry = retry
+        self.retry_after = retry_after
 
 
 class SourceUnreadable(HomewardError):

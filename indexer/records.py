@@ -391,7 +391,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One piece of queued work. ``done`` of ``total`` steps; failures do not stop the rest."""
+    """One piece of queued work. ``done`` of ``total`` steps; failures do not stop the rest.
+
+    ``failed`` ones are the dead letters; ``alone``: a process died at it. ``run_after``: when it
+    is tried again after it broke off.
+    """
 
     job_id: str
     kind: JobKind
@@ -400,6 +404,8 @@ class JobRecord:
     done: int
     total: int
     attempts: int
+    alone: bool
+    run_after: datetime | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None

@@ -64,6 +64,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "face_too_small": 422,
     "face_index_invalid": 422,
     "idempotency_key_reused": 422,
+    "job_state_invalid": 409,
     "image_corrupt": 422,
     "image_dimensions": 422,
     "image_empty": 422,
