@@ -217,6 +217,19 @@ class QueueFull(HomewardError):
         )
 
 
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"There is no webhook {webhook_id!r}.", remedy="List the webhooks.")
+
+
+class TooManyWebhooks(HomewardError):
+    """Each alert is sent to every webhook, so their number is bounded."""
+
+    code = "too_many_webhooks"
+
+
 class DeliveryFailed(HomewardError):
     """An alert could not be told outside.
 

@@ -10,6 +10,7 @@ import pytest
 
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from tests.indexer.small import SmallAnalyser
+from tests.indexer.watch import CALIBRATION
 
 Reopen = Callable[[], Workspace]
 
@@ -33,3 +34,22 @@ def opened(tmp_path: Path, small_analyser: SmallAnalyser) -> Iterator[Reopen]:
 @pytest.fixture
 def ws(opened: Reopen) -> Workspace:
     return opened()
+
+
+@pytest.fixture
+def reopen_watched(tmp_path: Path, small_analyser: SmallAnalyser) -> Iterator[Reopen]:
+    """As ``opened``, with a calibration, so that alerts are raised."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(
+            open_workspace(
+                tmp_path / "data",
+                small_analyser,
+                calibration=CALIBRATION,
+                options=WorkspaceOptions(alert_budget=100),
+            )
+        )
+
+
+@pytest.fixture
+def watched(reopen_watched: Reopen) -> Workspace:
+    return reopen_watched()
