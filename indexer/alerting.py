@@ -14,7 +14,6 @@ noted with the candidate, stays in the ranked list, and is told once the week al
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import func, select
@@ -24,31 +23,13 @@ from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Case
 from indexer.ids import new_id
 from indexer.notify import queue_deliveries
+from indexer.records import AlertLimit
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 
 LEAST_GALLERY = 1_000
 STEP = 10.0
 WEEK = timedelta(days=7)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertLimit:
-    """What is told for a case now: at most ``expected_false`` strangers to expect.
-
-    ``raised`` alerts were raised in the last seven days, of a ``budget``; ``tightened`` where
-    that has lowered the limit below the case's own, ``base``.
-    """
-
-    expected_false: float
-    base: float
-    raised: int
-    budget: int
-
-    @property
-    def tightened(self) -> bool:
-        """Whether the budget of the week has lowered the limit."""
-        return self.raised >= self.budget
 
 
 def base_limit(ws: Workspace, case: Case) -> float:

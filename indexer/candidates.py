@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from indexer import images
 from indexer.ad_records import summary_of
+from indexer.alerting import limit_in_force
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import (
@@ -404,6 +405,7 @@ def _result(
         faces = _faces(session, [head.face_id for head in heads])
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
         shown = _first_ads(session, [face.sha256 for face in faces.values()], filters)
+        limit = limit_in_force(session, ws, require_open(session, case_id))
     items: list[RankedCandidate] = []
     for head in heads:
         face = faces.get(head.face_id)
@@ -432,6 +434,7 @@ def _result(
         gallery_size=ws.ads.count(),
         k=k,
         photos_fused=photos,
+        alert_limit=limit,
         search_state=state,
         items=tuple(items),
     )

@@ -478,6 +478,25 @@ class RankedCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertLimit:
+    """What is told for a case now: at most ``expected_false`` strangers to expect.
+
+    ``raised`` alerts were raised in the last seven days, of a ``budget``; ``tightened`` where
+    that has lowered the limit below the case's own, ``base``.
+    """
+
+    expected_false: float
+    base: float
+    raised: int
+    budget: int
+
+    @property
+    def tightened(self) -> bool:
+        """Whether the budget of the week has lowered the limit."""
+        return self.raised >= self.budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankedCandidates:
     """The k best leads of one case, from an exact search made now."""
 
@@ -486,6 +505,7 @@ class RankedCandidates:
     gallery_size: int
     k: int
     photos_fused: int
+    alert_limit: AlertLimit
     search_state: SearchState
     items: tuple[RankedCandidate, ...]
 

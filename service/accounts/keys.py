@@ -26,6 +26,7 @@ ALL_SCOPES = frozenset(
         "ads:delete",
         "ads:read",
         "ads:write",
+        "candidates:judge",
         "cases:delete",
         "cases:read",
         "cases:write",

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from indexer.errors import (
     AdNotFound,
+    CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
     ImageNotFound,
@@ -114,6 +115,7 @@ CaseId = Annotated[str, _id(CaseNotFound), _UUID, Path()]
 PhotoId = Annotated[str, _id(PhotoNotFound), _UUID, Path()]
 AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
+CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from indexer import alerting, candidates, cases, forget, jobs, judgements
-from indexer.catalog.tables import Alert
+from indexer import alerting, candidates, cases, forget, jobs, judgements, queue
+from indexer.catalog.tables import Alert, Candidate, Judgement
 from indexer.errors import CandidateNotFound, CaseClosed
+from indexer.galleries import add_faces
 from indexer.ids import new_id
 from indexer.workspace import Workspace, WorkspaceOptions
 from tests.indexer.conftest import Reopen
@@ -46,13 +47,13 @@ def test_looking_at_the_list_first_takes_no_alert_away(watched: Workspace) -> No
     case_id = open_case(watched, 1)
     jobs.run_pending(watched)
     receipt = send(watched, "a", face_picture(1))
-    (claimed,) = jobs.queue.claim(watched, 16)
+    (claimed,) = queue.claim(watched, 16)
     # The list is asked for between the face entering the gallery and the probe of the cases.
     with watched.catalog.read() as session:
         shas = jobs._capture_images(session, claimed.job_id)
     jobs._analyse_pending(watched, shas, {claimed.job_id: set(shas)}, alone=False)
     with watched.catalog.write() as session:
-        jobs.add_faces(
+        add_faces(
             session,
             "ads",
             watched.contract_id,
@@ -234,14 +235,14 @@ def test_a_decision_holds_for_its_pair_only(watched: Workspace) -> None:
     pair = picture((10, 20, 60, colour(1)), (110, 20, 60, colour(1, 3)))
     sha256 = show(watched, "a", pair).images[0].sha256
     with watched.catalog.read() as session:
-        rows = session.query(candidates.Candidate).filter_by(case_id=case_id).all()
+        rows = session.query(Candidate).filter_by(case_id=case_id).all()
     assert len(rows) == 2
     judgements.judge(watched, rows[0].candidate_id, "supports_different", "sample", actor="a")
     show(watched, "b", face_picture(1, 5))
     with watched.catalog.read() as session:
         statuses = {
             (row.case_id, row.candidate_id == rows[0].candidate_id, row.status)
-            for row in session.query(candidates.Candidate)
+            for row in session.query(Candidate)
             if row.case_id == case_id or row.face_id == rows[0].face_id
         }
     assert sha256
@@ -259,7 +260,7 @@ def test_a_case_takes_its_judgements_with_it(watched: Workspace) -> None:
     judgements.judge(watched, row.candidate_id, "inconclusive", "sample", actor="a")
     forget.forget_case(watched, case_id)
     with watched.catalog.read() as session:
-        assert session.query(judgements.Judgement).count() == 0
+        assert session.query(Judgement).count() == 0
         assert session.query(Alert).count() == 0
 
 
@@ -288,8 +289,8 @@ def test_both_at_once_by_two_processes(reopen_watched: Reopen) -> None:
     one, two = reopen_watched(), reopen_watched()
     send(one, "a", face_picture(1))
     open_case(two, 1)
-    (case_job,) = jobs.queue.claim(one, 16)
-    (ad_job,) = jobs.queue.claim(two, 16)
+    (case_job,) = queue.claim(one, 16)
+    (ad_job,) = queue.claim(two, 16)
     assert jobs.run_claimed(two, [ad_job])
     assert jobs.run_claimed(one, [case_job])
     assert len(alerts_of(one)) == 1
