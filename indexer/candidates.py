@@ -397,7 +397,7 @@ def _result(
     with ws.catalog.read() as session:
         faces = _faces(session, [head.face_id for head in heads])
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
-        shown = _first_ads(session, [face.sha256 for face in faces.values()], filters)
+        shown = first_ads(session, [face.sha256 for face in faces.values()], filters)
     items: list[RankedCandidate] = []
     for head in heads:
         face = faces.get(head.face_id)
@@ -439,7 +439,7 @@ def _faces(session: Session, face_ids: Sequence[str]) -> dict[str, Face]:
     return found
 
 
-def _first_ads(
+def first_ads(
     session: Session, shas: Sequence[str], filters: SearchFilter
 ) -> dict[str, AdSummary]:
     """For each image the ad that showed it first, among those that pass the filters."""

@@ -73,6 +73,23 @@ class CandidateNotFound(NotFound):
         )
 
 
+class AlertNotFound(NotFound):
+    code = "alert_not_found"
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(
+            f"There is no alert {alert_id!r}.",
+            remedy="Read the alerts again; those of a forgotten case are gone.",
+        )
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"There is no webhook {webhook_id!r}.", remedy="List the webhooks.")
+
+
 class CaseClosed(HomewardError):
     """The case is found or closed: nothing may be enrolled or searched for it."""
 
@@ -203,6 +220,35 @@ class QueueFull(HomewardError):
             f"{waiting} jobs are waiting; the bound is {bound}. Nothing was stored.",
             remedy="Send it again later.",
         )
+
+
+class TooManyWebhooks(HomewardError):
+    """Each alert is sent to every webhook, so their number is bounded."""
+
+    code = "too_many_webhooks"
+
+
+class DeliveryFailed(HomewardError):
+    """An alert could not be told outside.
+
+    ``retry``: whether another try may succeed. ``retry_after``: seconds that the receiver asked
+    to wait, where it did.
+    """
+
+    code = "delivery_failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry: bool,
+        retry_after: float | None = None,
+        remedy: str = "",
+        code: str | None = None,
+    ) -> None:
+        super().__init__(detail, remedy=remedy, code=code)
+        self.retry = retry
+        self.retry_after = retry_after
 
 
 class SourceUnreadable(HomewardError):

@@ -10,12 +10,14 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from indexer.errors import (
     AdNotFound,
+    AlertNotFound,
     CaseNotFound,
     FaceNotFound,
     ImageNotFound,
     JobNotFound,
     NotFound,
     PhotoNotFound,
+    WebhookNotFound,
 )
 from service.api.schemas.common import SHA256_PATTERN, QueryText
 from service.deps import bearer, canonical_id
@@ -114,6 +116,8 @@ CaseId = Annotated[str, _id(CaseNotFound), _UUID, Path()]
 PhotoId = Annotated[str, _id(PhotoNotFound), _UUID, Path()]
 AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
+AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
+WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from service import __version__
-from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve
+from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve, webhooks
 from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.command("reindex")(reindex.reindex)
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 
