@@ -404,8 +404,8 @@ def _result(
     with ws.catalog.read() as session:
         faces = _faces(session, [head.face_id for head in heads])
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
-        shown = _first_ads(session, [face.sha256 for face in faces.values()], filters)
         limit = limit_in_force(session, ws, require_open(session, case_id))
+        shown = first_ads(session, [face.sha256 for face in faces.values()], filters)
     items: list[RankedCandidate] = []
     for head in heads:
         face = faces.get(head.face_id)
@@ -448,9 +448,7 @@ def _faces(session: Session, face_ids: Sequence[str]) -> dict[str, Face]:
     return found
 
 
-def _first_ads(
-    session: Session, shas: Sequence[str], filters: SearchFilter
-) -> dict[str, AdSummary]:
+def first_ads(session: Session, shas: Sequence[str], filters: SearchFilter) -> dict[str, AdSummary]:
     """For each image the ad that showed it first, among those that pass the filters."""
     first: dict[str, AdSummary] = {}
     for some in chunks(dict.fromkeys(shas)):

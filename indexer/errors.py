@@ -85,6 +85,23 @@ class CandidateNotFound(NotFound):
         )
 
 
+class AlertNotFound(NotFound):
+    code = "alert_not_found"
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(
+            f"There is no alert {alert_id!r}.",
+            remedy="Read the alerts again; those of a forgotten case are gone.",
+        )
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"There is no webhook {webhook_id!r}.", remedy="List the webhooks.")
+
+
 class CaseClosed(HomewardError):
     """The case is found or closed: nothing may be enrolled or searched for it."""
 
@@ -215,13 +232,6 @@ class QueueFull(HomewardError):
             f"{waiting} jobs are waiting; the bound is {bound}. Nothing was stored.",
             remedy="Send it again later.",
         )
-
-
-class WebhookNotFound(NotFound):
-    code = "webhook_not_found"
-
-    def __init__(self, webhook_id: str) -> None:
-        super().__init__(f"There is no webhook {webhook_id!r}.", remedy="List the webhooks.")
 
 
 class TooManyWebhooks(HomewardError):

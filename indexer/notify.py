@@ -16,6 +16,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from indexer import queue
+from indexer.catalog import Catalog
 from indexer.catalog.tables import Alert, Case, IdempotentResponse, Job, Webhook
 from indexer.errors import TooManyWebhooks, WebhookNotFound
 from indexer.ids import decode_cursor, encode_cursor, new_id
@@ -186,7 +187,7 @@ def _digest(address: str) -> str:
 
 
 def add_webhook(
-    ws: Workspace, url: str, *, secret: str, description: str = "", actor: str = "system"
+    catalog: Catalog, url: str, *, secret: str, description: str = "", actor: str = "system"
 ) -> WebhookRecord:
     """Have alerts sent to ``url`` from now on. Raises :class:`TooManyWebhooks`.
 
@@ -200,7 +201,7 @@ def add_webhook(
         created_by=actor,
         created_at=utc_now(),
     )
-    with ws.catalog.write() as session:
+    with catalog.write() as session:
         if (session.scalar(select(func.count(Webhook.webhook_id))) or 0) >= MAX_WEBHOOKS:
             raise TooManyWebhooks(
                 f"There are {MAX_WEBHOOKS} webhooks already.",
@@ -212,33 +213,33 @@ def add_webhook(
 
 
 def list_webhooks(
-    ws: Workspace, *, limit: int = 50, cursor: str | None = None
+    catalog: Catalog, *, limit: int = 50, cursor: str | None = None
 ) -> Page[WebhookRecord]:
     """Webhooks, oldest first. Raises :class:`InvalidCursor`."""
     query = select(Webhook).order_by(Webhook.webhook_id).limit(limit + 1)
     if cursor is not None:
         query = query.where(Webhook.webhook_id > decode_cursor(cursor))
-    with ws.catalog.read() as session:
+    with catalog.read() as session:
         rows = session.scalars(query).all()
     items = tuple(_record(row) for row in rows[:limit])
     return Page(items, encode_cursor(items[-1].webhook_id) if len(rows) > limit else None)
 
 
-def get_webhook(ws: Workspace, webhook_id: str) -> WebhookRecord:
+def get_webhook(catalog: Catalog, webhook_id: str) -> WebhookRecord:
     """One webhook. Raises :class:`WebhookNotFound`."""
-    with ws.catalog.read() as session:
+    with catalog.read() as session:
         row = session.get(Webhook, webhook_id)
         if row is None:
             raise WebhookNotFound(webhook_id)
         return _record(row)
 
 
-def remove_webhook(ws: Workspace, webhook_id: str) -> WebhookRecord:
+def remove_webhook(catalog: Catalog, webhook_id: str) -> WebhookRecord:
     """Send nothing there any more; its deliveries that wait go too.
 
     Raises :class:`WebhookNotFound`.
     """
-    with ws.catalog.write() as session:
+    with catalog.write() as session:
         row = session.get(Webhook, webhook_id)
         if row is None:
             raise WebhookNotFound(webhook_id)

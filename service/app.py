@@ -15,7 +15,17 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service import __version__, errors, web
 from service.accounts.keys import KeyStore, NewKey, Principal
-from service.api import ads, candidates, cases, images, openapi, operations
+from service.api import (
+    ads,
+    alerts,
+    candidates,
+    cases,
+    events,
+    images,
+    openapi,
+    operations,
+    webhooks,
+)
 from service.compute import ComputePool
 from service.config import Settings
 from service.metrics import Metrics
@@ -82,7 +92,7 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, ads, candidates, images, operations):
+    for part in (cases, ads, candidates, events, alerts, webhooks, images, operations):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app)
@@ -117,7 +127,7 @@ def _start(
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
     metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
     metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
-    return Service(
+    service = Service(
         settings=settings,
         workspace=workspace,
         pool=pool,
@@ -126,6 +136,8 @@ def _start(
         metrics=metrics,
         spool_dir=spool,
     )
+    metrics.gauge("homeward_event_streams", "Open event streams", lambda: service.streams.open)
+    return service
 
 
 def _stop(service: Service) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from indexer.errors import (
     AdNotFound,
+    AlertNotFound,
     CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
@@ -17,6 +18,7 @@ from indexer.errors import (
     JobNotFound,
     NotFound,
     PhotoNotFound,
+    WebhookNotFound,
 )
 from service.api.schemas.common import SHA256_PATTERN, QueryText
 from service.deps import bearer, canonical_id
@@ -116,6 +118,8 @@ PhotoId = Annotated[str, _id(PhotoNotFound), _UUID, Path()]
 AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
 CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
+AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
+WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

@@ -15,6 +15,7 @@ from service.cli import (
     reindex,
     search,
     serve,
+    webhooks,
     worker,
 )
 from service.cli.console import BareOptionCommand, DataDir, out
@@ -56,6 +57,7 @@ app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.command("reindex")(reindex.reindex)
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(webhooks.app, name="webhooks")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 
