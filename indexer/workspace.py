@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from sqlalchemy.engine import make_url
 
-from indexer import queue, removals
+from indexer import quarantine, queue, removals, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -68,6 +68,7 @@ class WorkspaceOptions:
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000
     max_queued_jobs: int = 10_000
+    staged_hours: float = 24.0
 
 
 class Workspace:
@@ -133,6 +134,9 @@ class Workspace:
             return
         try:
             queue.recover(self)
+            self.blobs.discard_abandoned()
+            staging.expire(self)
+            quarantine.expire(self)
             removals.finish(self)
             removals.sweep_if_due(self)
             for gallery in (self.cases, self.ads):

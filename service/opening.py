@@ -38,7 +38,9 @@ def open_for(settings: Settings) -> Workspace:
         calibration=pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
-            max_queued_jobs=settings.max_queued_jobs, max_page_bytes=settings.max_page_bytes
+            max_queued_jobs=settings.max_queued_jobs,
+            max_page_bytes=settings.max_page_bytes,
+            staged_hours=settings.staged_hours,
         ),
     )
 
