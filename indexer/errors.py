@@ -263,6 +263,53 @@ class DeliveryFailed(HomewardError):
         self.retry_after = retry_after
 
 
+class StagingFull(QueueFull):
+    """Too many images wait for their ads already; nothing was stored."""
+
+    def __init__(self, waiting: int, bound: int) -> None:
+        HomewardError.__init__(
+            self,
+            f"{waiting} images wait for their ads; the bound is {bound}. Nothing was stored.",
+            remedy="Send the ads that name them, then send it again.",
+        )
+
+
+class DigestMismatch(HomewardError):
+    """Bytes were announced under a SHA-256 that is not theirs."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"The SHA-256 of the bytes is {sha256}, which is not the one in the address. "
+            "Nothing was stored.",
+            remedy="Compute the SHA-256 of the very bytes that are sent, and send them whole.",
+        )
+
+
+class ImageUnknown(HomewardError):
+    """An ad names images by SHA-256 that no ad has and that were not sent ahead of it."""
+
+    code = "image_unknown"
+
+    def __init__(self, sha256s: Sequence[str]) -> None:
+        super().__init__(
+            f"These images were not sent before: {', '.join(sha256s)}. Nothing was stored.",
+            remedy="Send each with PUT /v1/images/{sha256}, then send this ad again.",
+        )
+        self.sha256s: tuple[str, ...] = tuple(sha256s)
+
+
+class QuarantineItemNotFound(NotFound):
+    code = "quarantine_item_not_found"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(
+            f"There is no item {item_id!r} in the quarantine.",
+            remedy="List what is there with `homeward quarantine list`.",
+        )
+
+
 class SourceUnreadable(HomewardError):
     """A file or folder to ingest from cannot be read at all."""
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVa
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen, Predicate
 from pydantic import AfterValidator, BeforeValidator
 
+from indexer.blobs import Received
 from indexer.times import date_in_range, date_or_text, moment_in_range, time_in_range
 from models.types import Box, Landmarks, Quality
 
@@ -255,10 +256,17 @@ class AdInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """One file as received: its bytes, and the name and type that the sender gave."""
+class SentBefore:
+    """An image that is named by its SHA-256, because its bytes were sent before."""
 
-    data: bytes = field(repr=False)
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file as received: its bytes, where they are, and the name and type the sender gave."""
+
+    data: bytes | Received | SentBefore = field(repr=False)
     filename: str | None = None
     media_type: str | None = None
 
@@ -560,13 +568,15 @@ class PurgeRecord:
 class IngestReport:
     """What became of a file of ads or cases.
 
-    ``done`` items are in (``created`` of them newly, the others were there already); ``refused``
-    lists every item that was not taken and every image that could not be analysed.
+    ``done`` items are in (``created`` of them newly, the others were there already).
+    ``refused_total`` counts every item that was not taken and every image that could not be
+    analysed; ``refused`` lists the first 1,000 of them.
     """
 
     done: int
     created: int
     refused: tuple[Failure, ...]
+    refused_total: int
     seconds: float
 
 

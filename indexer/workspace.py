@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from sqlalchemy.engine import make_url
 
-from indexer import queue, removals
+from indexer import quarantine, queue, removals, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -73,6 +73,7 @@ class WorkspaceOptions:
     alert_expected_false: float = 1.0
     alert_budget: int = 20
     emails: bool = False
+    staged_hours: float = 24.0
 
 
 class Workspace:
@@ -141,6 +142,9 @@ class Workspace:
             return
         try:
             queue.recover(self)
+            self.blobs.discard_abandoned()
+            staging.expire(self)
+            quarantine.expire(self)
             removals.finish(self)
             removals.sweep_if_due(self)
             for gallery in (self.cases, self.ads):

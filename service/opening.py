@@ -43,6 +43,7 @@ def open_for(settings: Settings) -> Workspace:
             alert_expected_false=settings.alert_expected_false,
             alert_budget=settings.alert_budget_per_week,
             emails=settings.smtp_host is not None,
+            staged_hours=settings.staged_hours,
         ),
     )
 
