@@ -18,7 +18,7 @@ from indexer.ids import new_id
 from indexer.records import CaseInput, JobRecord, Upload
 from indexer.runner import Runner
 from indexer.workspace import Workspace
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import POISON, SmallAnalyser, face_picture, picture
 from tests.indexer.test_ads import ad
 
@@ -126,12 +126,12 @@ class Dies(SmallAnalyser):
     def analyse(self, images):
         os.kill(os.getpid(), 9)
 
-jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies()))
+jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies(), catalog_url=sys.argv[2]))
 """
 
 
 def die_at_it(ws: Workspace) -> None:
-    command = [sys.executable, "-c", _DIES, str(ws.data_dir)]
+    command = [sys.executable, "-c", _DIES, str(ws.data_dir), url_of(ws)]
     assert subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False).returncode == -9
 
 
