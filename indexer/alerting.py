@@ -50,10 +50,13 @@ def limit_in_force(session: Session, ws: Workspace, case: Case) -> AlertLimit:
             Alert.created_at < now + WEEK,
         )
     )
-    steps = (raised or 0) // budget
-    return AlertLimit(
-        expected_false=base / STEP**steps, base=base, raised=raised or 0, budget=budget
-    )
+    return _limit(base, raised or 0, budget)
+
+
+def _limit(base: float, raised: int, budget: int) -> AlertLimit:
+    # Thirty steps are far below anything that a calibration can promise.
+    steps = min(raised // budget, 30)
+    return AlertLimit(expected_false=base / STEP**steps, base=base, raised=raised, budget=budget)
 
 
 def expected_false(ws: Workspace, score: float, photos: int, gallery_size: int) -> float | None:
@@ -95,18 +98,8 @@ def raise_alerts(
             continue
         raised.append(_raise(session, ws, case, row, strangers, limit, gallery_size))
         told.add(row.sighting_id)
-        limit = _after_one_more(limit)
+        limit = _limit(limit.base, limit.raised + 1, limit.budget)
     return raised
-
-
-def _after_one_more(limit: AlertLimit) -> AlertLimit:
-    raised = limit.raised + 1
-    return AlertLimit(
-        expected_false=limit.base / STEP ** (raised // limit.budget),
-        base=limit.base,
-        raised=raised,
-        budget=limit.budget,
-    )
 
 
 def _untold(session: Session, case_id: str, face_ids: Collection[str]) -> list[Candidate]:

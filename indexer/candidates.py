@@ -44,6 +44,7 @@ from indexer.records import (
     SearchState,
 )
 from indexer.searches import PURPOSES, add_search
+from indexer.sightings import sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.types import FloatArray
@@ -287,7 +288,7 @@ def _keep(
     if stale or len(rows) < len(ranking.leads):
         with ws.catalog.write() as session:
             require_open(session, case_id)
-            store(session, ws.contract_id, case_id, ranking.faces, photos, origin)
+            store(session, ws, case_id, ranking.faces, photos, origin)
             rows = _stored(session, case_id, ranking.leads)
     for face in list(ranking.faces):
         row = rows.get(face.face_id)
@@ -312,7 +313,7 @@ def _stored(session: Session, case_id: str, face_ids: dict[str, str]) -> dict[st
 
 def store(
     session: Session,
-    contract_id: str,
+    ws: Workspace,
     case_id: str,
     faces: Sequence[FusedFace],
     photos: int,
@@ -339,17 +340,19 @@ def store(
     if fresh:
         now = utc_now()
         before = decided(session, case_id, [face.face_id for face, _ in fresh])
+        ids = {face.face_id: new_id() for face, _ in fresh}
+        sightings = sightings_of(session, case_id, ws.contract_id, ids, ws.calibration)
         _add_leads(session, case_id, {lead_id for _, lead_id in fresh}, now)
         session.execute(
             insert(Candidate),
             [
                 {
-                    "candidate_id": (candidate_id := new_id()),
-                    "sighting_id": candidate_id,
+                    "candidate_id": ids[face.face_id],
+                    "sighting_id": sightings[face.face_id],
                     "case_id": case_id,
                     "lead_id": lead_id,
                     "face_id": face.face_id,
-                    "contract_id": contract_id,
+                    "contract_id": ws.contract_id,
                     "score": face.score,
                     "photos_fused": photos,
                     "origin": origin,

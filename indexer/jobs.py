@@ -23,6 +23,7 @@ from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog import Catalog
 from indexer.catalog.tables import CaptureImage, Face, ImageAnalysis, Job, Photo
+from indexer.clusters import join_clusters
 from indexer.errors import (
     CaseClosed,
     CaseNotFound,
@@ -248,6 +249,7 @@ def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
         shown = _still_shown(session, every)
         vectors = _vectors(session, ws.contract_id, shown)
         add_faces(session, "ads", ws.contract_id, list(vectors))
+    join_clusters(ws, vectors)
     probe_cases(ws, vectors)
     with ws.catalog.write() as session:
         failures = _failures(session, ws.contract_id, every)

@@ -576,7 +576,7 @@ class IngestReport:
     done: int
     created: int
     refused: tuple[Failure, ...]
-    refused_total: int
+    refused_total: int = 0
     seconds: float
 
 

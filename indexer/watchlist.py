@@ -55,7 +55,7 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
         return 0
     with ws.catalog.write() as session:
         case = require_open(session, case_id)
-        store(session, ws.contract_id, case_id, ranking.faces, photos, "ranking")
+        store(session, ws, case_id, ranking.faces, photos, "ranking")
         told = [
             face.face_id for face in ranking.faces if _tells(ws, face.score, photos, size, limit)
         ]
@@ -119,7 +119,7 @@ def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], int]], size:
             case = session.get(Case, case_id)
             if case is None or case.status != "open":
                 continue
-            fresh += len(store(session, ws.contract_id, case_id, found, photos, "watchlist"))
+            fresh += len(store(session, ws, case_id, found, photos, "watchlist"))
             raise_alerts(session, ws, case, [face.face_id for face in found], size)
     return fresh
 

@@ -21,14 +21,24 @@ def small_analyser() -> SmallAnalyser:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, small_analyser: SmallAnalyser) -> Iterator[Reopen]:
+def opened(
+    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
+) -> Iterator[Reopen]:
     """Opens the same data folder as often as called, as several processes would."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(
             open_workspace(
-                tmp_path / "data", small_analyser, options=WorkspaceOptions(max_queued_jobs=200)
+                tmp_path / "data",
+                small_analyser,
+                catalog_url=catalog_url,
+                options=WorkspaceOptions(max_queued_jobs=200),
             )
         )
+
+
+def url_of(ws: Workspace) -> str:
+    """The URL of its catalog, for another process that is to open the same."""
+    return ws.catalog.engine.url.render_as_string(hide_password=False)
 
 
 @pytest.fixture
@@ -37,13 +47,16 @@ def ws(opened: Reopen) -> Workspace:
 
 
 @pytest.fixture
-def reopen_watched(tmp_path: Path, small_analyser: SmallAnalyser) -> Iterator[Reopen]:
+def reopen_watched(
+    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
+) -> Iterator[Reopen]:
     """As ``opened``, with a calibration, so that alerts are raised."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(
             open_workspace(
                 tmp_path / "data",
                 small_analyser,
+                catalog_url=catalog_url,
                 calibration=CALIBRATION,
                 options=WorkspaceOptions(alert_budget=100),
             )

@@ -24,7 +24,7 @@ from indexer.records import CaseInput, Failure, JobRecord, Upload
 from indexer.runner import Runner
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import POISON, SmallAnalyser, face_picture, picture
 from tests.indexer.test_ads import ad
 
@@ -140,7 +140,7 @@ class Dies(SmallAnalyser):
                 os.kill(os.getpid(), 9)
         return super().analyse(images)
 
-jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies()))
+jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies(), catalog_url=sys.argv[3]))
 """
 
 _CLAIMS = """
@@ -150,7 +150,8 @@ from indexer import queue
 from indexer.workspace import open_workspace
 from tests.indexer.small import SmallAnalyser
 
-print(*(job.job_id for job in queue.claim(open_workspace(Path(sys.argv[1]), SmallAnalyser()), 16)))
+ws = open_workspace(Path(sys.argv[1]), SmallAnalyser(), catalog_url=sys.argv[2])
+print(*(job.job_id for job in queue.claim(ws, 16)))
 sys.stdout.flush()
 os.kill(os.getpid(), 9)
 """
@@ -158,7 +159,8 @@ os.kill(os.getpid(), 9)
 
 def die_at_it(ws: Workspace, deadly: tuple[int, int, int] = (0, 0, 0)) -> bool:
     """Do what waits in a process that a picture kills (black: any); whether it did."""
-    command = [sys.executable, "-c", _DIES, str(ws.data_dir), ",".join(map(str, deadly))]
+    colour = ",".join(map(str, deadly))
+    command = [sys.executable, "-c", _DIES, str(ws.data_dir), colour, url_of(ws)]
     code = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False).returncode
     assert code in (0, -9)
     return code == -9
@@ -166,7 +168,7 @@ def die_at_it(ws: Workspace, deadly: tuple[int, int, int] = (0, 0, 0)) -> bool:
 
 def claim_and_die(ws: Workspace) -> list[str]:
     """Claim what waits in a process that is killed then; returns the jobs."""
-    command = [sys.executable, "-c", _CLAIMS, str(ws.data_dir)]
+    command = [sys.executable, "-c", _CLAIMS, str(ws.data_dir), url_of(ws)]
     done = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False, stdout=subprocess.PIPE)
     assert done.returncode == -9
     return done.stdout.decode().split()
@@ -304,7 +306,8 @@ def test_no_clock_that_jumps_ends_a_lease(
 def test_the_heart_beats_while_jobs_are_held(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ws, "heart", Heart(lambda: queue.beat(ws), 0.01))
+    heart = Heart(lambda: queue.beat(ws), 0.01)
+    monkeypatch.setattr(ws, "heart", heart)
 
     def beats() -> int:
         with ws.catalog.read() as session:
@@ -313,7 +316,10 @@ def test_the_heart_beats_while_jobs_are_held(
     send(ws, "a", face_picture(1))
     assert not ws.heart.started
     queue.claim(ws, 16)
-    wait_for(lambda: beats() >= 3)
+    try:
+        wait_for(lambda: beats() >= 3)
+    finally:
+        heart.stop()
 
 
 def test_a_runner_signs_off(ws: Workspace, opened: Reopen) -> None:
