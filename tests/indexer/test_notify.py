@@ -56,8 +56,7 @@ def test_each_webhook_and_the_case_team_is_told(ws: Workspace, case_id: str) -> 
         assert (delivery.alert.alert_id, delivery.alert.case_id) == (alert_id, case_id)
     (mail,) = waiting(ws, "deliver_email")
     assert mail.subject_id == case_id
-    delivery = notify.email_delivery(ws, mail.job_id)
-    assert delivery == notify.EmailDelivery(
+    assert notify.email_delivery(ws, mail.job_id) == notify.EmailDelivery(
         alert_id=alert_id, case_id=case_id, alerts=1, addresses=TEAM, waiting=TEAM
     )
 
