@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.server
+import json
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,12 +14,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+import uvicorn
 
 from indexer import cases
 from indexer.records import CaseInput
 from indexer.workspace import Workspace, open_workspace
+from service.app import create_app
+from service.cli.serve import listen
 from tests.indexer.small import SmallAnalyser, face_picture
+from tests.service.conftest import KEY, make_settings
 
 TEAM = ("one@agency.example", "two@agency.example")
 
@@ -182,3 +189,80 @@ def start_receiver() -> Iterator[StartReceiver]:
 @pytest.fixture
 def receiver(start_receiver: StartReceiver) -> Receiver:
     return start_receiver()
+
+
+# --- a live service --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """One server-sent event; ``id`` is the last one that was given up to it."""
+
+    name: str
+    data: Any
+    id: str
+
+
+def events(answer: httpx2.Response) -> Iterator[Event]:
+    """What a browser would see of a stream (HTML, 9.2.6); ``ready`` stands for its beginning."""
+    name, data, last = "", list[str](), ""
+    for line in answer.iter_lines():
+        if line.startswith(": open"):
+            yield Event("ready", None, last)
+        elif line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            data.append(line.removeprefix("data: "))
+        elif line.startswith("id: "):
+            last = line.removeprefix("id: ")
+        elif not line:
+            if data:
+                yield Event(name or "message", json.loads("\n".join(data)), last)
+            name, data = "", []
+
+
+@dataclass(frozen=True)
+class Live:
+    """A service that listens on loopback."""
+
+    ws: Workspace
+    address: str
+    state: Any
+
+    def client(self, key: str = KEY) -> httpx2.Client:
+        return httpx2.Client(
+            base_url=self.address, headers={"authorization": f"Bearer {key}"}, timeout=60
+        )
+
+
+@pytest.fixture
+def start_live(ws: Workspace) -> Iterator[Callable[..., Live]]:
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> Live:
+            application = create_app(make_settings(ws.data_dir, **changes), ws)
+            listener = stack.enter_context(listen("127.0.0.1", 0))
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    application, log_config=None, access_log=False, timeout_graceful_shutdown=30
+                )
+            )
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+
+            def stop() -> None:
+                server.should_exit = True
+                thread.join()
+
+            stack.callback(stop)
+            while not server.started and thread.is_alive():
+                time.sleep(0.02)
+            port = listener.getsockname()[1]
+            return Live(ws, f"http://127.0.0.1:{port}", application.state)
+
+        yield start
+
+
+@pytest.fixture
+def live(start_live: Callable[..., Live]) -> Live:
+    return start_live()
