@@ -63,6 +63,18 @@ class JobNotFound(NotFound):
         super().__init__(f"There is no job {job_id!r}.", remedy="Check the id.")
 
 
+class JobStateInvalid(HomewardError):
+    """The job is in a state in which this cannot be done to it."""
+
+    code = "job_state_invalid"
+
+    def __init__(self, job_id: str, state: str, wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"Job {job_id} is {state}; this is for jobs that are {' or '.join(wanted)}.",
+            remedy="List the jobs with `homeward jobs list`.",
+        )
+
+
 class CandidateNotFound(NotFound):
     code = "candidate_not_found"
 
@@ -249,6 +261,53 @@ class DeliveryFailed(HomewardError):
         super().__init__(detail, remedy=remedy, code=code)
         self.retry = retry
         self.retry_after = retry_after
+
+
+class StagingFull(QueueFull):
+    """Too many images wait for their ads already; nothing was stored."""
+
+    def __init__(self, waiting: int, bound: int) -> None:
+        HomewardError.__init__(
+            self,
+            f"{waiting} images wait for their ads; the bound is {bound}. Nothing was stored.",
+            remedy="Send the ads that name them, then send it again.",
+        )
+
+
+class DigestMismatch(HomewardError):
+    """Bytes were announced under a SHA-256 that is not theirs."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"The SHA-256 of the bytes is {sha256}, which is not the one in the address. "
+            "Nothing was stored.",
+            remedy="Compute the SHA-256 of the very bytes that are sent, and send them whole.",
+        )
+
+
+class ImageUnknown(HomewardError):
+    """An ad names images by SHA-256 that no ad has and that were not sent ahead of it."""
+
+    code = "image_unknown"
+
+    def __init__(self, sha256s: Sequence[str]) -> None:
+        super().__init__(
+            f"These images were not sent before: {', '.join(sha256s)}. Nothing was stored.",
+            remedy="Send each with PUT /v1/images/{sha256}, then send this ad again.",
+        )
+        self.sha256s: tuple[str, ...] = tuple(sha256s)
+
+
+class QuarantineItemNotFound(NotFound):
+    code = "quarantine_item_not_found"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(
+            f"There is no item {item_id!r} in the quarantine.",
+            remedy="List what is there with `homeward quarantine list`.",
+        )
 
 
 class SourceUnreadable(HomewardError):

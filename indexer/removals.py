@@ -17,7 +17,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.catalog.tables import CapturePage, Image, PendingRemoval
+from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.errors import StorageError
 from indexer.files import TEMP_SUFFIX, file_lock, storage_errors, try_lock
 from indexer.times import utc_now
@@ -39,6 +39,13 @@ def request(session: Session, sha256s: list[str]) -> None:
     now = utc_now()
     for item in [_SNAPSHOTS, _LOG, *(f"{_BLOB}{sha256}" for sha256 in sha256s)]:
         session.merge(PendingRemoval(item=item, requested_at=now))
+
+
+def request_bytes(session: Session, sha256s: Collection[str]) -> None:
+    """Note, in the caller's transaction, that these originals have to go; no face hangs on them."""
+    now = utc_now()
+    for sha256 in sha256s:
+        session.merge(PendingRemoval(item=f"{_BLOB}{sha256}", requested_at=now))
 
 
 def finish(ws: Workspace) -> bool:
@@ -95,11 +102,16 @@ def sweep_if_due(ws: Workspace) -> None:
 
 def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:
     with ws.catalog.read() as session:
-        owned = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(sha256s))))
-        owned |= set(
-            session.scalars(select(CapturePage.sha256).where(CapturePage.sha256.in_(sha256s)))
-        )
+        owned = _owned(session, sha256s)
     return [sha256 for sha256 in sha256s if sha256 not in owned]
+
+
+def _owned(session: Session, sha256s: Collection[str]) -> set[str]:
+    """Which of these originals something has: an image, a page of an ad, or the staging."""
+    owned: set[str] = set()
+    for column in (Image.sha256, CapturePage.sha256, StagedImage.sha256):
+        owned |= set(session.scalars(select(column).where(column.in_(sha256s))))
+    return owned
 
 
 def finish_if_possible(ws: Workspace) -> None:
@@ -129,12 +141,7 @@ def _remove_blobs(ws: Workspace, sha256s: Collection[str]) -> None:
         # Inside the write lock: an upload of the same bytes either has its row by now, and they
         # stay, or looks for them after this and writes them again.
         with ws.catalog.write() as session:
-            owned = session.scalar(
-                select(Image.sha256).where(Image.sha256 == sha256)
-            ) or session.scalar(
-                select(CapturePage.sha256).where(CapturePage.sha256 == sha256).limit(1)
-            )
-            if not owned:
+            if not _owned(session, [sha256]):
                 ws.blobs.delete(sha256)
             session.execute(delete(PendingRemoval).where(PendingRemoval.item == _BLOB + sha256))
 

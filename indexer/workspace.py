@@ -12,12 +12,13 @@ from typing import Protocol, Self
 
 from sqlalchemy.engine import make_url
 
-from indexer import queue, removals
+from indexer import quarantine, queue, removals, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
+from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
 from models.calibration import Calibration
@@ -56,7 +57,8 @@ class WorkspaceOptions:
 
     ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
     ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
-    bytes.
+    bytes. ``alert_expected_false`` and ``alert_budget`` hold for cases that have none of their
+    own; ``emails``: whether e-mails can be sent.
     """
 
     min_face_px: float = 20.0
@@ -68,6 +70,10 @@ class WorkspaceOptions:
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000
     max_queued_jobs: int = 10_000
+    alert_expected_false: float = 1.0
+    alert_budget: int = 20
+    emails: bool = False
+    staged_hours: float = 24.0
 
 
 class Workspace:
@@ -100,6 +106,9 @@ class Workspace:
         self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
         # Jobs of this runner that broke off while the catalog could not be written.
         self.stranded: set[str] = set()
+        # Beats of other runners: the last one seen, and when, by this process's own clock.
+        self.beats_seen: dict[str, tuple[int, float]] = {}
+        self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -133,6 +142,9 @@ class Workspace:
             return
         try:
             queue.recover(self)
+            self.blobs.discard_abandoned()
+            staging.expire(self)
+            quarantine.expire(self)
             removals.finish(self)
             removals.sweep_if_due(self)
             for gallery in (self.cases, self.ads):
@@ -151,11 +163,20 @@ class Workspace:
         except Exception:  # noqa: BLE001 - the index is only a cache
             _log.exception("an index file could not be saved; it is rebuilt when opened again")
         finally:
+            self._stop_beating()
             if self._runner_lock is not None:
                 queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
                 self._runner_lock.close()
                 self._runner_lock = None
             self.catalog.close()
+
+    def _stop_beating(self) -> None:
+        self.heart.stop()
+        if self.heart.started:
+            try:
+                queue.resign(self)
+            except Exception:  # noqa: BLE001 - the free lock tells the others as well
+                _log.exception("this process could not sign off")
 
     def __enter__(self) -> Self:
         return self

@@ -121,7 +121,7 @@ def _start(
             left.photos,
             workspace.contract_id,
         )
-    runner = Runner(workspace, threads=settings.job_workers)
+    runner = Runner(workspace, threads=settings.job_workers if settings.jobs_in_server else 0)
     runner.start()
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))

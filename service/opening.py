@@ -38,7 +38,12 @@ def open_for(settings: Settings) -> Workspace:
         calibration=pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
-            max_queued_jobs=settings.max_queued_jobs, max_page_bytes=settings.max_page_bytes
+            max_queued_jobs=settings.max_queued_jobs,
+            max_page_bytes=settings.max_page_bytes,
+            alert_expected_false=settings.alert_expected_false,
+            alert_budget=settings.alert_budget_per_week,
+            emails=settings.smtp_host is not None,
+            staged_hours=settings.staged_hours,
         ),
     )
 

@@ -26,6 +26,7 @@ ALL_SCOPES = frozenset(
         "ads:delete",
         "ads:read",
         "ads:write",
+        "candidates:judge",
         "alerts:read",
         "cases:delete",
         "cases:read",

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from indexer.errors import (
     AdNotFound,
     AlertNotFound,
+    CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
     ImageNotFound,
@@ -116,6 +117,7 @@ CaseId = Annotated[str, _id(CaseNotFound), _UUID, Path()]
 PhotoId = Annotated[str, _id(PhotoNotFound), _UUID, Path()]
 AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
+CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
 WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]

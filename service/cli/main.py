@@ -5,7 +5,19 @@ from __future__ import annotations
 import typer
 
 from service import __version__
-from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve, webhooks
+from service.cli import (
+    commands,
+    evaluate,
+    ingest,
+    jobs,
+    keys,
+    packs,
+    reindex,
+    search,
+    serve,
+    webhooks,
+    worker,
+)
 from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
@@ -37,6 +49,8 @@ def _before(
 app.command("serve")(serve.serve)
 app.command("demo")(serve.demo)
 app.add_typer(ingest.app, name="ingest")
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from service.api.schemas.common import (
     BoxOut,
@@ -180,7 +180,10 @@ class JobOut(Out):
     job_id: Id
     kind: str
     subject_id: str
-    state: Literal["queued", "running", "done", "failed"]
+    state: Annotated[
+        Literal["queued", "running", "done", "failed"],
+        BeforeValidator(lambda state: "failed" if state == "dropped" else state),
+    ]
     done: int
     total: int
     created_at: TimeOut

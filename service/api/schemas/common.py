@@ -40,7 +40,7 @@ class Out(BaseModel):
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """No NUL (databases refuse it) and no lone surrogate (UTF-8 cannot hold it)."""
     if "\0" in text:
         raise ValueError("a NUL character is not allowed")
@@ -54,7 +54,7 @@ def _storable(text: str) -> str:
 Number = Annotated[float, Strict()]
 """A JSON number: neither text nor true."""
 
-QueryText = Annotated[str, AfterValidator(_storable)]
+QueryText = Annotated[str, AfterValidator(storable)]
 
 
 _TIME_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000Z"]}

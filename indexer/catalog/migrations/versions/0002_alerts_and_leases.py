@@ -23,19 +23,20 @@ def upgrade() -> None:
 
 
 def _cases_and_ads() -> None:
-    with op.batch_alter_table("cases") as batch:
-        batch.add_column(sa.Column("alert_expected_false", sa.Double(), nullable=True))
-        batch.add_column(sa.Column("alert_budget", sa.Integer(), nullable=True))
-        batch.add_column(
-            sa.Column(
-                "alert_emails",
-                sa.JSON(none_as_null=True),
-                nullable=False,
-                server_default=sa.text("'[]'"),
-            )
-        )
-    # Of ads that are there, the time at which their newest capture came in. Added with a default
-    # and then set: captures point at ads, so on SQLite the table is not made anew.
+    # Added one by one: to make a table anew on SQLite drops the old one, and with a case or an ad
+    # go, by their foreign keys, the photos, captures and candidates that point at it.
+    op.add_column("cases", sa.Column("alert_expected_false", sa.Double(), nullable=True))
+    op.add_column("cases", sa.Column("alert_budget", sa.Integer(), nullable=True))
+    op.add_column(
+        "cases",
+        sa.Column(
+            "alert_emails",
+            sa.JSON(none_as_null=True),
+            nullable=False,
+            server_default=sa.text("'[]'"),
+        ),
+    )
+    # Of ads that are there, the time at which their newest capture came in.
     op.add_column(
         "ads",
         sa.Column(
