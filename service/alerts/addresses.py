@@ -89,8 +89,8 @@ def parsed(text: str, *, allow_private: bool) -> httpx2.URL:
         raise _refused("A webhook needs an address that begins with https.")
     if url.scheme == "http" and not allow_private:
         raise _refused("A webhook is sent encrypted: its address has to begin with https.")
-    if not url.raw_host.strip(b".") or port == 0:
-        raise _refused("The address of the webhook names no host.")
+    if not url.raw_host.strip(b".") or not (port is None or 0 < port < 65_536):
+        raise _refused("The address of the webhook names no host, or no port that there is.")
     if url.userinfo:
         raise _refused("The address of a webhook may hold no name and password.")
     if url.fragment:

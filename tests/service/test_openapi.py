@@ -45,6 +45,8 @@ CHECKS: list[CheckFunction] = [
     ignored_auth,
     use_after_free,
 ]
+ENDLESS = "/events$"
+"""A stream has no end that a generated request could wait for."""
 WITHOUT_INPUT = {"/healthz", "/readyz", "/metrics"}
 KEY = {"Authorization": AUTH["authorization"]}
 BOUNDED = settings(
@@ -79,6 +81,13 @@ def test_every_call_documents_its_errors(client: TestClient) -> None:
         "GET /v1/ads/{ad_id}",
         "DELETE /v1/ads/{ad_id}",
         "GET /v1/jobs/{job_id}",
+        "GET /v1/jobs/{job_id}/events",
+        "GET /v1/alerts",
+        "GET /v1/alerts/events",
+        "GET /v1/alerts/{alert_id}",
+        "POST /v1/webhooks",
+        "GET /v1/webhooks",
+        "DELETE /v1/webhooks/{webhook_id}",
         "GET /v1/images/{sha256}",
         "GET /v1/faces/{face_id}/crop",
         "GET /healthz",
@@ -135,7 +144,8 @@ def api_schema(
             with httpx2.Client(base_url=address, headers=AUTH) as client:
                 post_case(client)
                 post_ad(client, "1")
-            yield schemathesis.openapi.from_url(f"{address}/openapi.json")
+            document = schemathesis.openapi.from_url(f"{address}/openapi.json")
+            yield document.exclude(path_regex=ENDLESS)
         finally:
             server.should_exit = True
             thread.join()
