@@ -184,7 +184,7 @@ def _receive(
                 if image.status == "rejected"
             )
         )
-    quarantine.add(ws, bad, _ACTOR)
+    quarantine.add(ws.catalog, bad, _ACTOR)
     return receipts
 
 

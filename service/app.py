@@ -15,7 +15,7 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service import __version__, errors, web
 from service.accounts.keys import KeyStore, NewKey, Principal
-from service.api import ads, candidates, cases, images, openapi, operations
+from service.api import ads, batch, candidates, cases, images, openapi, operations
 from service.compute import ComputePool
 from service.config import Settings
 from service.metrics import Metrics
@@ -82,7 +82,7 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, ads, candidates, images, operations):
+    for part in (cases, batch, ads, candidates, images, operations):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app)

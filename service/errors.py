@@ -45,7 +45,6 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "image_not_found": 404,
     "face_not_found": 404,
     "candidate_not_found": 404,
-    "quarantine_item_not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,
     "case_closed": 409,

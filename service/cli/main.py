@@ -5,7 +5,17 @@ from __future__ import annotations
 import typer
 
 from service import __version__
-from service.cli import commands, evaluate, ingest, keys, packs, reindex, search, serve
+from service.cli import (
+    commands,
+    evaluate,
+    ingest,
+    keys,
+    packs,
+    quarantine,
+    reindex,
+    search,
+    serve,
+)
 from service.cli.console import BareOptionCommand, DataDir, out
 
 app = typer.Typer(
@@ -37,6 +47,7 @@ def _before(
 app.command("serve")(serve.serve)
 app.command("demo")(serve.demo)
 app.add_typer(ingest.app, name="ingest")
+app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
