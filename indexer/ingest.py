@@ -160,7 +160,7 @@ def _receive(
     def refuse(failure: Failure, line: bytes) -> None:
         refused.add(failure)
         place = f"{source.name} {failure.item}"
-        bad.append(BadItem(place, failure.code, failure.detail, line))
+        bad.append(BadItem(place, failure.code, failure.detail, line.rstrip(b"\r\n")))
 
     items: list[AdItem] = []
     for item in some:

@@ -79,7 +79,7 @@ def show(
     err.print(Text(f"{record.place}, {rfc3339(record.at)}: [{record.code}] {record.detail}"))
     if sys.stdout.isatty():
         # A stranger wrote it: nothing in it may steer the terminal.
-        out.print(Text(_printable(content.decode("utf-8", "backslashreplace"))))
+        out.print(Text(printable(content.decode("utf-8", "backslashreplace"))))
     else:
         sys.stdout.buffer.write(content + b"\n")
         sys.stdout.flush()
@@ -101,7 +101,8 @@ def drop(
     out.print(f"{dropped} dropped.")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """``text`` with everything that is not a visible character written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
