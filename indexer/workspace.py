@@ -144,7 +144,7 @@ class Workspace:
             queue.recover(self)
             self.blobs.discard_abandoned()
             staging.expire(self)
-            quarantine.expire(self)
+            quarantine.expire(self.catalog)
             removals.finish(self)
             removals.sweep_if_due(self)
             for gallery in (self.cases, self.ads):

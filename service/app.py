@@ -18,6 +18,7 @@ from service.accounts.keys import KeyStore, NewKey, Principal
 from service.api import (
     ads,
     alerts,
+    batch,
     candidates,
     cases,
     events,
@@ -92,7 +93,7 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, ads, candidates, events, alerts, webhooks, images, operations):
+    for part in (cases, batch, ads, candidates, events, alerts, webhooks, images, operations):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app)
