@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from sqlalchemy.engine import make_url
 
-from indexer import quarantine, queue, removals, staging
+from indexer import purges, quarantine, queue, removals, retention, room, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -58,7 +58,10 @@ class WorkspaceOptions:
     ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
     ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
     bytes. ``alert_expected_false`` and ``alert_budget`` hold for cases that have none of their
-    own; ``emails``: whether e-mails can be sent.
+    own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
+    nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
+    down when it is full. ``ad_max_age_days``: ads that were not received for so long are
+    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
     """
 
     min_face_px: float = 20.0
@@ -74,6 +77,10 @@ class WorkspaceOptions:
     alert_budget: int = 20
     emails: bool = False
     staged_hours: float = 24.0
+    min_free_bytes: int = 0
+    reserve_bytes: int = 0
+    ad_max_age_days: int = 0
+    purge_ledger: Path | None = None
 
 
 class Workspace:
@@ -109,6 +116,7 @@ class Workspace:
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
+        self.room = room.Room()
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -133,7 +141,8 @@ class Workspace:
         return self.cases if name == "cases" else self.ads
 
     def maintain(self) -> None:
-        """Finish what was begun: remains of deletions, jobs of dead processes, index files.
+        """Finish what was begun: remains of deletions, jobs of dead processes, index files; forget
+        what is over its age.
 
         Call it every few seconds while serving (``indexer.runner.Runner`` does). A failure is
         logged and tried again at the next call.
@@ -141,17 +150,23 @@ class Workspace:
         if not self._maintenance.acquire(blocking=False):
             return
         try:
-            queue.recover(self)
-            self.blobs.discard_abandoned()
-            staging.expire(self)
-            quarantine.expire(self.catalog)
-            removals.finish(self)
-            removals.sweep_if_due(self)
-            for gallery in (self.cases, self.ads):
-                gallery.catch_up()
-                gallery.save_if_due()
-        except Exception:  # noqa: BLE001 - tried again at the next call
-            _log.exception("maintenance failed; it is tried again")
+            # One that fails does not keep the others from being done.
+            for work in (
+                queue.recover,
+                _discard_abandoned,
+                staging.expire,
+                _expire_quarantine,
+                retention.forget_aged,
+                removals.finish,
+                removals.sweep_if_due,
+                purges.write_ledger,
+                room.keep_reserve,
+                _keep_galleries,
+            ):
+                try:
+                    work(self)
+                except Exception:  # noqa: BLE001 - tried again at the next call
+                    _log.exception("upkeep failed; it is tried again")
         finally:
             self._maintenance.release()
 
@@ -225,6 +240,20 @@ def open_workspace(
         raise
     ws.maintain()
     return ws
+
+
+def _discard_abandoned(ws: Workspace) -> None:
+    ws.blobs.discard_abandoned()
+
+
+def _expire_quarantine(ws: Workspace) -> None:
+    quarantine.expire(ws.catalog)
+
+
+def _keep_galleries(ws: Workspace) -> None:
+    for gallery in (ws.cases, ws.ads):
+        gallery.catch_up()
+        gallery.save_if_due()
 
 
 def _probe_writable(data_dir: Path) -> None:

@@ -127,6 +127,11 @@ def _start(
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
     metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
+    metrics.gauge(
+        "homeward_disk_free_bytes",
+        "Free disk where the originals are",
+        lambda: float(workspace.room.free(workspace) or 0),
+    )
     metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
     service = Service(
         settings=settings,
