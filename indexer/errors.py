@@ -402,6 +402,21 @@ class CatalogBusy(StorageError):
         )
 
 
+class CatalogAway(StorageError):
+    """The database server cannot be reached, or the connection to it broke.
+
+    ``reason``: the driver's words, for whoever starts Homeward; they name server and role.
+    """
+
+    code = "catalog_away"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            f"The database server does not answer{f': {reason}' if reason else '.'}",
+            remedy="Check that the server runs and takes connections, then try again.",
+        )
+
+
 class CatalogUnusable(StorageError):
     """The database is damaged, of another program, or newer than this program."""
 

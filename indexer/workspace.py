@@ -10,12 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sqlalchemy.engine import make_url
-
 from indexer import purges, quarantine, queue, removals, retention, room, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
-from indexer.catalog.engine import sqlite_url
+from indexer.catalog.engine import parsed, sqlite_url
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
 from indexer.heart import Heart
@@ -226,7 +224,7 @@ def open_workspace(
         make_folder(folder)
     _probe_writable(data_dir)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
-    if make_url(url).get_backend_name() == "sqlite":
+    if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
     catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
     try:
@@ -265,7 +263,7 @@ def _probe_writable(data_dir: Path) -> None:
 
 def _private(path: Path, url: str) -> None:
     """Make the catalog file readable to this account alone, before anything is in it."""
-    if make_url(url).database == str(path.resolve()) and not path.exists():
+    if parsed(url).database == str(path.resolve()) and not path.exists():
         with storage_errors(str(path)):
             path.touch(mode=0o600)
 
