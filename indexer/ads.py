@@ -2,51 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import images as image_store
-from indexer import queue, removals
+from indexer import queue, removals, staging
 from indexer.ad_records import PLAIN, ad_records, image_outcome
-from indexer.blobs import sha256_hex, short_name
-from indexer.catalog.tables import Ad, AdContact, Capture, CaptureImage, CapturePage
-from indexer.errors import AdNotFound, FileTooLarge, ItemRefused, QueueFull, TooManyFiles
+from indexer.blobs import Received, short_name
+from indexer.catalog.tables import Ad, AdContact, Capture, CaptureImage, CapturePage, Image
+from indexer.errors import AdNotFound, ImageUnknown, QueueFull, StorageError
 from indexer.ids import decode_cursor, encode_cursor, new_id
-from indexer.records import (
-    AdFilter,
-    AdInput,
-    AdReceipt,
-    AdRecord,
-    Page,
-    Upload,
-)
+from indexer.incoming import Delivery, Prepared, prepare
+from indexer.records import AdFilter, AdInput, AdReceipt, AdRecord, Page, Upload
 from indexer.room import require_room
 from indexer.times import to_utc_ms, utc_now
 from indexer.workspace import Workspace
-from models.decode import ImageHeader, inspect
-from models.errors import ImageRejected
-
-_INPUT: TypeAdapter[AdInput] = TypeAdapter(AdInput)
-_MAX_CONTENT_BYTES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Examined:
-    """One uploaded image: its digest, and what its header says or why it was rejected."""
-
-    upload: Upload
-    sha256: str
-    header: ImageHeader | None
-    rejected: ImageRejected | None
-
+from models.errors import HomewardError
 
 # --- receiving -------------------------------------------------------------------------------
 
@@ -66,119 +41,225 @@ def receive_ad(
     content is a new capture of the same ad. The ad's own fields are those of its latest sighting,
     by ``captured_at``; without that, this one is the latest. A bad image is an outcome, not an
     error. Raises
-    :class:`TooManyFiles`, :class:`FileTooLarge` (a page), :class:`ItemRefused` (fields), and, if
-    ``bounded``, :class:`QueueFull`; then nothing is kept.
+    :class:`TooManyFiles`, :class:`FileTooLarge` (a page), :class:`ItemRefused` (fields),
+    :class:`ImageUnknown` (named by a digest that nobody sent), and, if ``bounded``,
+    :class:`QueueFull`; then nothing is kept.
+    """
+    (outcome,) = receive_ads(ws, [Delivery(ad, images, pages)], bounded=bounded)
+    if isinstance(outcome, HomewardError):
+        raise outcome
+    return outcome
+
+
+def receive_ads(
+    ws: Workspace, deliveries: Sequence[Delivery], *, bounded: bool = True
+) -> list[AdReceipt | HomewardError]:
+    """Keep a few dozen ads in one transaction, as :func:`receive_ad` would one after the other.
+
+    Returns for each its receipt or why it alone was not taken. Raises the StorageError tree;
+    then none is kept.
     """
     require_room(ws)
-    _check_counts(ws, images, pages)
-    examined = [_examine(ws, upload) for upload in images]
-    page_shas = [sha256_hex(page.data) for page in pages]
-    content = _content(ad)
-    digest = _digest(content, [item.sha256 for item in examined], page_shas)
-    with ws.catalog.read() as session:
-        if bounded and _same_capture(session, ad, digest) is None:
-            waiting = queue.waiting_in(session)
-            if waiting >= ws.options.max_queued_jobs:
-                raise QueueFull(waiting, ws.options.max_queued_jobs)
-    kept = {item.sha256: item.upload.data for item in examined if item.header is not None}
-    kept.update((sha256, page.data) for sha256, page in zip(page_shas, pages, strict=True))
-    with removals.discard_if_refused(ws, kept):
-        for data in kept.values():
-            ws.blobs.put(data)
-        return _commit(ws, ad, content, digest, examined, kept, pages, page_shas)
+    outcomes: list[AdReceipt | HomewardError | None] = [None] * len(deliveries)
+    prepared: dict[int, Prepared] = {}
+    with ExitStack() as waiting:
+        for at, delivery in enumerate(deliveries):
+            try:
+                prepared[at] = prepare(ws, delivery, waiting)
+            except StorageError:
+                raise
+            except HomewardError as error:
+                outcomes[at] = error
+        fresh, again = _files(ws, prepared, outcomes, bounded=bounded)
+        with removals.discard_if_refused(ws, [*fresh, *again]):
+            # Evenly where no ad has the bytes: the time must not tell whether a case has them.
+            ws.blobs.keep(fresh.values(), evenly=True)
+            ws.blobs.keep(again.values())
+            todo = [(at, one) for at, one in prepared.items() if outcomes[at] is None]
+            with ws.catalog.write() as session:
+                for at, outcome in _take(ws, session, todo).items():
+                    outcomes[at] = outcome
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _commit(
+def _files(
     ws: Workspace,
-    ad: AdInput,
-    content: dict[str, Any],
-    digest: str,
-    examined: Sequence[_Examined],
-    kept: Mapping[str, bytes],
-    pages: Sequence[Upload],
-    page_shas: Sequence[str],
-) -> AdReceipt:
-    with ws.catalog.write() as session:
-        same = _same_capture(session, ad, digest)
-        if same is not None:
-            _seen_again(same, ad.captured_at)
-            _upsert_ad(session, ad)
-            return _receipt(session, same, created=False, known=_known(session, examined))
-        for sha256, data in kept.items():
-            if not ws.blobs.has(sha256):
-                # Another owner of the same bytes was forgotten since they were put.
-                ws.blobs.put(data)
-        known = _known(session, examined)
-        row = _upsert_ad(session, ad)
-        capture = _add_capture(session, row.ad_id, ad, content, digest, examined)
-        _add_pages(session, capture.capture_id, pages, page_shas)
-        session.flush()
-        return _receipt(session, capture, created=True, known=known)
+    prepared: Mapping[int, Prepared],
+    outcomes: list[AdReceipt | HomewardError | None],
+    *,
+    bounded: bool,
+) -> tuple[dict[str, Received], dict[str, Received]]:
+    """The files to keep, without and with an ad that has them already; ads that name unknown
+    images and ads beyond the bound of the queue are refused in ``outcomes``."""
+    with ws.catalog.read() as session:
+        seen = _Seen(session, list(prepared.values()))
+        room = ws.options.max_queued_jobs
+        waiting = queue.waiting_in(session) if bounded else 0
+        for at, one in prepared.items():
+            if seen.capture(one) is not None:
+                continue
+            if missing := _missing(ws, seen, one):
+                outcomes[at] = ImageUnknown(missing)
+            elif bounded:
+                if waiting >= room:
+                    outcomes[at] = QueueFull(waiting, room)
+                waiting += 1
+        files = {
+            sha256: file
+            for at, one in prepared.items()
+            if outcomes[at] is None
+            for sha256, file in one.files.items()
+        }
+        pages = select(CapturePage.sha256).where(CapturePage.sha256.in_(files))
+        known = seen.known | set(session.scalars(pages))
+    fresh = {sha256: file for sha256, file in files.items() if sha256 not in known}
+    return fresh, {sha256: file for sha256, file in files.items() if sha256 in known}
 
 
-def _check_counts(ws: Workspace, images: Sequence[Upload], pages: Sequence[Upload]) -> None:
-    options = ws.options
-    if len(images) > options.max_images_per_ad:
-        raise TooManyFiles(
-            f"The ad has {len(images)} images; at most {options.max_images_per_ad} are taken.",
-            remedy="Send the rest as another capture of the same ad.",
-        )
-    if len(pages) > options.max_pages_per_ad:
-        raise TooManyFiles(
-            f"The ad has {len(pages)} page files; at most {options.max_pages_per_ad} are taken.",
-            remedy="Send the rest as another capture of the same ad.",
-        )
-    for page in pages:
-        if len(page.data) > options.max_page_bytes:
-            raise FileTooLarge(
-                f"The page file {page.filename or ''} has {len(page.data)} bytes; "
-                f"at most {options.max_page_bytes} are taken.",
-                remedy="Send a smaller page file, such as the HTML without what it embeds.",
+class _Seen:
+    """What the catalog holds of a group of ads, read at once and kept up as they are taken."""
+
+    def __init__(self, session: Session, group: Sequence[Prepared]) -> None:
+        self.ads = {
+            (row.site, row.external_id): row
+            for row in session.scalars(
+                select(Ad).where(
+                    Ad.site.in_({one.ad.site for one in group}),
+                    Ad.external_id.in_({one.ad.external_id for one in group}),
+                )
             )
+        }
+        ids = [row.ad_id for row in self.ads.values()]
+        self.captures: dict[tuple[str, str], Capture] = {}
+        self.latest: dict[str, datetime] = {}
+        self.contacts: set[tuple[str, str, str]] = set()
+        if ids:
+            self._read_captures(session, ids, {one.digest for one in group})
+        images = {image.sha256 for one in group for image in one.images}
+        self.known = staging.of_ads(session, images)
+        self.staged = staging.staged(session, images)
+        self.rows = set(session.scalars(select(Image.sha256).where(Image.sha256.in_(images))))
 
-
-def _examine(ws: Workspace, upload: Upload) -> _Examined:
-    sha256 = sha256_hex(upload.data)
-    try:
-        return _Examined(upload, sha256, inspect(upload.data, ws.limits), None)
-    except ImageRejected as rejected:
-        return _Examined(upload, sha256, None, rejected)
-
-
-def _content(ad: AdInput) -> dict[str, Any]:
-    """The fields as JSON; refuses what JSON or a database cannot carry."""
-    try:
-        # The free parts are looked at as they came: dumping would turn a NaN into null.
-        for free in (ad.attributes, ad.capture and ad.capture.response_headers):
-            json.dumps(free, allow_nan=False)
-        content: dict[str, Any] = _INPUT.dump_python(ad, mode="json", exclude_none=True)
-        size = len(json.dumps(content, allow_nan=False, ensure_ascii=False).encode())
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ItemRefused(
-            "A field of the ad holds a number that is none, or text that is not Unicode.",
-            remedy="Leave the value out or send it as plain text.",
-        ) from error
-    if size > _MAX_CONTENT_BYTES:
-        raise ItemRefused(
-            f"The fields of the ad have {size} bytes; at most {_MAX_CONTENT_BYTES} are taken.",
-            remedy="Send long texts as a page file.",
+    def _read_captures(self, session: Session, ids: Sequence[str], digests: set[str]) -> None:
+        query = select(Capture).where(Capture.ad_id.in_(ids), Capture.digest.in_(digests))
+        self.captures = {(row.ad_id, row.digest): row for row in session.scalars(query)}
+        latest = (
+            select(Capture.ad_id, func.max(Capture.last_captured_at))
+            .where(Capture.ad_id.in_(ids))
+            .group_by(Capture.ad_id)
         )
-    return content
+        self.latest = {ad_id: at for ad_id, at in session.execute(latest) if at is not None}
+        contacts = select(AdContact.ad_id, AdContact.kind, AdContact.key)
+        self.contacts = {
+            (ad_id, kind, key)
+            for ad_id, kind, key in session.execute(contacts.where(AdContact.ad_id.in_(ids)))
+        }
+
+    def ad(self, ad: AdInput) -> Ad | None:
+        return self.ads.get((ad.site, ad.external_id))
+
+    def capture(self, one: Prepared) -> Capture | None:
+        row = self.ad(one.ad)
+        return self.captures.get((row.ad_id, one.digest)) if row is not None else None
+
+    def sighted(self, ad_id: str, at: datetime | None) -> None:
+        """Note the time of a sighting."""
+        if at is not None:
+            moment = to_utc_ms(at)
+            self.latest[ad_id] = max(moment, self.latest.get(ad_id, moment))
+
+    def is_latest(self, ad_id: str, captured_at: datetime | None) -> bool:
+        """Whether no capture of the ad was seen after ``captured_at``."""
+        last = self.latest.get(ad_id)
+        return captured_at is None or last is None or last <= to_utc_ms(captured_at)
 
 
-def _digest(content: Mapping[str, Any], images: Sequence[str], pages: Sequence[str]) -> str:
-    """What makes two captures the same: the ad's fields and files, not when and how it was got."""
-    told = {key: value for key, value in content.items() if key not in ("captured_at", "capture")}
-    text = json.dumps([told, list(images), list(pages)], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+@dataclass(slots=True)
+class _Taken:
+    """A capture that this transaction made or saw again, and which images were known before."""
+
+    capture: Capture
+    created: bool
+    known: frozenset[str]
 
 
-def _same_capture(session: Session, ad: AdInput, digest: str) -> Capture | None:
-    return session.scalar(
-        select(Capture)
-        .join(Ad, Ad.ad_id == Capture.ad_id)
-        .where(Ad.site == ad.site, Ad.external_id == ad.external_id, Capture.digest == digest)
-    )
+def _take(
+    ws: Workspace, session: Session, todo: Sequence[tuple[int, Prepared]]
+) -> dict[int, AdReceipt | HomewardError]:
+    """Write the rows of prepared ads; those that name an image that nobody has are left out."""
+    seen = _Seen(session, [one for _, one in todo])
+    outcomes: dict[int, AdReceipt | HomewardError] = {}
+    taken: dict[int, _Taken] = {}
+    fresh: list[tuple[Capture, Prepared]] = []
+    contacts: list[AdContact] = []
+    for at, one in todo:
+        same = seen.capture(one)
+        missing = [] if same is not None else _missing(ws, seen, one)
+        if missing:
+            outcomes[at] = ImageUnknown(missing)
+            continue
+        accepted = one.accepted
+        known = frozenset(seen.known & accepted.keys())
+        row = _upsert_ad(session, seen, one.ad)
+        contacts += _contacts(seen, row.ad_id, one.ad)
+        if same is None:
+            same = _capture(session, row.ad_id, one)
+            seen.captures[row.ad_id, one.digest] = same
+            fresh.append((same, one))
+            _hold(ws, session, seen, one)
+            taken[at] = _Taken(same, True, known)
+        else:
+            _seen_again(same, one.ad.captured_at)
+            taken[at] = _Taken(same, False, known)
+        seen.sighted(row.ad_id, one.ad.captured_at)
+    # Rows that others refer to go first.
+    session.flush()
+    session.add_all([capture for capture, _ in fresh])
+    session.add_all(contacts)
+    session.flush()
+    for capture, one in fresh:
+        session.add_all(_children(capture.capture_id, one))
+    session.flush()
+    return outcomes | _receipts(session, taken)
+
+
+def _missing(ws: Workspace, seen: _Seen, one: Prepared) -> list[str]:
+    """Images that the ad names by digest and that nobody has sent, or not for long enough."""
+    there = seen.known | seen.staged
+    missing = [
+        image.sha256
+        for image in one.images
+        if image.sent_before
+        and (image.missing or image.sha256 not in there or not ws.blobs.has(image.sha256))
+    ]
+    return list(dict.fromkeys(missing))
+
+
+def _hold(ws: Workspace, session: Session, seen: _Seen, one: Prepared) -> None:
+    """Make the rows of the ad's images, and the ad their owner instead of the staging."""
+    for sha256, file in one.files.items():
+        if not ws.blobs.has(sha256):
+            # Another owner of the same bytes was forgotten since they were kept.
+            ws.blobs.keep([file])
+    now = utc_now()
+    accepted = one.accepted
+    for sha256, image in accepted.items():
+        if image.header is not None and sha256 not in seen.rows:
+            session.add(
+                Image(
+                    sha256=sha256,
+                    format=image.header.format,
+                    width=image.header.width,
+                    height=image.header.height,
+                    size=image.size,
+                    notes=[],
+                    created_at=now,
+                )
+            )
+    if waited := seen.staged & accepted.keys():
+        staging.unstage(session, waited)
+    seen.rows |= accepted.keys()
+    seen.known |= accepted.keys()
 
 
 def _seen_again(capture: Capture, captured_at: datetime | None) -> None:
@@ -188,17 +269,9 @@ def _seen_again(capture: Capture, captured_at: datetime | None) -> None:
             capture.last_captured_at = moment
 
 
-def _known(session: Session, examined: Sequence[_Examined]) -> frozenset[str]:
-    """Which of these images an ad has already. Photos of cases are never asked."""
-    shas = [item.sha256 for item in examined if item.header is not None]
-    return frozenset(
-        session.scalars(select(CaptureImage.sha256).where(CaptureImage.sha256.in_(shas)))
-    )
-
-
-def _upsert_ad(session: Session, ad: AdInput) -> Ad:
+def _upsert_ad(session: Session, seen: _Seen, ad: AdInput) -> Ad:
     now = utc_now()
-    row = session.scalar(select(Ad).where(Ad.site == ad.site, Ad.external_id == ad.external_id))
+    row = seen.ad(ad)
     if row is None:
         row = Ad(
             ad_id=new_id(),
@@ -209,17 +282,25 @@ def _upsert_ad(session: Session, ad: AdInput) -> Ad:
         )
         _set_fields(row, ad)
         session.add(row)
-    elif _is_latest(session, row.ad_id, ad.captured_at):
+        seen.ads[ad.site, ad.external_id] = row
+    elif seen.is_latest(row.ad_id, ad.captured_at):
         _set_fields(row, ad)
         if session.is_modified(row):
             row.updated_at = now
     row.last_received_at = now
-    session.flush()
-    # Contacts of earlier captures stay findable: a number that was taken off the ad is a trace.
+    return row
+
+
+def _contacts(seen: _Seen, ad_id: str, ad: AdInput) -> list[AdContact]:
+    """Contacts that the ad did not have. Those of earlier captures stay findable: a number that
+    was taken off the ad is a trace."""
+    added = []
     for kind, values in (("phone", ad.phones), ("email", ad.emails), ("handle", ad.handles)):
         for key in {contact_key(kind, value) for value in values} - {""}:
-            session.merge(AdContact(ad_id=row.ad_id, kind=kind, key=key))
-    return row
+            if (ad_id, kind, key) not in seen.contacts:
+                seen.contacts.add((ad_id, kind, key))
+                added.append(AdContact(ad_id=ad_id, kind=kind, key=key))
+    return added
 
 
 def _set_fields(row: Ad, ad: AdInput) -> None:
@@ -230,14 +311,6 @@ def _set_fields(row: Ad, ad: AdInput) -> None:
     row.attributes = dict(ad.attributes)
 
 
-def _is_latest(session: Session, ad_id: str, captured_at: datetime | None) -> bool:
-    """Whether no capture of the ad was seen after ``captured_at``."""
-    if captured_at is None:
-        return True
-    last = session.scalar(select(func.max(Capture.last_captured_at)).where(Capture.ad_id == ad_id))
-    return last is None or last <= to_utc_ms(captured_at)
-
-
 def contact_key(kind: str, value: str) -> str:
     """The form in which a contact is looked up: digits of a phone, the rest without case."""
     if kind == "phone":
@@ -245,79 +318,72 @@ def contact_key(kind: str, value: str) -> str:
     return value.strip().casefold()
 
 
-def _add_capture(
-    session: Session,
-    ad_id: str,
-    ad: AdInput,
-    content: dict[str, Any],
-    digest: str,
-    examined: Sequence[_Examined],
-) -> Capture:
+def _capture(session: Session, ad_id: str, one: Prepared) -> Capture:
     capture_id = new_id()
-    for item in examined:
-        if item.header is not None:
-            image_store.ensure_row(session, item.sha256, len(item.upload.data), item.header)
-    accepted = {item.sha256 for item in examined if item.header is not None}
-    capture = Capture(
+    at = one.ad.captured_at
+    return Capture(
         capture_id=capture_id,
         ad_id=ad_id,
-        digest=digest,
-        captured_at=ad.captured_at,
-        last_captured_at=ad.captured_at,
+        digest=one.digest,
+        captured_at=at,
+        last_captured_at=None if at is None else to_utc_ms(at),
         received_at=utc_now(),
         job_id=queue.enqueue(
-            session, "ingest_ad", ad_id, total=len(accepted), capture_id=capture_id
+            session, "ingest_ad", ad_id, total=len(one.accepted), capture_id=capture_id
         ),
-        content=content,
+        content=one.content,
     )
-    session.add(capture)
-    session.flush()
-    session.add_all(
+
+
+def _children(capture_id: str, one: Prepared) -> list[CaptureImage | CapturePage]:
+    images = [
         CaptureImage(
             capture_id=capture_id,
             position=position,
-            upload_sha256=item.sha256,
-            sha256=None if item.header is None else item.sha256,
-            filename=short_name(item.upload.filename),
-            code=item.rejected.code if item.rejected else None,
-            detail=item.rejected.detail if item.rejected else None,
+            upload_sha256=image.sha256,
+            sha256=None if image.header is None else image.sha256,
+            filename=short_name(image.filename),
+            code=image.rejected.code if image.rejected else None,
+            detail=image.rejected.detail if image.rejected else None,
         )
-        for position, item in enumerate(examined)
-    )
-    return capture
-
-
-def _add_pages(
-    session: Session, capture_id: str, pages: Sequence[Upload], shas: Sequence[str]
-) -> None:
-    session.add_all(
+        for position, image in enumerate(one.images)
+    ]
+    pages = [
         CapturePage(
             capture_id=capture_id,
             position=position,
-            sha256=sha256,
+            sha256=page.sha256,
             filename=short_name(page.filename),
             media_type=page.media_type[:200] if page.media_type else None,
-            size=len(page.data),
+            size=page.size,
         )
-        for position, (page, sha256) in enumerate(zip(pages, shas, strict=True))
-    )
+        for position, page in enumerate(one.pages)
+    ]
+    return [*images, *pages]
 
 
-def _receipt(
-    session: Session, capture: Capture, *, created: bool, known: frozenset[str]
-) -> AdReceipt:
-    rows = session.scalars(
+def _receipts(
+    session: Session, taken: Mapping[int, _Taken]
+) -> dict[int, AdReceipt | HomewardError]:
+    rows: dict[str, list[CaptureImage]] = {}
+    for row in session.scalars(
         select(CaptureImage)
-        .where(CaptureImage.capture_id == capture.capture_id)
-        .order_by(CaptureImage.position)
-    )
-    return AdReceipt(
-        ad_id=capture.ad_id,
-        capture_id=capture.capture_id,
-        job_id=capture.job_id,
-        created=created,
-        images=tuple(image_outcome(row, known) for row in rows),
-    )
+        .where(CaptureImage.capture_id.in_({one.capture.capture_id for one in taken.values()}))
+        .order_by(CaptureImage.capture_id, CaptureImage.position)
+    ):
+        rows.setdefault(row.capture_id, []).append(row)
+    return {
+        at: AdReceipt(
+            ad_id=one.capture.ad_id,
+            capture_id=one.capture.capture_id,
+            job_id=one.capture.job_id,
+            created=one.created,
+            images=tuple(
+                image_outcome(row, one.known) for row in rows.get(one.capture.capture_id, ())
+            ),
+        )
+        for at, one in taken.items()
+    }
 
 
 # --- reading ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from indexer import images
 from indexer.ad_records import summary_of
+from indexer.alerting import limit_in_force
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import (
@@ -30,6 +31,7 @@ from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.ids import new_id
+from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, allowed_faces, fused_search
 from indexer.records import (
@@ -42,6 +44,7 @@ from indexer.records import (
     SearchState,
 )
 from indexer.searches import PURPOSES, add_search
+from indexer.sightings import sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.types import FloatArray
@@ -64,7 +67,7 @@ class PhotoSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
+class Ranking:
     """Faces in rank order down to the k-th lead, with their leads; the first of a lead leads it."""
 
     faces: list[FusedFace]
@@ -94,7 +97,7 @@ def ranked(
         require_open(session, case_id)
         face_ids, vectors = enrolled(session, ws.contract_id, case_id)
         state = search_state(session, case_id, len(face_ids))
-    ranking = _rank(ws, case_id, vectors, k, filters)
+    ranking = rank(ws, case_id, vectors, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
 
@@ -129,7 +132,7 @@ def search_photo(
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
-    ranking = _rank(ws, case_id, vector, k, filters)
+    ranking = rank(ws, case_id, vector, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, 1, "search")
     result = _result(ws, case_id, k, ranking, candidate_ids, filters, state, (), 1)
     with ws.catalog.write() as session:
@@ -225,12 +228,16 @@ def _compared_up_to(session: Session) -> datetime:
 # --- ranking ---------------------------------------------------------------------------------
 
 
-def _rank(
-    ws: Workspace, case_id: str, vectors: FloatArray, k: int, filters: SearchFilter
-) -> _Ranked:
+def rank(
+    ws: Workspace,
+    case_id: str,
+    vectors: FloatArray,
+    k: int,
+    filters: SearchFilter = NO_FILTER,
+) -> Ranking:
     """Search wider and wider until ``k`` leads are full or the gallery is exhausted."""
     if not len(vectors) or k <= 0:
-        return _Ranked([], {}, {})
+        return Ranking([], {}, {})
     with ws.catalog.read() as session:
         allowed = allowed_faces(session, ws.contract_id, filters)
     count = max(_FIRST_FACES, 4 * k)
@@ -247,7 +254,7 @@ def _rank(
 
 def _collapse(
     found: Sequence[FusedFace], seen: dict[str, FaceSource], book: LeadBook, k: int
-) -> _Ranked:
+) -> Ranking:
     faces: list[FusedFace] = []
     leads: dict[str, str] = {}
     full: set[str] = set()
@@ -261,11 +268,11 @@ def _collapse(
         full.add(lead_id)
         leads[face.face_id] = lead_id
         faces.append(face)
-    return _Ranked(faces, leads, {face.face_id: seen[face.face_id] for face in faces})
+    return Ranking(faces, leads, {face.face_id: seen[face.face_id] for face in faces})
 
 
 def _keep(
-    ws: Workspace, case_id: str, ranking: _Ranked, photos: int, origin: str
+    ws: Workspace, case_id: str, ranking: Ranking, photos: int, origin: str
 ) -> dict[str, tuple[str, str]]:
     """Store what was ranked; returns candidate id and status by face.
 
@@ -281,7 +288,7 @@ def _keep(
     if stale or len(rows) < len(ranking.leads):
         with ws.catalog.write() as session:
             require_open(session, case_id)
-            store(session, ws.contract_id, case_id, ranking.faces, photos, origin)
+            store(session, ws, case_id, ranking.faces, photos, origin)
             rows = _stored(session, case_id, ranking.leads)
     for face in list(ranking.faces):
         row = rows.get(face.face_id)
@@ -306,7 +313,7 @@ def _stored(session: Session, case_id: str, face_ids: dict[str, str]) -> dict[st
 
 def store(
     session: Session,
-    contract_id: str,
+    ws: Workspace,
     case_id: str,
     faces: Sequence[FusedFace],
     photos: int,
@@ -315,7 +322,7 @@ def store(
     """Make candidates of faces, in the caller's transaction; returns the faces that are new.
 
     The score of one that is there is brought up to date, unless the search was with a photo
-    that is not enrolled.
+    that is not enrolled. A pair that was judged before keeps its conclusion.
     """
     rows = _stored(session, case_id, {face.face_id: "" for face in faces})
     if origin != "search":
@@ -332,21 +339,24 @@ def store(
     fresh = [(face, lead_id) for face, lead_id in assigned if face.face_id not in rows]
     if fresh:
         now = utc_now()
+        before = decided(session, case_id, [face.face_id for face, _ in fresh])
+        ids = {face.face_id: new_id() for face, _ in fresh}
+        sightings = sightings_of(session, case_id, ws.contract_id, ids, ws.calibration)
         _add_leads(session, case_id, {lead_id for _, lead_id in fresh}, now)
         session.execute(
             insert(Candidate),
             [
                 {
-                    "candidate_id": (candidate_id := new_id()),
-                    "sighting_id": candidate_id,
+                    "candidate_id": ids[face.face_id],
+                    "sighting_id": sightings[face.face_id],
                     "case_id": case_id,
                     "lead_id": lead_id,
                     "face_id": face.face_id,
-                    "contract_id": contract_id,
+                    "contract_id": ws.contract_id,
                     "score": face.score,
                     "photos_fused": photos,
                     "origin": origin,
-                    "status": "unreviewed",
+                    "status": before.get(face.face_id, UNREVIEWED),
                     "created_at": now,
                 }
                 for face, lead_id in fresh
@@ -386,7 +396,7 @@ def _result(
     ws: Workspace,
     case_id: str,
     k: int,
-    ranking: _Ranked,
+    ranking: Ranking,
     candidate_ids: dict[str, tuple[str, str]],
     filters: SearchFilter,
     state: SearchState,
@@ -397,7 +407,8 @@ def _result(
     with ws.catalog.read() as session:
         faces = _faces(session, [head.face_id for head in heads])
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
-        shown = _first_ads(session, [face.sha256 for face in faces.values()], filters)
+        limit = limit_in_force(session, ws, require_open(session, case_id))
+        shown = first_ads(session, [face.sha256 for face in faces.values()], filters)
     items: list[RankedCandidate] = []
     for head in heads:
         face = faces.get(head.face_id)
@@ -426,6 +437,7 @@ def _result(
         gallery_size=ws.ads.count(),
         k=k,
         photos_fused=photos,
+        alert_limit=limit,
         search_state=state,
         items=tuple(items),
     )
@@ -439,9 +451,7 @@ def _faces(session: Session, face_ids: Sequence[str]) -> dict[str, Face]:
     return found
 
 
-def _first_ads(
-    session: Session, shas: Sequence[str], filters: SearchFilter
-) -> dict[str, AdSummary]:
+def first_ads(session: Session, shas: Sequence[str], filters: SearchFilter) -> dict[str, AdSummary]:
     """For each image the ad that showed it first, among those that pass the filters."""
     first: dict[str, AdSummary] = {}
     for some in chunks(dict.fromkeys(shas)):

@@ -63,6 +63,18 @@ class JobNotFound(NotFound):
         super().__init__(f"There is no job {job_id!r}.", remedy="Check the id.")
 
 
+class JobStateInvalid(HomewardError):
+    """The job is in a state in which this cannot be done to it."""
+
+    code = "job_state_invalid"
+
+    def __init__(self, job_id: str, state: str, wanted: Sequence[str]) -> None:
+        super().__init__(
+            f"Job {job_id} is {state}; this is for jobs that are {' or '.join(wanted)}.",
+            remedy="List the jobs with `homeward jobs list`.",
+        )
+
+
 class CandidateNotFound(NotFound):
     code = "candidate_not_found"
 
@@ -71,6 +83,23 @@ class CandidateNotFound(NotFound):
             f"There is no candidate {candidate_id!r}.",
             remedy="List the candidates of the case again.",
         )
+
+
+class AlertNotFound(NotFound):
+    code = "alert_not_found"
+
+    def __init__(self, alert_id: str) -> None:
+        super().__init__(
+            f"There is no alert {alert_id!r}.",
+            remedy="Read the alerts again; those of a forgotten case are gone.",
+        )
+
+
+class WebhookNotFound(NotFound):
+    code = "webhook_not_found"
+
+    def __init__(self, webhook_id: str) -> None:
+        super().__init__(f"There is no webhook {webhook_id!r}.", remedy="List the webhooks.")
 
 
 class CaseClosed(HomewardError):
@@ -205,6 +234,82 @@ class QueueFull(HomewardError):
         )
 
 
+class TooManyWebhooks(HomewardError):
+    """Each alert is sent to every webhook, so their number is bounded."""
+
+    code = "too_many_webhooks"
+
+
+class DeliveryFailed(HomewardError):
+    """An alert could not be told outside.
+
+    ``retry``: whether another try may succeed. ``retry_after``: seconds that the receiver asked
+    to wait, where it did.
+    """
+
+    code = "delivery_failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry: bool,
+        retry_after: float | None = None,
+        remedy: str = "",
+        code: str | None = None,
+    ) -> None:
+        super().__init__(detail, remedy=remedy, code=code)
+        self.retry = retry
+        self.retry_after = retry_after
+
+
+class StagingFull(QueueFull):
+    """Too many images wait for their ads already; nothing was stored."""
+
+    def __init__(self, waiting: int, bound: int) -> None:
+        HomewardError.__init__(
+            self,
+            f"{waiting} images wait for their ads; the bound is {bound}. Nothing was stored.",
+            remedy="Send the ads that name them, then send it again.",
+        )
+
+
+class DigestMismatch(HomewardError):
+    """Bytes were announced under a SHA-256 that is not theirs."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(
+            f"The SHA-256 of the bytes is {sha256}, which is not the one in the address. "
+            "Nothing was stored.",
+            remedy="Compute the SHA-256 of the very bytes that are sent, and send them whole.",
+        )
+
+
+class ImageUnknown(HomewardError):
+    """An ad names images by SHA-256 that no ad has and that were not sent ahead of it."""
+
+    code = "image_unknown"
+
+    def __init__(self, sha256s: Sequence[str]) -> None:
+        super().__init__(
+            f"These images were not sent before: {', '.join(sha256s)}. Nothing was stored.",
+            remedy="Send each with PUT /v1/images/{sha256}, then send this ad again.",
+        )
+        self.sha256s: tuple[str, ...] = tuple(sha256s)
+
+
+class QuarantineItemNotFound(NotFound):
+    code = "quarantine_item_not_found"
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__(
+            f"There is no item {item_id!r} in the quarantine.",
+            remedy="List what is there with `homeward quarantine list`.",
+        )
+
+
 class SourceUnreadable(HomewardError):
     """A file or folder to ingest from cannot be read at all."""
 
@@ -312,6 +417,21 @@ class CatalogBusy(StorageError):
         super().__init__(
             "The catalog is busy: another process holds its write lock.",
             remedy="Try again in a moment.",
+        )
+
+
+class CatalogAway(StorageError):
+    """The database server cannot be reached, or the connection to it broke.
+
+    ``reason``: the driver's words, for whoever starts Homeward; they name server and role.
+    """
+
+    code = "catalog_away"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            f"The database server does not answer{f': {reason}' if reason else '.'}",
+            remedy="Check that the server runs and takes connections, then try again.",
         )
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from indexer import jobs, ledger, purges, retention
 from indexer.catalog.engine import driver_facts
-from indexer.catalog.tables import CapturePage, Image, PendingRemoval
+from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.errors import BlobDamaged, BlobMissing
 from indexer.records import GalleryName
 from indexer.reindex import outdated
@@ -90,6 +90,7 @@ def _originals(ws: Workspace, verify: bool) -> HealthItem:
     with ws.catalog.read() as session:
         expected = set(session.scalars(select(Image.sha256)))
         expected |= set(session.scalars(select(CapturePage.sha256)))
+        expected |= set(session.scalars(select(StagedImage.sha256)))
     held = set(ws.blobs.digests())
     missing, orphans = expected - held, held - expected
     damaged = _damaged(ws, expected & held) if verify else []

@@ -19,8 +19,10 @@ from indexer.catalog.tables import (
     CaptureImage,
     CapturePage,
     Case,
+    FaceCluster,
     GalleryMember,
     ImageAnalysis,
+    ImageHash,
     Lead,
     Photo,
 )
@@ -29,11 +31,13 @@ from indexer.catalog.tables import Image as ImageRow
 from indexer.errors import BlobDamaged, BlobMissing, FaceNotFound, ImageNotFound
 from indexer.faces import face_record, face_row, overlap
 from indexer.galleries import drop_idle_vectors, remove_faces
+from indexer.hashes import keep_hash
 from indexer.records import AnalysisState, FaceRecord, Failure, ImageRecord
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.decode import ImageHeader, decode
 from models.errors import HomewardError, ImageRejected
+from models.pdq import pdq
 from models.types import Box, DecodedImage, Face, RgbImage
 
 _log = logging.getLogger(__name__)
@@ -52,11 +56,13 @@ class ImageOwners:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysed:
-    """One image after decoding and analysis."""
+    """One image after decoding and analysis; ``pdq`` is its perceptual hash."""
 
     sha256: str
     image: DecodedImage
     faces: list[Face]
+    pdq: bytes
+    pdq_quality: int
 
 
 # --- reading ---------------------------------------------------------------------------------
@@ -288,6 +294,11 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
             if not in_ads:
                 remove_faces(session, "ads", contract, ids)
             remove_faces(session, "cases", contract, [i for i in ids if i not in enrolled])
+        if not in_ads:
+            # What speaks of ads goes with them, though a case may keep the picture.
+            ids = [face.face_id for face in faces]
+            session.execute(delete(FaceCluster).where(FaceCluster.face_id.in_(ids)))
+            session.execute(delete(ImageHash).where(ImageHash.sha256 == sha256))
         counts["vectors"] += drop_idle_vectors(session, [face.face_id for face in faces])
         if not in_ads:
             # No ad shows these faces any more, even where a case keeps the picture.
@@ -407,14 +418,16 @@ def _analyse_batch(
             yield from _analyse_batch(ws, [one])
         return
     for (sha256, image), faces in zip(decoded, found, strict=True):
-        yield Analysed(sha256, image, faces)
+        yield Analysed(sha256, image, faces, *pdq(image.pixels))
 
 
 def keep_analysis(session: Session, contract_id: str, one: Analysed) -> None:
-    """Store all faces of an analysed image with their vectors, in the caller's transaction."""
+    """Store all faces of an image of an ad with their vectors, and its hash, in the caller's
+    transaction."""
     row = session.get_one(ImageRow, one.sha256)
     ensure_row(session, one.sha256, row.size, one.image)
     store_faces(session, contract_id, one.sha256, one.faces)
+    keep_hash(session, one.sha256, one.pdq, one.pdq_quality)
 
 
 def note_failure(session: Session, contract_id: str, failure: Failure) -> None:

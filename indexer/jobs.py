@@ -9,26 +9,41 @@ anywhere and done again; a failure of one item is recorded and does not stop the
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import cast, get_args
+from typing import Protocol, cast, get_args
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from indexer import candidates, images, queue
+from indexer import images, queue
 from indexer.batches import chunks
 from indexer.cases import require_open
+from indexer.catalog import Catalog
 from indexer.catalog.tables import CaptureImage, Face, ImageAnalysis, Job, Photo
-from indexer.errors import CaseClosed, CaseNotFound, JobNotFound, StorageError, StorageFull
+from indexer.clusters import join_clusters
+from indexer.errors import (
+    CaseClosed,
+    CaseNotFound,
+    CatalogBusy,
+    CatalogUnusable,
+    JobNotFound,
+    JobStateInvalid,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+)
 from indexer.faces import overlap
 from indexer.galleries import add_faces
 from indexer.ids import decode_cursor, encode_cursor
 from indexer.images import Analysed
 from indexer.queue import job_record
 from indexer.records import Failure, JobRecord, JobState, Page, Progress
-from indexer.watchlist import probe_cases
+from indexer.times import utc_now
+from indexer.trials import analyse_one_by_one, try_again
+from indexer.watchlist import probe_ads, probe_cases
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from models.types import Box, FloatArray
@@ -37,11 +52,21 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
+_COMMON = (StorageFull, StorageDenied, CatalogBusy, CatalogUnusable)
+"""What breaks off any job alike: trying each by itself would tell nothing."""
+
 
 # --- looking ---------------------------------------------------------------------------------
 
 
-def get_job(ws: Workspace, job_id: str) -> JobRecord:
+class HasCatalog(Protocol):
+    """Whatever has an open catalog: looking at jobs needs no face pack."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+
+def get_job(ws: HasCatalog, job_id: str) -> JobRecord:
     """One job. Raises :class:`JobNotFound`."""
     with ws.catalog.read() as session:
         row = session.get(Job, job_id)
@@ -51,7 +76,7 @@ def get_job(ws: Workspace, job_id: str) -> JobRecord:
 
 
 def list_jobs(
-    ws: Workspace, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+    ws: HasCatalog, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
 ) -> Page[JobRecord]:
     """Jobs, newest first. Raises :class:`InvalidCursor`."""
     query = select(Job).order_by(Job.job_id.desc()).limit(limit + 1)
@@ -65,19 +90,60 @@ def list_jobs(
     return Page(items, encode_cursor(items[-1].job_id) if len(rows) > limit else None)
 
 
-def waiting(ws: Workspace) -> int:
+def waiting(ws: HasCatalog) -> int:
     """How many jobs are queued."""
     with ws.catalog.read() as session:
         return queue.waiting_in(session)
 
 
-def counts(ws: Workspace) -> dict[JobState, int]:
+def counts(ws: HasCatalog) -> dict[JobState, int]:
     """How many jobs are in each state."""
     found: dict[JobState, int] = dict.fromkeys(get_args(JobState), 0)
     with ws.catalog.read() as session:
         for state, count in session.execute(select(Job.state, func.count()).group_by(Job.state)):
             found[cast("JobState", state)] = count
     return found
+
+
+# --- deciding --------------------------------------------------------------------------------
+
+
+def retry(ws: HasCatalog, job_id: str) -> JobRecord:
+    """Queue a job of the dead letters again, as if it had never been tried.
+
+    Its pictures that could not be analysed are tried again too. Raises :class:`JobNotFound`,
+    :class:`JobStateInvalid` for one that is not failed or dropped.
+    """
+    with ws.catalog.write() as session:
+        job = _in_state(session, job_id, ("failed", "dropped"))
+        if job.kind == "ingest_ad":
+            try_again(session, _capture_images(session, job_id))
+        job.state = "queued"
+        job.attempts = job.done = 0
+        job.run_after = job.started_at = job.finished_at = None
+        job.failures = []
+        return job_record(job)
+
+
+def drop(ws: HasCatalog, job_id: str) -> JobRecord:
+    """Give a job up: it is not done, and no longer listed among the dead letters.
+
+    Raises :class:`JobNotFound`, :class:`JobStateInvalid` for one that runs or is done.
+    """
+    with ws.catalog.write() as session:
+        job = _in_state(session, job_id, ("queued", "failed"))
+        job.state = "dropped"
+        job.finished_at = utc_now()
+        return job_record(job)
+
+
+def _in_state(session: Session, job_id: str, states: Sequence[JobState]) -> Job:
+    job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    if job.state not in states:
+        raise JobStateInvalid(job_id, job.state, states)
+    return job
 
 
 # --- doing -----------------------------------------------------------------------------------
@@ -95,10 +161,13 @@ def run_pending(
     ws: Workspace,
     limit: int | None = None,
     progress: Callable[[Progress], None] | None = None,
+    *,
+    patient: bool = False,
 ) -> int:
-    """Do queued jobs in this thread until none waits (or ``limit`` are done); returns how many.
+    """Do queued jobs in this thread until none is due (or ``limit`` are done); returns how many.
 
-    Jobs that a full disk breaks off again and again stay queued for a later call.
+    ``patient``: also wait for those that pause before another attempt. Jobs that a full disk
+    breaks off again and again stay queued for a later call.
     """
     ran = 0
     broken: Counter[str] = Counter()
@@ -106,7 +175,11 @@ def run_pending(
         room = ADS_AT_ONCE if limit is None else min(ADS_AT_ONCE, limit - ran)
         jobs = queue.claim(ws, room)
         if not jobs:
-            break
+            pause = queue.next_due_s(ws) if patient else None
+            if pause is None:
+                break
+            time.sleep(min(max(pause, 0.05), 1.0))
+            continue
         if not run_claimed(ws, jobs):
             broken.update(job.job_id for job in jobs)
             # Only the storage breaks off a job more often than that: it costs no attempt.
@@ -138,7 +211,7 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
         _log.exception("%d job(s) broke off", len(jobs))
         code = error.code if isinstance(error, HomewardError) else "internal_error"
         for job in jobs:
-            if len(jobs) > 1 and not isinstance(error, StorageError):
+            if len(jobs) > 1 and not isinstance(error, _COMMON):
                 # One of them is the cause; alone, each shows whether it is.
                 run_claimed(ws, [job])
             else:
@@ -169,18 +242,20 @@ def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
         shas = {job.job_id: _capture_images(session, job.job_id) for job in jobs}
         every = list(dict.fromkeys(sha256 for group in shas.values() for sha256 in group))
         pending = _without_vectors(session, ws.contract_id, every)
-    _analyse_pending(ws, pending, {job.job_id: set(shas[job.job_id]) for job in jobs})
+    owners = {job.job_id: set(shas[job.job_id]) for job in jobs}
+    _analyse_pending(ws, pending, owners, alone=any(job.alone for job in jobs))
     with ws.catalog.write() as session:
         # Only what an ad still shows: it may have been forgotten meanwhile.
         shown = _still_shown(session, every)
         vectors = _vectors(session, ws.contract_id, shown)
         add_faces(session, "ads", ws.contract_id, list(vectors))
+    join_clusters(ws, vectors)
     probe_cases(ws, vectors)
     with ws.catalog.write() as session:
         failures = _failures(session, ws.contract_id, every)
         for job in jobs:
             own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
-            queue.finish(session, job.job_id, own)
+            queue.finish(session, ws.runner_id, job.job_id, own)
 
 
 def _capture_images(session: Session, job_id: str) -> list[str]:
@@ -221,9 +296,12 @@ def _without_vectors(session: Session, contract_id: str, shas: Sequence[str]) ->
     return [sha256 for sha256 in shas if sha256 not in whole]
 
 
-def _analyse_pending(ws: Workspace, pending: Sequence[str], owners: dict[str, set[str]]) -> None:
+def _analyse_pending(
+    ws: Workspace, pending: Sequence[str], owners: dict[str, set[str]], *, alone: bool
+) -> None:
     done: set[str] = set()
-    for some in chunks(images.analyse_stored(ws, pending), ws.options.batch_size):
+    results = analyse_one_by_one(ws, pending) if alone else images.analyse_stored(ws, pending)
+    for some in chunks(results, 1 if alone else ws.options.batch_size):
         done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
         with ws.catalog.write() as session:
             shown = set(_still_shown(session, list(done)))
@@ -234,7 +312,8 @@ def _analyse_pending(ws: Workspace, pending: Sequence[str], owners: dict[str, se
                 elif one.sha256 in shown:
                     images.keep_analysis(session, ws.contract_id, one)
             for job_id, shas in owners.items():
-                queue.advance(session, job_id, len(shas & done) + len(shas.difference(pending)))
+                ready = len(shas & done) + len(shas.difference(pending))
+                queue.advance(session, ws.runner_id, job_id, ready)
 
 
 def _still_shown(session: Session, shas: Sequence[str]) -> list[str]:
@@ -280,9 +359,9 @@ def _failures(session: Session, contract_id: str, shas: Sequence[str]) -> dict[s
 def _probe_case(ws: Workspace, job: JobRecord) -> None:
     # Without the case, or once it is closed, nobody is looked for.
     with suppress(CaseNotFound, CaseClosed):
-        candidates.ranked(ws, job.subject_id, candidates.LISTED)
+        probe_ads(ws, job.subject_id)
     with ws.catalog.write() as session:
-        queue.finish(session, job.job_id)
+        queue.finish(session, ws.runner_id, job.job_id)
 
 
 def _enrol_case(ws: Workspace, job: JobRecord) -> None:
@@ -292,7 +371,8 @@ def _enrol_case(ws: Workspace, job: JobRecord) -> None:
         ).all()
     by_sha = {sha256: photo_id for photo_id, sha256 in photos}
     failures: list[Failure] = []
-    for at, one in enumerate(images.analyse_stored(ws, list(by_sha)), start=1):
+    analyse = analyse_one_by_one if job.alone else images.analyse_stored
+    for at, one in enumerate(analyse(ws, list(by_sha)), start=1):
         if isinstance(one, Failure):
             failures.append(Failure(item=by_sha[one.item], code=one.code, detail=one.detail))
             continue
@@ -304,11 +384,11 @@ def _enrol_case(ws: Workspace, job: JobRecord) -> None:
             failure = _enrol_again(session, ws.contract_id, by_sha[one.sha256], one)
             if failure is not None:
                 failures.append(failure)
-            queue.advance(session, job.job_id, at)
+            queue.advance(session, ws.runner_id, job.job_id, at)
     with suppress(CaseNotFound, CaseClosed):
-        candidates.ranked(ws, job.subject_id, candidates.LISTED)
+        probe_ads(ws, job.subject_id)
     with ws.catalog.write() as session:
-        queue.finish(session, job.job_id, failures)
+        queue.finish(session, ws.runner_id, job.job_id, failures)
 
 
 def _enrol_again(

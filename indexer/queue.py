@@ -1,21 +1,31 @@
-"""Jobs as rows: queued in the transaction that causes them, claimed, finished, taken up again.
+"""Jobs as rows: queued in the transaction that causes them, leased, finished, taken up again.
 
-A runner (one process with an open workspace) holds a file lock as long as it lives. A running job
-whose runner's lock is free belongs to a dead process and is queued again; after ``MAX_ATTEMPTS``
-it is failed, so that work which kills its process cannot do so for ever. This holds on one
-machine.
+A runner (one process with an open workspace) owns the jobs that it claimed for as long as it
+lives, and it proves that it lives in two ways. It holds a file lock, which the kernel frees the
+moment it dies: whoever shares its machine knows at once. And a thread of it raises ``beat`` in
+its row every few seconds: whoever sees that stand still for ``LEASE_S``, by a clock of its own,
+takes it for dead. No time of day is ever compared, so a clock that jumps ends no lease.
+
+What a runner writes for a job, it writes only while the job is still its own. A job that breaks
+off is tried again after a growing, jittered pause; one at which a process died is done alone;
+after ``MAX_ATTEMPTS`` it is failed and stays in the dead letters until somebody decides.
 """
 
 from __future__ import annotations
 
+import os
+import random
+import socket
+import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from indexer.catalog.tables import Job
+from indexer.catalog.tables import Job, RunnerRow
 from indexer.errors import JobNotFound
 from indexer.files import try_lock
 from indexer.ids import new_id
@@ -25,7 +35,13 @@ from indexer.times import utc_now
 if TYPE_CHECKING:
     from indexer.workspace import Workspace
 
-MAX_ATTEMPTS = 3
+BEAT_S = 5.0
+LEASE_S = 60.0
+"""A runner whose beat stood still for so long, seen from another, is taken for dead."""
+
+MAX_ATTEMPTS = 5
+MAX_DELIVERIES = 12
+"""Attempts before a job is failed: of work here, and of what is sent to others."""
 
 PRIORITIES: dict[JobKind, int] = {
     "probe_case": 0,
@@ -35,6 +51,12 @@ PRIORITIES: dict[JobKind, int] = {
     "ingest_ad": 10,
 }
 """What goes first, lower before higher: a person is waiting for what is done for a case."""
+
+WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad")
+DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
+
+_PAUSES: dict[bool, tuple[float, float]] = {False: (2.0, 900.0), True: (10.0, 3600.0)}
+"""First and longest pause before another attempt, in seconds: of work, and of deliveries."""
 
 
 def runner_lock_path(folder: Path, runner_id: str) -> Path:
@@ -67,94 +89,195 @@ def enqueue(
 
 
 def waiting_in(session: Session) -> int:
-    """How many jobs are queued."""
-    return session.scalar(select(func.count()).where(Job.state == "queued")) or 0
+    """How many jobs are queued. What is to be sent to others does not count: a receiver that is
+    away must not keep ads out."""
+    query = select(func.count()).where(Job.state == "queued", Job.kind.in_(WORK))
+    return session.scalar(query) or 0
 
 
-def claim(ws: Workspace, limit: int) -> list[JobRecord]:
-    """Take the next jobs for this runner: one job of a case, or up to ``limit`` of ads.
+# --- taking ----------------------------------------------------------------------------------
 
-    Cases go first: a person is waiting for them.
+
+def claim(ws: Workspace, limit: int, kinds: Sequence[JobKind] = WORK) -> list[JobRecord]:
+    """Take the next jobs of ``kinds`` for this runner: up to ``limit`` ads, or one of the others.
+
+    By priority, then the oldest first; one at which a process died comes alone.
     """
     _put_back_stranded(ws)
+    due = _due(kinds)
     with ws.catalog.read() as session:
-        if not waiting_in(session):
+        if session.scalar(select(Job.job_id).where(*due).limit(1)) is None:
             return []
     with ws.catalog.write() as session:
-        first = session.scalar(
-            select(Job).where(Job.state == "queued").order_by(Job.priority, Job.job_id).limit(1)
-        )
+        order = (Job.priority, Job.job_id)
+        first = session.scalar(select(Job).where(*due).order_by(*order).limit(1))
         if first is None:
             return []
         jobs = [first]
-        if first.kind == "ingest_ad":
-            jobs = list(
-                session.scalars(
-                    select(Job)
-                    .where(Job.state == "queued", Job.kind == "ingest_ad")
-                    .order_by(Job.job_id)
-                    .limit(limit)
-                )
-            )
-        return [_take(job, ws.runner_id) for job in jobs]
+        if first.kind == "ingest_ad" and not first.alone:
+            together = (*due, Job.kind == "ingest_ad", ~Job.alone)
+            jobs = list(session.scalars(select(Job).where(*together).order_by(*order).limit(limit)))
+        return _take(ws, session, jobs)
 
 
 def claim_one(ws: Workspace, job_id: str) -> JobRecord | None:
-    """Take this job if it is queued, else ``None``. Raises :class:`JobNotFound`."""
+    """Take this job if it is queued, even within its pause, else ``None``.
+
+    Raises :class:`JobNotFound`.
+    """
     with ws.catalog.write() as session:
         job = session.get(Job, job_id)
         if job is None:
             raise JobNotFound(job_id)
-        return _take(job, ws.runner_id) if job.state == "queued" else None
+        return _take(ws, session, [job])[0] if job.state == "queued" else None
 
 
 def claim_these(ws: Workspace, job_ids: Sequence[str]) -> list[JobRecord]:
-    """Take those of the jobs that are queued."""
+    """Take those of the jobs that are queued and due."""
     with ws.catalog.write() as session:
         jobs = session.scalars(
-            select(Job).where(Job.job_id.in_(job_ids), Job.state == "queued").order_by(Job.job_id)
+            select(Job).where(*_due(), Job.job_id.in_(job_ids)).order_by(Job.job_id)
         ).all()
-        return [_take(job, ws.runner_id) for job in jobs]
+        return _take(ws, session, jobs)
 
 
-def _take(job: Job, runner_id: str) -> JobRecord:
-    job.state = "running"
-    job.runner = runner_id
-    job.attempts += 1
-    job.started_at = job.started_at or utc_now()
-    job.done = 0
-    return job_record(job)
+def next_due_s(ws: Workspace) -> float | None:
+    """Seconds until a job may be done (0: one may now); ``None`` if none is queued."""
+    with ws.catalog.read() as session:
+        rows = session.scalars(
+            select(Job.run_after).where(Job.state == "queued", Job.kind.in_(WORK)).distinct()
+        ).all()
+    if not rows:
+        return None
+    now = utc_now()
+    return min(_pause_left(moment, now) for moment in rows)
 
 
-def advance(session: Session, job_id: str, done: int) -> None:
+def _due(kinds: Sequence[JobKind] | None = None) -> list[Any]:
+    now = utc_now()
+    conditions: list[Any] = [
+        Job.state == "queued",
+        or_(
+            Job.run_after.is_(None),
+            Job.run_after <= now,
+            # Later than any pause can be: the clock was set back since.
+            Job.run_after > now + _longest_pause(),
+        ),
+    ]
+    if kinds is not None:
+        conditions.append(Job.kind.in_(kinds))
+    return conditions
+
+
+def _pause_left(run_after: datetime | None, now: datetime) -> float:
+    if run_after is None or run_after <= now or run_after > now + _longest_pause():
+        return 0.0
+    return (run_after - now).total_seconds()
+
+
+def _longest_pause() -> timedelta:
+    return timedelta(seconds=2 * max(longest for _, longest in _PAUSES.values()))
+
+
+def _take(ws: Workspace, session: Session, jobs: Sequence[Job]) -> list[JobRecord]:
+    if jobs:
+        _register(ws, session)
+    for job in jobs:
+        job.state = "running"
+        job.runner = ws.runner_id
+        job.attempts += 1
+        job.started_at = job.started_at or utc_now()
+        job.run_after = None
+        job.done = 0
+    return [job_record(job) for job in jobs]
+
+
+# --- while at it -----------------------------------------------------------------------------
+
+
+def _register(ws: Workspace, session: Session) -> None:
+    if session.get(RunnerRow, ws.runner_id) is None:
+        session.add(
+            RunnerRow(
+                runner_id=ws.runner_id,
+                host=socket.gethostname()[:255],
+                pid=os.getpid(),
+                beat=0,
+                started_at=utc_now(),
+            )
+        )
+        session.flush()
+    ws.heart.start()
+
+
+def beat(ws: Workspace) -> None:
+    """Say that this runner lives. Where it was taken for dead, its jobs are no longer its own."""
+    with ws.catalog.write() as session:
+        session.execute(
+            update(RunnerRow)
+            .where(RunnerRow.runner_id == ws.runner_id)
+            .values(beat=RunnerRow.beat + 1)
+        )
+
+
+def resign(ws: Workspace) -> None:
+    """Take this runner's row away, at its end."""
+    with ws.catalog.write() as session:
+        session.execute(delete(RunnerRow).where(RunnerRow.runner_id == ws.runner_id))
+
+
+def advance(session: Session, runner_id: str, job_id: str, done: int) -> None:
     """Note progress, in the caller's transaction."""
-    session.execute(update(Job).where(Job.job_id == job_id).values(done=done))
+    session.execute(
+        update(Job).where(Job.job_id == job_id, Job.runner == runner_id).values(done=done)
+    )
 
 
-def finish(session: Session, job_id: str, failures: Sequence[Failure] = ()) -> None:
-    """Mark a job done, in the caller's transaction; failures of items are kept with it."""
+def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Failure] = ()) -> None:
+    """Mark a job done, in the caller's transaction; failures of items are kept with it.
+
+    Where an item killed the process again and again, the job is failed instead: somebody has to
+    look at it. A job that is no longer this runner's is left alone.
+    """
     job = session.get(Job, job_id)
-    if job is None:
+    if job is None or job.runner != runner_id:
         return
-    job.state = "done"
+    deadly = any(failure.code == CRASHED for failure in failures)
+    job.state = "failed" if deadly else "done"
     job.done = job.total
     job.runner = None
     job.finished_at = utc_now()
     job.failures = [failure_json(failure) for failure in failures]
 
 
-def put_back(
-    ws: Workspace, job_id: str, failure: Failure, *, counts: bool = True
-) -> JobState | None:
-    """A job broke off: queue it again, or fail it after too many attempts.
+CRASHED = "analysis_crashed"
+"""Code of a picture at which processes died: it is not tried again by itself."""
 
-    ``counts``: whether this one is counted as an attempt.
+
+# --- breaking off ----------------------------------------------------------------------------
+
+
+def put_back(
+    ws: Workspace,
+    job_id: str,
+    failure: Failure,
+    *,
+    counts: bool = True,
+    again: bool = True,
+    after_s: float | None = None,
+) -> JobState | None:
+    """A job of this runner broke off: queue it again after a pause, or fail it.
+
+    ``counts``: whether this one is counted as an attempt. Without ``again`` it is failed at once.
+    ``after_s``: a longer pause that somebody asked for.
     """
     with ws.catalog.write() as session:
         job = session.get(Job, job_id)
-        if job is None:
+        if job is None or job.runner != ws.runner_id:
             return None
-        return _put_back(job, failure) if counts else _queue_again(job)
+        if not counts:
+            return _queue_again(job)
+        return _put_back(job, failure, again=again, after_s=after_s)
 
 
 def _put_back_stranded(ws: Workspace) -> None:
@@ -180,32 +303,56 @@ def recover(ws: Workspace) -> int:
     could not put them back. Returns how many were of dead processes."""
     _put_back_stranded(ws)
     with ws.catalog.read() as session:
-        runners = session.scalars(select(Job.runner).where(Job.state == "running").distinct()).all()
-    dead = [runner for runner in runners if runner is not None and not _lives(ws, runner)]
+        rows = {row.runner_id: row for row in session.scalars(select(RunnerRow))}
+        busy = session.scalars(select(Job.runner).where(Job.state == "running").distinct()).all()
+    known = {*rows, *(runner for runner in busy if runner is not None)} - {ws.runner_id}
+    for gone in set(ws.beats_seen) - set(rows):
+        del ws.beats_seen[gone]
+    dead = [runner for runner in known if not _lives(ws, runner, rows.get(runner))]
     if not dead:
         return 0
+    died = 0
     with ws.catalog.write() as session:
-        jobs = session.scalars(
-            select(Job).where(Job.state == "running", Job.runner.in_(dead))
-        ).all()
-        for job in jobs:
-            _put_back(job, Failure(item=job.job_id, code="runner_died", detail="The process died."))
+        for runner in dead:
+            row = session.get(RunnerRow, runner, populate_existing=True)
+            seen = ws.beats_seen.get(runner)
+            if row is not None and seen is not None and row.beat != seen[0]:
+                continue  # it beat since
+            jobs = session.scalars(
+                select(Job).where(Job.state == "running", Job.runner == runner)
+            ).all()
+            died += len(jobs)
+            for job in jobs:
+                job.alone = True
+                _put_back(
+                    job,
+                    Failure(item=job.job_id, code="runner_died", detail="The process died."),
+                    after_s=0.0,
+                )
+            session.execute(delete(RunnerRow).where(RunnerRow.runner_id == runner))
     for runner in dead:
         runner_lock_path(ws.locks_dir, runner).unlink(missing_ok=True)
-    return len(jobs)
+    return died
 
 
-def _lives(ws: Workspace, runner_id: str) -> bool:
-    if runner_id == ws.runner_id:
+def _lives(ws: Workspace, runner_id: str, row: RunnerRow | None) -> bool:
+    if row is None or row.host == socket.gethostname()[:255]:
+        path = runner_lock_path(ws.locks_dir, runner_id)
+        if path.exists():
+            lock = try_lock(path)
+            if lock is None:
+                return True
+            lock.close()
+            return False
+        if row is None:
+            return False
+    # On another machine, or in another folder of this one: only its beat tells.
+    now = time.monotonic()
+    seen = ws.beats_seen.get(runner_id)
+    if seen is None or seen[0] != row.beat:
+        ws.beats_seen[runner_id] = (row.beat, now)
         return True
-    path = runner_lock_path(ws.locks_dir, runner_id)
-    if not path.exists():
-        return False
-    lock = try_lock(path)
-    if lock is None:
-        return True
-    lock.close()
-    return False
+    return now - seen[1] < LEASE_S
 
 
 def _queue_again(job: Job) -> JobState:
@@ -216,15 +363,29 @@ def _queue_again(job: Job) -> JobState:
     return "queued"
 
 
-def _put_back(job: Job, failure: Failure) -> JobState:
+def _put_back(
+    job: Job, failure: Failure, *, again: bool = True, after_s: float | None = None
+) -> JobState:
+    sends = job.kind in DELIVERIES
     job.runner = None
-    if job.attempts < MAX_ATTEMPTS:
+    if again and job.attempts < (MAX_DELIVERIES if sends else MAX_ATTEMPTS):
         job.state = "queued"
+        pause = _pause(job.attempts, sends)
+        if after_s is not None:
+            pause = 0.0 if after_s <= 0 else min(max(pause, after_s), _PAUSES[sends][1])
+        job.run_after = utc_now() + timedelta(seconds=pause) if pause else None
     else:
         job.state = "failed"
         job.finished_at = utc_now()
         job.failures = [*job.failures, failure_json(failure)]
     return cast("JobState", job.state)
+
+
+def _pause(attempts: int, sends: bool) -> float:
+    """Seconds before the next attempt: doubled each time, spread by half so that what broke off
+    together does not come back together."""
+    first, longest = _PAUSES[sends]
+    return min(longest, first * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
 
 
 def failure_json(failure: Failure) -> dict[str, str]:
@@ -242,6 +403,8 @@ def job_record(job: Job) -> JobRecord:
         done=job.done,
         total=job.total,
         attempts=job.attempts,
+        alone=job.alone,
+        run_after=job.run_after,
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,

@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVa
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen, Predicate
 from pydantic import AfterValidator, BeforeValidator
 
+from indexer.blobs import Received
 from indexer.times import date_in_range, date_or_text, moment_in_range, time_in_range
 from models.types import Box, Landmarks, Quality
 
@@ -255,10 +256,17 @@ class AdInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Upload:
-    """One file as received: its bytes, and the name and type that the sender gave."""
+class SentBefore:
+    """An image that is named by its SHA-256, because its bytes were sent before."""
 
-    data: bytes = field(repr=False)
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file as received: its bytes, where they are, and the name and type the sender gave."""
+
+    data: bytes | Received | SentBefore = field(repr=False)
     filename: str | None = None
     media_type: str | None = None
 
@@ -391,7 +399,11 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One piece of queued work. ``done`` of ``total`` steps; failures do not stop the rest."""
+    """One piece of queued work. ``done`` of ``total`` steps; failures do not stop the rest.
+
+    ``failed`` ones are the dead letters; ``alone``: a process died at it. ``run_after``: when it
+    is tried again after it broke off.
+    """
 
     job_id: str
     kind: JobKind
@@ -400,6 +412,8 @@ class JobRecord:
     done: int
     total: int
     attempts: int
+    alone: bool
+    run_after: datetime | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -472,6 +486,25 @@ class RankedCandidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertLimit:
+    """What is told for a case now: at most ``expected_false`` strangers to expect.
+
+    ``raised`` alerts were raised in the last seven days, of a ``budget``; ``tightened`` where
+    that has lowered the limit below the case's own, ``base``.
+    """
+
+    expected_false: float
+    base: float
+    raised: int
+    budget: int
+
+    @property
+    def tightened(self) -> bool:
+        """Whether the budget of the week has lowered the limit."""
+        return self.raised >= self.budget
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RankedCandidates:
     """The k best leads of one case, from an exact search made now."""
 
@@ -480,6 +513,7 @@ class RankedCandidates:
     gallery_size: int
     k: int
     photos_fused: int
+    alert_limit: AlertLimit
     search_state: SearchState
     items: tuple[RankedCandidate, ...]
 
@@ -534,13 +568,15 @@ class PurgeRecord:
 class IngestReport:
     """What became of a file of ads or cases.
 
-    ``done`` items are in (``created`` of them newly, the others were there already); ``refused``
-    lists every item that was not taken and every image that could not be analysed.
+    ``done`` items are in (``created`` of them newly, the others were there already).
+    ``refused_total`` counts every item that was not taken and every image that could not be
+    analysed; ``refused`` lists the first 1,000 of them.
     """
 
     done: int
     created: int
     refused: tuple[Failure, ...]
+    refused_total: int = 0
     seconds: float
 
 

@@ -87,7 +87,7 @@ def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -
         if progress is not None:
             progress(Progress(stage="reindex", done=at.done, total=max(waiting, at.done)))
 
-    jobs.run_pending(ws, progress=step)
+    jobs.run_pending(ws, progress=step, patient=True)
     failures: list[Failure] = []
     for job_id in queued:
         with suppress(JobNotFound):  # the ad or case was forgotten meanwhile

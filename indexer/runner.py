@@ -1,11 +1,16 @@
-"""Doing jobs in the background of a process that serves."""
+"""Doing jobs in the background of a process that serves or works."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from indexer import jobs, queue
+from indexer.alerting import release_held
+from indexer.errors import DeliveryFailed
+from indexer.records import Failure, JobRecord
+from indexer.room import room_left
 from indexer.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -14,24 +19,32 @@ _POLL_S = 1.0
 _MAINTAIN_S = 10.0
 _PAUSE_S = 2.0
 
+Deliver = Callable[[JobRecord], None]
+"""Sends what a job is to send; raises :class:`DeliveryFailed`."""
+
 
 class Runner:
     """A few threads that do queued jobs, and one that keeps the workspace in order.
 
     ``threads`` bounds how many batches are analysed at once. Jobs queued by other processes are
-    found within a second; :meth:`wake` says that there is work now.
+    found within a second; :meth:`wake` says that there is work now. ``deliver`` sends alerts to
+    others, in a thread of its own: a receiver that is slow keeps nothing else waiting. Without
+    it such jobs are left to other processes.
     """
 
-    def __init__(self, ws: Workspace, threads: int = 1) -> None:
+    def __init__(self, ws: Workspace, threads: int = 1, deliver: Deliver | None = None) -> None:
         self._ws = ws
         self._stop = threading.Event()
         self._work = threading.Condition()
         self._wakes = 0
+        self._deliver = deliver
+        loops = [(f"jobs-{n}", lambda: self._loop(self._do_jobs)) for n in range(threads)]
+        if deliver is not None:
+            loops.append(("deliveries", lambda: self._loop(self._do_deliveries)))
+        loops.append(("upkeep", self._maintain))
         self._threads = [
-            threading.Thread(target=self._do_jobs, name=f"jobs-{n}", daemon=True)
-            for n in range(threads)
+            threading.Thread(target=loop, name=name, daemon=True) for name, loop in loops
         ]
-        self._threads.append(threading.Thread(target=self._maintain, name="upkeep", daemon=True))
 
     def start(self) -> None:
         """Start working."""
@@ -56,15 +69,13 @@ class Runner:
         """Whether every thread runs."""
         return all(thread.is_alive() for thread in self._threads)
 
-    def _do_jobs(self) -> None:
+    def _loop(self, do_some: Callable[[], bool]) -> None:
+        """Call ``do_some`` as long as it finds work; else wait to be woken, or a second."""
         while not self._stop.is_set():
             with self._work:
                 seen = self._wakes
             try:
-                claimed = queue.claim(self._ws, jobs.ADS_AT_ONCE)
-                if claimed:
-                    if not jobs.run_claimed(self._ws, claimed):
-                        self._stop.wait(_PAUSE_S)
+                if do_some():
                     continue
             except Exception:  # noqa: BLE001 - the thread has to outlive any failure
                 _log.exception("jobs could not be taken; trying again")
@@ -73,6 +84,42 @@ class Runner:
                 if self._wakes == seen and not self._stop.is_set():
                     self._work.wait(_POLL_S)
 
+    def _do_jobs(self) -> bool:
+        if not room_left(self._ws):
+            return False
+        claimed = queue.claim(self._ws, jobs.ADS_AT_ONCE)
+        if claimed and not jobs.run_claimed(self._ws, claimed):
+            self._stop.wait(_PAUSE_S)
+        return bool(claimed)
+
+    def _do_deliveries(self) -> bool:
+        claimed = queue.claim(self._ws, 1, queue.DELIVERIES)
+        for job in claimed:
+            self._send(job)
+        return bool(claimed)
+
+    def _send(self, job: JobRecord) -> None:
+        assert self._deliver is not None
+        try:
+            self._deliver(job)
+        except DeliveryFailed as error:
+            _log.warning("%s of job %s failed: %s", job.kind, job.job_id, error.detail)
+            failure = Failure(item=job.job_id, code=error.code, detail=error.detail)
+            queue.put_back(
+                self._ws, job.job_id, failure, again=error.retry, after_s=error.retry_after
+            )
+            return
+        except Exception as error:
+            failure = Failure(item=job.job_id, code="internal_error", detail=str(error))
+            queue.put_back(self._ws, job.job_id, failure)
+            raise
+        with self._ws.catalog.write() as session:
+            queue.finish(session, self._ws.runner_id, job.job_id)
+
     def _maintain(self) -> None:
         while not self._stop.wait(_MAINTAIN_S):
             self._ws.maintain()
+            try:
+                release_held(self._ws)
+            except Exception:  # noqa: BLE001 - tried again at the next turn
+                _log.exception("alerts that were held back stay so for now")

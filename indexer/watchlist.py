@@ -1,10 +1,11 @@
-"""New faces in ads against the open cases.
+"""The watch in both directions: new faces in ads against the open cases, a case against the ads.
+
+Whichever of the two comes second finds the other: each is in its gallery before it probes the
+other one, and a view of a gallery catches up before it answers.
 
 Which candidates are written here: those that the case's ranked list would show among its best
-``LISTED`` leads now, and those whose expected number of false candidates (gallery size times the
-upper bound of the false match rate at that score) is under ``EXPECTED_FALSE``. Everything else
-is still found when the list is asked for, because that is an exhaustive search; what is written
-early is what may be told to the case's team.
+``LISTED`` leads now, and those that its team is told of (``indexer.alerting``). Everything else
+is still found when the list is asked for, because that is an exhaustive search.
 """
 
 from __future__ import annotations
@@ -16,17 +17,54 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from indexer.alerting import base_limit, expected_false, raise_alerts
 from indexer.batches import chunks
-from indexer.candidates import store
+from indexer.candidates import LISTED, enrolled, rank, store
+from indexer.cases import require_open
 from indexer.catalog.tables import Case, Face, GalleryMember, Photo
 from indexer.probe import FusedFace
+from indexer.vectors import Neighbours
 from indexer.workspace import Workspace
 from models.calibration import fuse, template_length
 from models.types import FloatArray
 
-EXPECTED_FALSE = 1.0
-
 _NEIGHBOURS = 200
+_FUSION_GAIN = 0.05
+"""How far the fused score of several photos may lie above the best single cosine."""
+
+
+def probe_ads(ws: Workspace, case_id: str) -> int:
+    """Compare an open case with all ads, keep its best leads, raise the alerts that are due.
+
+    Returns how many alerts were raised. Raises :class:`CaseNotFound`, :class:`CaseClosed`.
+    """
+    with ws.catalog.read() as session:
+        limit = base_limit(ws, require_open(session, case_id))
+        face_ids, vectors = enrolled(session, ws.contract_id, case_id)
+    size = ws.ads.count()
+    photos = len(face_ids)
+    count = LISTED
+    while True:
+        ranking = rank(ws, case_id, vectors, count)
+        heads = ranking.heads()
+        # Wider as long as the last one that came is still to be told.
+        if len(heads) < count or not _tells(ws, heads[-1].score, photos, size, limit):
+            break
+        count *= 4
+    if not ranking.faces:
+        return 0
+    with ws.catalog.write() as session:
+        case = require_open(session, case_id)
+        store(session, ws, case_id, ranking.faces, photos, "ranking")
+        told = [
+            face.face_id for face in ranking.faces if _tells(ws, face.score, photos, size, limit)
+        ]
+        return len(raise_alerts(session, ws, case, told, size))
+
+
+def _tells(ws: Workspace, score: float, photos: int, size: int, limit: float) -> bool:
+    strangers = expected_false(ws, score, photos, size)
+    return strangers is not None and strangers <= limit
 
 
 def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
@@ -34,7 +72,8 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
     if not faces:
         return 0
     face_ids = list(faces)
-    lists = ws.cases.search(np.stack([faces[face_id] for face_id in face_ids]), _NEIGHBOURS)
+    size = ws.ads.count()
+    lists = _near_cases(ws, np.stack([faces[face_id] for face_id in face_ids]), size)
     near = {face_id: found.ids for face_id, found in zip(face_ids, lists, strict=True)}
     with ws.catalog.read() as session:
         cases_of = _cases_of(session, {enrolled for ids in near.values() for enrolled in ids})
@@ -43,8 +82,7 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
         for face_id, ids in near.items():
             for case_id in {case_id for one in ids for case_id in cases_of.get(one, ())}:
                 wanted.setdefault(case_id, []).append(face_id)
-        people = _people(session, ws.contract_id, list(wanted))
-    size = ws.ads.count()
+        people = _people(session, ws, list(wanted))
     kept: dict[str, tuple[list[FusedFace], int]] = {}
     for case_id, person in people.items():
         found = [
@@ -52,20 +90,37 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
             for face in _fused(person.vectors, wanted[case_id], faces)
             if person.floor is None
             or face.score > person.floor
-            or _rare(ws, face.score, len(person.vectors), size)
+            or _tells(ws, face.score, len(person.vectors), size, person.limit)
         ]
         if found:
             kept[case_id] = found, len(person.vectors)
-    return _store(ws, kept) if kept else 0
+    return _store(ws, kept, size) if kept else 0
 
 
-def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], int]]) -> int:
+def _near_cases(ws: Workspace, probes: FloatArray, size: int) -> list[Neighbours]:
+    """The enrolled faces near to each probe: all of those that an alert may come of."""
+    count = _NEIGHBOURS
+    while True:
+        lists = ws.cases.search(probes, count)
+        limit = max(ws.options.alert_expected_false, 1.0)
+        if not any(
+            len(found) == count
+            and _tells(ws, min(1.0, float(found.scores[-1]) + _FUSION_GAIN), 1, size, limit)
+            for found in lists
+        ):
+            return lists
+        count *= 4
+
+
+def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], int]], size: int) -> int:
     fresh = 0
     with ws.catalog.write() as session:
         for case_id, (found, photos) in kept.items():
             case = session.get(Case, case_id)
-            if case is not None and case.status == "open":
-                fresh += len(store(session, ws.contract_id, case_id, found, photos, "watchlist"))
+            if case is None or case.status != "open":
+                continue
+            fresh += len(store(session, ws, case_id, found, photos, "watchlist"))
+            raise_alerts(session, ws, case, [face.face_id for face in found], size)
     return fresh
 
 
@@ -73,15 +128,16 @@ def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], int]]) -> in
 class _Person:
     vectors: FloatArray
     floor: float | None
+    limit: float
 
 
-def _people(session: Session, contract_id: str, case_ids: Sequence[str]) -> dict[str, _Person]:
+def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[str, _Person]:
     vectors: dict[str, list[FloatArray]] = {}
-    floors: dict[str, float | None] = {}
+    cases: dict[str, Case] = {}
     for some in chunks(case_ids):
         rows = session.execute(
-            select(Photo.case_id, Face.vector, Case.listed_floor)
-            .join(Case, Case.case_id == Photo.case_id)
+            select(Case, Face.vector)
+            .join(Photo, Photo.case_id == Case.case_id)
             .join(Face, Face.face_id == Photo.face_id)
             .join(
                 GalleryMember,
@@ -89,16 +145,21 @@ def _people(session: Session, contract_id: str, case_ids: Sequence[str]) -> dict
             )
             .where(
                 Photo.case_id.in_(some),
-                GalleryMember.contract_id == contract_id,
+                GalleryMember.contract_id == ws.contract_id,
                 Face.vector.is_not(None),
             )
             .order_by(Photo.photo_id)
         )
-        for case_id, vector, floor in rows:
+        for case, vector in rows:
             if vector is not None:
-                vectors.setdefault(case_id, []).append(vector)
-                floors[case_id] = floor
-    return {case_id: _Person(np.stack(rows), floors[case_id]) for case_id, rows in vectors.items()}
+                vectors.setdefault(case.case_id, []).append(vector)
+                cases[case.case_id] = case
+    return {
+        case_id: _Person(
+            np.stack(rows), cases[case_id].listed_floor, base_limit(ws, cases[case_id])
+        )
+        for case_id, rows in vectors.items()
+    }
 
 
 def _fused(
@@ -127,9 +188,3 @@ def _cases_of(session: Session, face_ids: set[str]) -> dict[str, list[str]]:
         for face_id, case_id in rows:
             found.setdefault(face_id, []).append(case_id)
     return found
-
-
-def _rare(ws: Workspace, score: float, photos: int, gallery_size: int) -> bool:
-    if ws.calibration is None:
-        return False
-    return gallery_size * ws.calibration.fmr(score, photos).upper < EXPECTED_FALSE

@@ -10,15 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sqlalchemy.engine import make_url
-
-from indexer import purges, queue, removals, retention, room
+from indexer import purges, quarantine, queue, removals, retention, room, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
-from indexer.catalog.engine import sqlite_url
+from indexer.catalog.engine import parsed, sqlite_url
 from indexer.errors import RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
+from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
 from models.calibration import Calibration
@@ -60,10 +59,11 @@ class WorkspaceOptions:
 
     ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
     ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
-    bytes. ``min_free_bytes``: free disk below which nothing new is taken in; ``reserve_bytes``:
-    disk set aside so that deletions can be written down when it is full. ``ad_max_age_days``: ads
-    that were not received for so long are forgotten, 0 for never; ``purge_ledger``: file outside
-    of the catalog that lists deletions.
+    bytes. ``alert_expected_false`` and ``alert_budget`` hold for cases that have none of their
+    own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
+    nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
+    down when it is full. ``ad_max_age_days``: ads that were not received for so long are
+    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
     """
 
     min_face_px: float = 20.0
@@ -75,6 +75,10 @@ class WorkspaceOptions:
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000
     max_queued_jobs: int = 10_000
+    alert_expected_false: float = 1.0
+    alert_budget: int = 20
+    emails: bool = False
+    staged_hours: float = 24.0
     min_free_bytes: int = 0
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
@@ -111,6 +115,9 @@ class Workspace:
         self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
         # Jobs of this runner that broke off while the catalog could not be written.
         self.stranded: set[str] = set()
+        # Beats of other runners: the last one seen, and when, by this process's own clock.
+        self.beats_seen: dict[str, tuple[int, float]] = {}
+        self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
@@ -148,6 +155,9 @@ class Workspace:
             # One that fails does not keep the others from being done.
             for work in (
                 queue.recover,
+                _discard_abandoned,
+                staging.expire,
+                _expire_quarantine,
                 retention.forget_aged,
                 removals.finish,
                 removals.sweep_if_due,
@@ -170,11 +180,20 @@ class Workspace:
         except Exception:  # noqa: BLE001 - the index is only a cache
             _log.exception("an index file could not be saved; it is rebuilt when opened again")
         finally:
+            self._stop_beating()
             if self._runner_lock is not None:
                 queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
                 self._runner_lock.close()
                 self._runner_lock = None
             self.catalog.close()
+
+    def _stop_beating(self) -> None:
+        self.heart.stop()
+        if self.heart.started:
+            try:
+                queue.resign(self)
+            except Exception:  # noqa: BLE001 - the free lock tells the others as well
+                _log.exception("this process could not sign off")
 
     def __enter__(self) -> Self:
         return self
@@ -217,7 +236,7 @@ def open_workspace(
         make_folder(folder)
     _probe_writable(data_dir)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
-    if make_url(url).get_backend_name() == "sqlite":
+    if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
     catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
     try:
@@ -231,6 +250,14 @@ def open_workspace(
         raise
     ws.maintain()
     return ws
+
+
+def _discard_abandoned(ws: Workspace) -> None:
+    ws.blobs.discard_abandoned()
+
+
+def _expire_quarantine(ws: Workspace) -> None:
+    quarantine.expire(ws.catalog)
 
 
 def _keep_galleries(ws: Workspace) -> None:
@@ -248,7 +275,7 @@ def _probe_writable(data_dir: Path) -> None:
 
 def _private(path: Path, url: str) -> None:
     """Make the catalog file readable to this account alone, before anything is in it."""
-    if make_url(url).database == str(path.resolve()) and not path.exists():
+    if parsed(url).database == str(path.resolve()) and not path.exists():
         with storage_errors(str(path)):
             path.touch(mode=0o600)
 

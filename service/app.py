@@ -15,7 +15,18 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service import __version__, errors, web
 from service.accounts.keys import KeyStore, NewKey, Principal
-from service.api import ads, candidates, cases, images, openapi, operations
+from service.api import (
+    ads,
+    alerts,
+    batch,
+    candidates,
+    cases,
+    events,
+    images,
+    openapi,
+    operations,
+    webhooks,
+)
 from service.compute import ComputePool
 from service.config import Settings
 from service.metrics import Metrics
@@ -82,7 +93,7 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, ads, candidates, images, operations):
+    for part in (cases, batch, ads, candidates, events, alerts, webhooks, images, operations):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app)
@@ -111,7 +122,7 @@ def _start(
             left.photos,
             workspace.contract_id,
         )
-    runner = Runner(workspace, threads=settings.job_workers)
+    runner = Runner(workspace, threads=settings.job_workers if settings.jobs_in_server else 0)
     runner.start()
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
@@ -122,7 +133,7 @@ def _start(
         lambda: float(workspace.room.free(workspace) or 0),
     )
     metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
-    return Service(
+    service = Service(
         settings=settings,
         workspace=workspace,
         pool=pool,
@@ -131,6 +142,8 @@ def _start(
         metrics=metrics,
         spool_dir=spool,
     )
+    metrics.gauge("homeward_event_streams", "Open event streams", lambda: service.streams.open)
+    return service
 
 
 def _stop(service: Service) -> None:

@@ -28,6 +28,7 @@ access_log = logging.getLogger("homeward.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 API_PREFIX = "/v1"
+EVENT_STREAM = "text/event-stream"
 
 SECURITY_HEADERS: Mapping[str, str] = {
     "x-content-type-options": "nosniff",
@@ -57,7 +58,15 @@ class RequestContext:
         request_id = given if REQUEST_ID.fullmatch(given) else str(uuid7())
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
+        answered = False
         started = time.perf_counter()
+
+        def record() -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self.metrics.in_flight.dec()
+                self._record(scope, status, time.perf_counter() - started)
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -65,6 +74,10 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
+                if headers.get("content-type", "").startswith(EVENT_STREAM):
+                    # Answered as it begins: how long it stays open is the listener's affair.
+                    headers["cache-control"] = SECURITY_HEADERS["cache-control"]
+                    record()
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -78,8 +91,7 @@ class RequestContext:
             answer = unexpected(scope, error)
             await answer(scope, receive, send_with_headers)
         finally:
-            self.metrics.in_flight.dec()
-            self._record(scope, status, time.perf_counter() - started)
+            record()
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = str(getattr(scope.get("route"), "path", "other"))

@@ -11,6 +11,7 @@ from pathlib import Path
 from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service.accounts.keys import KeyStore
+from service.alerts.streams import EventStreams, NoPlace
 from service.compute import ComputePool
 from service.config import Settings
 from service.errors import Overloaded
@@ -31,9 +32,11 @@ class Service:
     spool_dir: Path
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
     upload_places: asyncio.Semaphore = field(init=False)
+    streams: EventStreams = field(init=False)
 
     def __post_init__(self) -> None:
         self.upload_places = asyncio.Semaphore(self.settings.max_uploads_in_flight)
+        self.streams = EventStreams(self.workspace, self.settings.max_event_streams)
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:
@@ -53,3 +56,15 @@ class Service:
             yield
         finally:
             self.upload_places.release()
+
+    @asynccontextmanager
+    async def stream_place(self) -> AsyncIterator[None]:
+        """A place for an event stream. Raises :class:`Overloaded` where all are taken."""
+        try:
+            async with self.streams.place():
+                yield
+        except NoPlace:
+            raise Overloaded(
+                "More event streams are open than this service keeps.",
+                remedy="Wait a few seconds and try again, or read the list instead.",
+            ) from None

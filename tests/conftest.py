@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", ".cache/hypothesis")
+_own_server = os.environ.get("HOMEWARD_TEST_POSTGRESQL")
 # Settings of the developer's shell must not reach the tests.
 for _variable in [name for name in os.environ if name.startswith("HOMEWARD_")]:
     del os.environ[_variable]
@@ -31,6 +32,7 @@ import pytest
 from PIL import Image
 
 from models.types import RgbImage
+from tests.postgres import ServerAbsent, TestServer, running_server
 
 if TYPE_CHECKING:
     from models.packs.base import FacePack
@@ -102,6 +104,31 @@ def jpeg(pixels: RgbImage, quality: int = 92) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[TestServer]:
+    """A real PostgreSQL, started with the first test that needs one."""
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(running_server(_own_server))
+        except ServerAbsent as absent:
+            pytest.skip(str(absent))
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
+    """The catalog of a test: each test that uses it runs on both databases.
+
+    ``None`` is SQLite in the data folder; else the URL of a fresh database with all tables.
+    """
+    if request.param == "sqlite":
+        yield None
+    else:
+        server: TestServer = request.getfixturevalue("postgresql")
+        with server.database() as url:
+            yield url
 
 
 @pytest.fixture(scope="session")

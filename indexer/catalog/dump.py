@@ -19,7 +19,7 @@ from typing import Literal, cast
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Engine, create_engine, func, inspect, select, text, union
 
-from indexer.catalog.engine import Catalog, sqlite_url
+from indexer.catalog.engine import Catalog, parsed, sqlite_url
 from indexer.catalog.tables import (
     Ad,
     CapturePage,
@@ -100,6 +100,8 @@ def _copied_postgresql(catalog: Catalog, path: Path, pg_dump: str | None) -> Gen
     program = _program("pg_dump", pg_dump)
     reader = catalog.engine.execution_options(isolation_level="REPEATABLE READ")
     with reader.connect() as connection:
+        # The snapshot is there as long as this transaction is, however long the back-up takes.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
         _run(
             [program, "--format=custom", "--no-owner", "--no-privileges", f"--snapshot={snapshot}"],
@@ -146,7 +148,7 @@ def _facts(connection: Connection, path: Path, kind: CatalogKind) -> CatalogCopy
 def require_empty(kind: CatalogKind, url: str) -> None:
     """Raises :class:`BackupFailed` where the catalog at ``url`` is not of this kind or is there
     already."""
-    engine = create_engine(url)
+    engine = create_engine(parsed(url))
     try:
         if engine.dialect.name != kind:
             raise BackupFailed(
@@ -171,7 +173,7 @@ def require_empty(kind: CatalogKind, url: str) -> None:
 def put_back(kind: CatalogKind, copy: Path, url: str, pg_dump: str | None = None) -> None:
     """Make the copied catalog the one at ``url``, which has to be empty. ``copy`` is taken away
     or stays as a file to be removed. Raises :class:`BackupFailed` and the StorageError tree."""
-    engine = create_engine(url)
+    engine = create_engine(parsed(url))
     try:
         if kind == "sqlite":
             target = Path(engine.url.database or "")

@@ -26,6 +26,8 @@ ALL_SCOPES = frozenset(
         "ads:delete",
         "ads:read",
         "ads:write",
+        "candidates:judge",
+        "alerts:read",
         "cases:delete",
         "cases:read",
         "cases:write",
@@ -33,6 +35,7 @@ ALL_SCOPES = frozenset(
         "jobs:read",
         "scores:read",
         "search",
+        "webhooks:write",
     }
 )
 
@@ -100,6 +103,14 @@ class KeyStore:
         if self._configured is not None and hmac.compare_digest(digest, self._configured[0]):
             return self._configured[1]
         return found
+
+    def in_force(self, key_id: str) -> bool:
+        """Whether the key that was presented as ``key_id`` would still be taken."""
+        if self._configured is not None and key_id == self._configured[1].key_id:
+            return True
+        with self._catalog.read() as session:
+            row = session.get(ApiKey, key_id)
+            return row is not None and row.revoked_at is None and row.name != CONFIGURED
 
     def create(self, name: str, scopes: tuple[str, ...] = (ADMINISTRATOR,)) -> NewKey:
         """Make a key and store its digest."""

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import Field
+from starlette.concurrency import run_in_threadpool
 
+from indexer import judgements
 from indexer.records import SearchFilter
 from service.accounts.keys import Principal
-from service.api.common import CaseId, IdempotencyHeader, answer, multipart, problems, router
+from service.api.common import (
+    CandidateId,
+    CaseId,
+    IdempotencyHeader,
+    answer,
+    multipart,
+    problems,
+    router,
+)
 from service.api.forms import fields_of, photo_form
-from service.api.schemas.candidates import CandidatesOut, SearchOut
+from service.api.schemas.candidates import CandidatesOut, JudgementIn, JudgementOut, SearchOut
 from service.api.schemas.common import In, Purpose, QueryText, TimeIn
 from service.deps import ServiceDep, requires
 from service.idempotency import Answer, once
@@ -25,6 +36,7 @@ from service.search.rank import (
 api = router("candidates")
 
 Reader = Annotated[Principal, Depends(requires("scores:read"))]
+Reviewer = Annotated[Principal, Depends(requires("candidates:judge"))]
 Searcher = Annotated[Principal, Depends(requires("search"))]
 
 K = Annotated[int, Query(ge=1, le=MAX_CANDIDATES, description="How many leads at most, best first")]
@@ -60,6 +72,44 @@ async def list_candidates(
     """The k best candidates for the photos of a case, whatever the alert threshold."""
     found = await service.pool.run(case_candidates, service.workspace, case_id, k)
     return CandidatesOut.model_validate(found)
+
+
+@api.post(
+    "/candidates/{candidate_id}/judgements",
+    status_code=201,
+    response_model=JudgementOut,
+    responses=problems(404, 409, 413, 415, 422),
+)
+async def judge(
+    request: Request,
+    service: ServiceDep,
+    principal: Reviewer,
+    candidate_id: CandidateId,
+    judgement: JudgementIn,
+    idempotency_key: IdempotencyHeader = None,
+) -> Response:
+    """Record what a person concluded about a candidate; kept for good, superseded by a later one.
+
+    The pair of case and face stays decided: it raises no further alert, also when the picture is
+    seen again in another ad.
+    """
+
+    async def work() -> Answer:
+        record = await run_in_threadpool(
+            judgements.judge,
+            service.workspace,
+            candidate_id,
+            judgement.conclusion,
+            judgement.reason,
+            components=judgement.components,
+            actor=principal.key_id,
+        )
+        return answer(201, JudgementOut.model_validate(record), record.case_id)
+
+    content = hashlib.sha256(judgement.model_dump_json().encode()).hexdigest()
+    return await once(
+        service.workspace, service.idempotency, request, principal.key_id, content, work
+    )
 
 
 @api.post(

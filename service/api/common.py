@@ -10,12 +10,15 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 
 from indexer.errors import (
     AdNotFound,
+    AlertNotFound,
+    CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
     ImageNotFound,
     JobNotFound,
     NotFound,
     PhotoNotFound,
+    WebhookNotFound,
 )
 from service.api.schemas.common import SHA256_PATTERN, QueryText
 from service.deps import bearer, canonical_id
@@ -96,7 +99,9 @@ def multipart(model: type[BaseModel], encoding: dict[str, Any] | None = None) ->
 
 
 DESCRIBED: set[type[BaseModel]] = set()
-"""Models that only the OpenAPI document uses."""
+"""Models that only the OpenAPI document uses: the forms of the routes."""
+LINES: set[type[BaseModel]] = set()
+"""Likewise: what one line of a body holds."""
 
 
 def _id(not_found: Callable[[str], NotFound]) -> AfterValidator:
@@ -114,6 +119,9 @@ CaseId = Annotated[str, _id(CaseNotFound), _UUID, Path()]
 PhotoId = Annotated[str, _id(PhotoNotFound), _UUID, Path()]
 AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
+CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
+AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
+WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

@@ -10,12 +10,16 @@ from service.cli import (
     commands,
     evaluate,
     ingest,
+    jobs,
     keys,
     packs,
     purge,
+    quarantine,
     reindex,
     search,
     serve,
+    webhooks,
+    worker,
 )
 from service.cli.console import BareOptionCommand, DataDir, out
 
@@ -48,6 +52,9 @@ def _before(
 app.command("serve")(serve.serve)
 app.command("demo")(serve.demo)
 app.add_typer(ingest.app, name="ingest")
+app.command("worker")(worker.worker)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
@@ -57,6 +64,7 @@ app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
+app.add_typer(webhooks.app, name="webhooks")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

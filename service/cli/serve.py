@@ -117,7 +117,12 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
         # It warns of every malformed body; those are answered and counted already.
         logging.getLogger("python_multipart").setLevel(logging.ERROR)
         signal.signal(signal.SIGTERM, _stop)
-        server = _Server(config, ready)
+
+        def stopping() -> None:
+            if (service := application.state.service) is not None:
+                service.streams.close()
+
+        server = _Server(config, ready, stopping)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         if not server.started:
@@ -127,16 +132,24 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
+    """Says where it listens once it does, and ends the event streams when it stops."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # Before it waits for the answers under way: event streams have no end of their own.
+        self._stopping()
+        await super().shutdown(sockets=sockets)
 
 
 def _stop(_signal: int, _frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from indexer import candidates
+from indexer.alerting import LEAST_GALLERY
 from indexer.errors import PurposeRequired
 from indexer.records import (
     AdSummary,
@@ -22,9 +23,6 @@ from service.search.explain import NOTICE, Band, calibration_text, threshold, wo
 
 MAX_CANDIDATES = 50
 """A list is only as good as its reviewer's patience; longer lists are not offered."""
-
-ALERT_EXPECTED_FALSE_CANDIDATES = 1.0
-"""The alert threshold: the score at which one stranger is to be expected in the gallery."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +57,9 @@ class CandidateList:
     k: int
     threshold: float | None
     alert_expected_false_candidates: float
+    alert_tightened: bool
+    alerts_this_week: int
+    alert_budget: int
     search_state: SearchState
     items: tuple[Candidate, ...]
     calibration: str
@@ -131,6 +132,9 @@ def photo_candidates(
         k=listed.k,
         threshold=listed.threshold,
         alert_expected_false_candidates=listed.alert_expected_false_candidates,
+        alert_tightened=listed.alert_tightened,
+        alerts_this_week=listed.alerts_this_week,
+        alert_budget=listed.alert_budget,
         search_state=listed.search_state,
         items=listed.items,
         calibration=listed.calibration,
@@ -150,11 +154,14 @@ def _explained(workspace: Workspace, ranked: RankedCandidates) -> CandidateList:
         k=ranked.k,
         threshold=threshold(
             calibration,
-            ranked.gallery_size,
+            max(ranked.gallery_size, LEAST_GALLERY) if ranked.gallery_size else 0,
             ranked.photos_fused,
-            ALERT_EXPECTED_FALSE_CANDIDATES,
+            ranked.alert_limit.expected_false,
         ),
-        alert_expected_false_candidates=ALERT_EXPECTED_FALSE_CANDIDATES,
+        alert_expected_false_candidates=ranked.alert_limit.expected_false,
+        alert_tightened=ranked.alert_limit.tightened,
+        alerts_this_week=ranked.alert_limit.raised,
+        alert_budget=ranked.alert_limit.budget,
         search_state=ranked.search_state,
         items=tuple(_candidate(workspace, item, ranked.gallery_size) for item in ranked.items),
         calibration=calibration_text(calibration),

@@ -52,6 +52,9 @@ def candidates_json(found: CandidateList) -> dict[str, Any]:
         "k": found.k,
         "threshold": found.threshold,
         "alert_expected_false_candidates": found.alert_expected_false_candidates,
+        "alert_tightened": found.alert_tightened,
+        "alerts_this_week": found.alerts_this_week,
+        "alert_budget": found.alert_budget,
         "search_state": {
             "state": found.search_state.state,
             "up_to": moment_text(found.search_state.up_to),

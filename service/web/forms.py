@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from typing import Any, Final
 
 from fastapi import Request
@@ -56,6 +57,9 @@ CASE_FIELDS: Final = (
     "last_seen_lon",
     "default_purpose",
     "notes",
+    "alert_expected_false",
+    "alert_budget",
+    "alert_emails",
 )
 SEARCH_FIELDS: Final = (
     "purpose",
@@ -214,9 +218,7 @@ def case_input(found: Typed) -> CaseInput | None:
     """The case that was typed, or None: then ``found.errors`` names every bad field."""
     values = {name: found.value(name) or None for name in CASE_FIELDS}
     person: dict[str, Any] = {name: values[name] for name in PERSON_FIELDS}
-    person["aliases"] = tuple(
-        line for part in found.value("aliases").splitlines() if (line := part.strip())
-    )
+    person["aliases"] = _lines(found, "aliases")
     person["date_of_birth"] = _day(found, "date_of_birth")
     for name in ("height_cm", "weight_kg"):
         person[name] = _number(found, name)
@@ -234,12 +236,16 @@ def case_input(found: Typed) -> CaseInput | None:
         "last_seen": last_seen if any(v is not None for v in last_seen.values()) else None,
         "default_purpose": values["default_purpose"],
         "notes": values["notes"],
+        "alert_expected_false": _number(found, "alert_expected_false"),
+        "alert_budget": _whole(found, "alert_budget"),
+        "alert_emails": _lines(found, "alert_emails"),
     }
     try:
         case = _CASE.validate_python(given)
     except ValidationError as error:
         for item in error.errors(include_url=False, include_input=False):
-            found.errors.setdefault(_field_of(item["loc"]), _message(item))
+            name = _field_of(item["loc"])
+            found.errors.setdefault(name, _message(item, name))
         return None
     return None if found.errors else case
 
@@ -257,6 +263,9 @@ def case_values(case: CaseRecord) -> dict[str, str]:
         "missing_since": _day_text(case.missing_since),
         "default_purpose": case.default_purpose,
         "notes": case.notes,
+        "alert_expected_false": case.alert_expected_false,
+        "alert_budget": case.alert_budget,
+        "alert_emails": "\n".join(case.alert_emails),
     }
     if seen is not None:
         values |= {
@@ -266,17 +275,17 @@ def case_values(case: CaseRecord) -> dict[str, str]:
             "last_seen_on": _day_text(seen.at),
             "last_seen_time": f"{seen.at:%H:%M:%S}" if isinstance(seen.at, datetime) else "",
         }
-    return {
-        name: "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-        for name, value in values.items()
-    }
+    return {name: _shown(value) for name, value in values.items()}
 
 
 def case_changes(before: CaseRecord, after: CaseInput, found: Typed) -> dict[str, Any]:
     """What an edited form changes. A time that the form can show only as a day is not lost."""
     changes: dict[str, Any] = {
         name: getattr(after, name)
-        for name in ("case_number", "agency", "person", "last_seen", "default_purpose", "notes")
+        for name in (
+            *("case_number", "agency", "person", "last_seen", "default_purpose", "notes"),
+            *("alert_expected_false", "alert_budget", "alert_emails"),
+        )
     }
     if found.value("missing_since") != _day_text(before.missing_since):
         changes["missing_since"] = after.missing_since
@@ -336,6 +345,28 @@ def _number(found: Typed, name: str) -> float | None:
     return float(text.replace(",", "."))
 
 
+def _whole(found: Typed, name: str) -> int | None:
+    text = found.value(name)
+    if not text:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        found.errors[name] = texts.text("field.whole")
+        return None
+    return int(text)
+
+
+def _shown(value: object) -> str:
+    """A value as text that the form takes back; a number with all its digits, never with a
+    power of ten."""
+    if isinstance(value, float):
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
+    return "" if value is None else str(value)
+
+
+def _lines(found: Typed, name: str) -> tuple[str, ...]:
+    return tuple(line for part in found.value(name).splitlines() if (line := part.strip()))
+
+
 def _field_of(loc: tuple[int | str, ...]) -> str:
     """The field of the form that a place in the case belongs to."""
     names = [part for part in loc if isinstance(part, str)]
@@ -346,9 +377,11 @@ def _field_of(loc: tuple[int | str, ...]) -> str:
     return names[0] if names else "case_number"
 
 
-def _message(item: Mapping[str, Any]) -> str:
+def _message(item: Mapping[str, Any], name: str) -> str:
     limits = item.get("ctx", {})
     kind = item["type"]
+    if name == "alert_emails" and kind != "too_long":
+        return texts.text("field.emails")
     if kind == "string_too_short":
         return texts.text("field.needed")
     if kind == "string_too_long":
@@ -357,6 +390,8 @@ def _message(item: Mapping[str, Any]) -> str:
         return texts.text("field.too_many", limit=limits["max_length"])
     if kind == "greater_than_equal":
         return texts.text("field.at_least", limit=f"{limits['ge']:g}")
+    if kind == "greater_than":
+        return texts.text("field.more_than", limit=f"{limits['gt']:g}")
     if kind == "less_than_equal":
         return texts.text("field.at_most", limit=f"{limits['le']:g}")
     if kind == "literal_error":

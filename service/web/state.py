@@ -107,6 +107,7 @@ CaseWriter = Annotated[Session, Depends(requires("cases:write"))]
 CaseDeleter = Annotated[Session, Depends(requires("cases:delete"))]
 Searcher = Annotated[Session, Depends(requires("search"))]
 Viewer = Annotated[Session, Depends(requires("images:read"))]
+AlertReader = Annotated[Session, Depends(requires("alerts:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
 
 

@@ -183,16 +183,16 @@ def expectation(item: Candidate) -> str:
         return texts.text("expect.unknown")
     if item.false_match_rate_resolved is False:
         if expected < 1:
-            return texts.text("expect.bound_one_in", searches=_rounded(1 / max(expected, 1e-9)))
-        return texts.text("expect.bound_many", strangers=_rounded(expected))
+            return texts.text("expect.bound_one_in", searches=rounded(1 / max(expected, 1e-9)))
+        return texts.text("expect.bound_many", strangers=rounded(expected))
     if expected < 0.95:
-        return texts.text("expect.one_in", searches=_rounded(1 / max(expected, 1e-9)))
+        return texts.text("expect.one_in", searches=rounded(1 / max(expected, 1e-9)))
     if expected < 1.5:
         return texts.text("expect.one")
-    return texts.text("expect.many", strangers=_rounded(expected))
+    return texts.text("expect.many", strangers=rounded(expected))
 
 
-def _rounded(value: float) -> str:
+def rounded(value: float) -> str:
     """Two significant figures: the sample does not support more."""
     if value >= 10:
         digits = len(str(int(value))) - 2
@@ -200,11 +200,11 @@ def _rounded(value: float) -> str:
     return f"{value:.0f}" if value >= 2 else f"{value:.1f}".removesuffix(".0")
 
 
-def _rate(value: float | None) -> str:
+def rate_text(value: float | None) -> str:
     """A rate as people read it: 1 in so many, where it is small."""
     if not value:
         return "0"
-    return texts.text("figure.one_in", n=_rounded(1 / value)) if value < 0.1 else f"{value:.2g}"
+    return texts.text("figure.one_in", n=rounded(1 / value)) if value < 0.1 else f"{value:.2g}"
 
 
 def _figures(item: Candidate, found: CandidateList) -> tuple[tuple[str, str], ...]:
@@ -214,10 +214,10 @@ def _figures(item: Candidate, found: CandidateList) -> tuple[tuple[str, str], ..
         rows += [
             (
                 "figure.fmr",
-                _rate(item.false_match_rate) if resolved else texts.text("figure.unresolved"),
+                rate_text(item.false_match_rate) if resolved else texts.text("figure.unresolved"),
             ),
-            ("figure.fmr_upper", _rate(item.false_match_rate_upper)),
-            ("figure.expected_upper", _rate(item.expected_false_candidates_upper)),
+            ("figure.fmr_upper", rate_text(item.false_match_rate_upper)),
+            ("figure.expected_upper", rate_text(item.expected_false_candidates_upper)),
         ]
     rows += [
         ("figure.gallery", f"{found.gallery_size:,}"),

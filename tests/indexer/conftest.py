@@ -10,6 +10,7 @@ import pytest
 
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from tests.indexer.small import SmallAnalyser
+from tests.indexer.watch import CALIBRATION
 
 Reopen = Callable[[], Workspace]
 
@@ -20,16 +21,48 @@ def small_analyser() -> SmallAnalyser:
 
 
 @pytest.fixture
-def opened(tmp_path: Path, small_analyser: SmallAnalyser) -> Iterator[Reopen]:
+def opened(
+    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
+) -> Iterator[Reopen]:
     """Opens the same data folder as often as called, as several processes would."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(
             open_workspace(
-                tmp_path / "data", small_analyser, options=WorkspaceOptions(max_queued_jobs=200)
+                tmp_path / "data",
+                small_analyser,
+                catalog_url=catalog_url,
+                options=WorkspaceOptions(max_queued_jobs=200),
             )
         )
+
+
+def url_of(ws: Workspace) -> str:
+    """The URL of its catalog, for another process that is to open the same."""
+    return ws.catalog.engine.url.render_as_string(hide_password=False)
 
 
 @pytest.fixture
 def ws(opened: Reopen) -> Workspace:
     return opened()
+
+
+@pytest.fixture
+def reopen_watched(
+    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
+) -> Iterator[Reopen]:
+    """As ``opened``, with a calibration, so that alerts are raised."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(
+            open_workspace(
+                tmp_path / "data",
+                small_analyser,
+                catalog_url=catalog_url,
+                calibration=CALIBRATION,
+                options=WorkspaceOptions(alert_budget=100),
+            )
+        )
+
+
+@pytest.fixture
+def watched(reopen_watched: Reopen) -> Workspace:
+    return reopen_watched()

@@ -3,7 +3,8 @@
 Real bytes are decoded and real vectors compared; only the networks are replaced, because these
 tests are about what is kept, not about who looks like whom. Red and green of a block say which
 person it is, blue is the photo: the same person in two photos scores about 0.8, two people
-about 0.
+about 0. Bright greys are background, in a pattern that follows from the blocks: two pictures with
+other blocks are no near-duplicates of each other, unless they are drawn on the same scene.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from models.types import (
 
 DIMENSION = 32
 CONTRACT = "small-0123456789ab"
+BACKGROUND = 121
+"""Greys from here on are no face; blocks have a darker red and green."""
 POISON = (255, 0, 255)
 """A block of this colour makes the analysis fail."""
 
@@ -57,7 +60,8 @@ class SmallAnalyser:
         return np.asarray(cv2.resize(part, (size, size)), dtype=np.uint8)
 
     def _faces(self, image: RgbImage) -> list[Face]:
-        mask = np.any(image != 128, axis=2).astype(np.uint8)
+        plain = (image.max(axis=2) == image.min(axis=2)) & (image[..., 0] >= BACKGROUND)
+        mask = (~plain).astype(np.uint8)
         count, _, stats, _ = cv2.connectedComponentsWithStats(mask)
         faces = []
         for x, y, width, height, _ in stats[1:count]:
@@ -91,14 +95,26 @@ def vector_of(colour: tuple[int, int, int]) -> FloatArray:
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
-def picture(*blocks: Block, size: tuple[int, int] = (200, 160), salt: int = 0) -> bytes:
-    """PNG bytes of blocks on grey; ``salt`` changes the bytes but not the faces."""
-    pixels = np.full((size[1], size[0], 3), 128, np.uint8)
+def picture(
+    *blocks: Block, size: tuple[int, int] = (200, 160), salt: int = 0, scene: int | None = None
+) -> bytes:
+    """PNG bytes of blocks on a background; ``salt`` changes the bytes but no pixel.
+
+    ``scene`` names the background; without it, it follows from the blocks.
+    """
+    pixels = background(size, scene if scene is not None else hash(blocks))
     for x, y, side, colour in blocks:
         pixels[y : y + side, x : x + side] = colour
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG", compress_level=1 + salt % 9, dpi=(72 + salt, 72))
     return out.getvalue()
+
+
+def background(size: tuple[int, int], scene: int) -> RgbImage:
+    """A pattern of bright greys, uint8 (height, width, 3), another one for each ``scene``."""
+    cells = np.random.default_rng(abs(scene)).integers(BACKGROUND, 256, (12, 12), np.uint8)
+    grey = cv2.resize(cells, size, interpolation=cv2.INTER_NEAREST)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def face_picture(person: int, photo: int = 0, *, salt: int = 0) -> bytes:

@@ -16,7 +16,7 @@ from indexer.galleries import Gallery
 from indexer.records import CaseInput
 from indexer.vectors.snapshot import SnapshotHeader, read_snapshot, write_snapshot
 from indexer.workspace import Workspace, open_workspace
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import (
     CONTRACT,
     DIMENSION,
@@ -56,17 +56,17 @@ def test_views_of_one_folder_see_each_other(opened: Reopen) -> None:
     assert other.cases.count() == 0
 
 
-def test_another_process_sees_a_deletion(tmp_path: Path, ws: Workspace) -> None:
+def test_another_process_sees_a_deletion(ws: Workspace) -> None:
     case_id = enrol(ws, 1)
     script = (
         "import sys; from pathlib import Path\n"
         "from indexer import forget; from indexer.workspace import open_workspace\n"
         "from tests.indexer.small import SmallAnalyser\n"
-        "with open_workspace(Path(sys.argv[1]), SmallAnalyser()) as ws:\n"
+        "with open_workspace(Path(sys.argv[1]), SmallAnalyser(), catalog_url=sys.argv[2]) as ws:\n"
         "    assert ws.cases.count() == 1\n"
-        "    forget.forget_case(ws, sys.argv[2])\n"
+        "    forget.forget_case(ws, sys.argv[3])\n"
     )
-    command = [sys.executable, "-c", script, str(tmp_path / "data"), case_id]
+    command = [sys.executable, "-c", script, str(ws.data_dir), url_of(ws), case_id]
     subprocess.run(command, check=True, cwd=Path(__file__).parents[2], timeout=60)
     assert ws.cases.count() == 0
 
@@ -133,10 +133,10 @@ def test_an_index_file_of_another_history_is_not_trusted(
         assert ws.cases.search(vector_of(colour(5))[None], 1)[0].scores[0] > 0.99
 
 
-def test_two_contracts_never_meet(tmp_path: Path, small_analyser: SmallAnalyser) -> None:
-    with open_workspace(tmp_path / "data", small_analyser) as ws:
-        enrol(ws, 1)
-    with open_workspace(tmp_path / "data", SmallAnalyser("other-000000000000")) as ws:
+def test_two_contracts_never_meet(tmp_path: Path, ws: Workspace) -> None:
+    enrol(ws, 1)
+    second = SmallAnalyser("other-000000000000")
+    with open_workspace(ws.data_dir, second, catalog_url=url_of(ws)) as ws:
         assert ws.cases.count() == 0
     path = tmp_path / "x.index"
     header = SnapshotHeader(

@@ -338,8 +338,8 @@ class Slow(SmallAnalyser):
 def tell(progress):
     print(progress.stage, progress.done, flush=True)
 
-data, files = Path(sys.argv[1]), Path(sys.argv[2])
-with open_workspace(data, Slow()) as ws:
+data, files, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] or None
+with open_workspace(data, Slow(), catalog_url=url) as ws:
     ingest_cases(ws, files / "cases.jsonl", files, progress=tell)
     ingest_ads(ws, files / "ads.jsonl", files, progress=tell)
 """
@@ -347,9 +347,9 @@ with open_workspace(data, Slow()) as ws:
 ADS = 120
 
 
-def run_and_kill(data: Path, files: Path, at: str, delay_s: float) -> None:
+def run_and_kill(data: Path, files: Path, url: str | None, at: str, delay_s: float) -> None:
     """Start the ingest, and kill it a little after it has told that it is ``at``."""
-    command = [sys.executable, "-c", _INGEST, str(data), str(files)]
+    command = [sys.executable, "-c", _INGEST, str(data), str(files), url or ""]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -360,7 +360,9 @@ def run_and_kill(data: Path, files: Path, at: str, delay_s: float) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_killed_half_way_and_run_again(opened: Reopen, tmp_path: Path, files: Path) -> None:
+def test_killed_half_way_and_run_again(
+    opened: Reopen, catalog_url: str | None, tmp_path: Path, files: Path
+) -> None:
     write_images(files, ADS)
     write_lines(files / "ads.jsonl", *(ad_line(i, title=f"ad {i}") for i in range(ADS)))
     write_lines(
@@ -368,7 +370,7 @@ def test_killed_half_way_and_run_again(opened: Reopen, tmp_path: Path, files: Pa
         *({"case_number": str(i), "photos": [f"{i}.png"]} for i in range(5)),
     )
     for at, delay_s in (("cases 2", 0.0), ("ads 16", 0.01), ("ads 48", 0.03), ("ads 80", 0.06)):
-        run_and_kill(tmp_path / "data", files, at, delay_s)
+        run_and_kill(tmp_path / "data", files, catalog_url, at, delay_s)
     ws = opened()
     assert 80 <= len(ads.list_ads(ws, limit=1000).items) < ADS
     ingest_cases(ws, files / "cases.jsonl", files)

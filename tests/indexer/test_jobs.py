@@ -7,18 +7,24 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from indexer import ads, candidates, cases, jobs, queue
-from indexer.errors import InvalidCursor, JobNotFound, StorageFull
+from indexer import ads, cases, jobs, queue, trials
+from indexer.catalog.tables import ImageTrial, RunnerRow
+from indexer.errors import InvalidCursor, JobNotFound, JobStateInvalid, StorageError, StorageFull
+from indexer.heart import Heart
 from indexer.ids import new_id
-from indexer.records import CaseInput, JobRecord, Upload
+from indexer.records import CaseInput, Failure, JobRecord, Upload
 from indexer.runner import Runner
+from indexer.times import utc_now
 from indexer.workspace import Workspace
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import POISON, SmallAnalyser, face_picture, picture
 from tests.indexer.test_ads import ad
 
@@ -105,7 +111,7 @@ def test_a_job_that_breaks_off_is_tried_again_and_then_failed(
         raise RuntimeError("no ranking today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "ranked", broken)
+        patch.setattr(jobs, "probe_ads", broken)
         for attempt in range(1, queue.MAX_ATTEMPTS + 1):
             assert jobs.run_job(ws, person).attempts == attempt
     job = jobs.get_job(ws, person)
@@ -115,6 +121,9 @@ def test_a_job_that_breaks_off_is_tried_again_and_then_failed(
     assert jobs.run_pending(ws) == 0
 
 
+DEADLY = (250, 250, 1)
+"""A block of this colour kills the process that analyses it."""
+
 _DIES = """
 import os, sys
 from pathlib import Path
@@ -122,17 +131,47 @@ from indexer import jobs
 from indexer.workspace import open_workspace
 from tests.indexer.small import SmallAnalyser
 
+deadly = tuple(int(part) for part in sys.argv[2].split(","))
+
 class Dies(SmallAnalyser):
     def analyse(self, images):
-        os.kill(os.getpid(), 9)
+        for image in images:
+            if not any(deadly) or (image == deadly).all(axis=2).any():
+                os.kill(os.getpid(), 9)
+        return super().analyse(images)
 
-jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies()))
+jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies(), catalog_url=sys.argv[3]))
+"""
+
+_CLAIMS = """
+import os, sys
+from pathlib import Path
+from indexer import queue
+from indexer.workspace import open_workspace
+from tests.indexer.small import SmallAnalyser
+
+ws = open_workspace(Path(sys.argv[1]), SmallAnalyser(), catalog_url=sys.argv[2])
+print(*(job.job_id for job in queue.claim(ws, 16)))
+sys.stdout.flush()
+os.kill(os.getpid(), 9)
 """
 
 
-def die_at_it(ws: Workspace) -> None:
-    command = [sys.executable, "-c", _DIES, str(ws.data_dir)]
-    assert subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False).returncode == -9
+def die_at_it(ws: Workspace, deadly: tuple[int, int, int] = (0, 0, 0)) -> bool:
+    """Do what waits in a process that a picture kills (black: any); whether it did."""
+    colour = ",".join(map(str, deadly))
+    command = [sys.executable, "-c", _DIES, str(ws.data_dir), colour, url_of(ws)]
+    code = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False).returncode
+    assert code in (0, -9)
+    return code == -9
+
+
+def claim_and_die(ws: Workspace) -> list[str]:
+    """Claim what waits in a process that is killed then; returns the jobs."""
+    command = [sys.executable, "-c", _CLAIMS, str(ws.data_dir), url_of(ws)]
+    done = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False, stdout=subprocess.PIPE)
+    assert done.returncode == -9
+    return done.stdout.decode().split()
 
 
 def test_jobs_of_a_process_that_was_killed_are_taken_up(ws: Workspace, opened: Reopen) -> None:
@@ -156,14 +195,238 @@ def test_jobs_of_a_living_process_are_left_to_it(ws: Workspace, opened: Reopen) 
     assert jobs.get_job(other, claimed.job_id).state == "done"
 
 
-def test_work_that_kills_its_process_ends_as_failed(ws: Workspace) -> None:
-    job_id = send(ws, "a", face_picture(1))
-    for _ in range(queue.MAX_ATTEMPTS):
-        die_at_it(ws)
+def test_a_picture_that_kills_its_process_ends_in_the_dead_letters_alone(ws: Workspace) -> None:
+    neighbours = [send(ws, str(n), face_picture(n)) for n in range(5)]
+    bad = send(ws, "bad", face_picture(70), picture((9, 9, 60, DEADLY)))
+    deaths = 0
+    while die_at_it(ws, DEADLY):
+        deaths += 1
+        assert deaths < 10, "it goes on for ever"
+        assert queue.recover(ws) >= 1
+    # Once among its neighbours, then as often as one picture may.
+    assert deaths == 1 + trials.MAX_CRASHES
+    assert {jobs.get_job(ws, job_id).state for job_id in neighbours} == {"done"}
+    job = jobs.get_job(ws, bad)
+    assert (job.state, [f.code for f in job.failures]) == ("failed", [queue.CRASHED])
+    assert ws.ads.count() == 6, "the neighbours and the other picture of the same ad"
+    # Somebody decides to try it again, where it does no harm.
+    assert jobs.retry(ws, bad).state == "queued"
+    assert jobs.run_pending(ws) == 1
+    assert jobs.get_job(ws, bad).state == "done"
+    assert ws.ads.count() == 7
+    with ws.catalog.read() as session:
+        assert session.query(ImageTrial).count() == 0
+
+
+def test_a_photo_that_kills_its_process_does_not_do_so_for_ever(ws: Workspace) -> None:
+    case_id = cases.create_case(ws, CaseInput(case_number="1")).case_id
+    cases.add_photo(ws, case_id, picture((9, 9, 60, DEADLY)))
+    cases.add_photo(ws, case_id, face_picture(1))
+    jobs.run_pending(ws)
+    cases.update_case(ws, case_id, {"status": "closed"})
+    cases.update_case(ws, case_id, {"status": "open"})
+    deaths = 0
+    while die_at_it(ws, DEADLY):
+        deaths += 1
+        assert deaths < 10, "it goes on for ever"
         queue.recover(ws)
+    (job,) = jobs.list_jobs(ws, state="failed").items
+    assert job.kind == "enrol_case"
+    assert [f.code for f in job.failures] == [queue.CRASHED]
+    assert ws.cases.count() == 1
+
+
+def test_work_that_kills_its_process_whatever_it_is_ends_as_failed(ws: Workspace) -> None:
+    job_id = send(ws, "a")
+    for attempt in range(1, queue.MAX_ATTEMPTS + 1):
+        (claimed,) = claim_and_die(ws)
+        assert claimed == job_id
+        assert queue.recover(ws) == 1
+        assert jobs.get_job(ws, job_id).attempts == attempt
     job = jobs.get_job(ws, job_id)
-    assert job.state == "failed"
-    assert job.failures[0].code == "runner_died"
+    assert (job.state, job.alone) == ("failed", True)
+    assert job.failures[-1].code == "runner_died"
+
+
+# --- leases ----------------------------------------------------------------------------------
+
+
+def on_another_machine(ws: Workspace) -> None:
+    """As if every runner but this one were on another machine: no lock of theirs is seen."""
+    with ws.catalog.write() as session:
+        session.execute(
+            update(RunnerRow).where(RunnerRow.runner_id != ws.runner_id).values(host="elsewhere")
+        )
+
+
+def test_a_runner_elsewhere_is_taken_for_dead_when_its_beat_stands_still(
+    ws: Workspace, opened: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = opened()
+    job_id = send(ws, "a", face_picture(1))
+    (claimed,) = queue.claim(other, 16)
+    on_another_machine(ws)
+    clock = [1000.0]
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert queue.recover(ws) == 0, "it may have beaten a moment ago"
+    clock[0] += queue.LEASE_S - 1
+    assert queue.recover(ws) == 0
+    queue.beat(other)
+    clock[0] += 2
+    assert queue.recover(ws) == 0, "it beat"
+    clock[0] += queue.LEASE_S + 1
+    assert queue.recover(ws) == 1
+    assert jobs.get_job(ws, job_id).state == "queued"
+    # It was only slow. What it does for a job that is no longer its own counts for nothing.
+    (again,) = queue.claim(ws, 16)
+    assert again.alone
+    assert jobs.run_claimed(other, [claimed])
+    assert jobs.get_job(ws, job_id).state == "running"
+    queue.beat(other)
+    assert jobs.run_claimed(ws, [again])
+    job = jobs.get_job(ws, job_id)
+    assert (job.state, job.attempts) == ("done", 2)
+    assert ws.ads.count() == 1
+
+
+def test_no_clock_that_jumps_ends_a_lease(
+    ws: Workspace, opened: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = opened()
+    send(ws, "a", face_picture(1))
+    queue.claim(other, 16)
+    on_another_machine(ws)
+    assert queue.recover(ws) == 0
+    for years in (30, -30):
+        moved = utc_now() + timedelta(days=365 * years)
+        monkeypatch.setattr(queue, "utc_now", lambda moved=moved: moved)
+        assert queue.recover(ws) == 0
+
+
+def test_the_heart_beats_while_jobs_are_held(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart = Heart(lambda: queue.beat(ws), 0.01)
+    monkeypatch.setattr(ws, "heart", heart)
+
+    def beats() -> int:
+        with ws.catalog.read() as session:
+            return session.get_one(RunnerRow, ws.runner_id).beat
+
+    send(ws, "a", face_picture(1))
+    assert not ws.heart.started
+    queue.claim(ws, 16)
+    try:
+        wait_for(lambda: beats() >= 3)
+    finally:
+        heart.stop()
+
+
+def test_a_runner_signs_off(ws: Workspace, opened: Reopen) -> None:
+    other = opened()
+    send(ws, "a", face_picture(1))
+    assert jobs.run_pending(other) == 1
+    with ws.catalog.read() as session:
+        assert session.query(RunnerRow).count() == 1
+    other.close()
+    with ws.catalog.read() as session:
+        assert session.query(RunnerRow).count() == 0
+
+
+# --- pauses, dead letters --------------------------------------------------------------------
+
+
+def test_what_broke_off_pauses_longer_each_time(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = enrol(ws, 1)
+    now = [utc_now()]
+    monkeypatch.setattr(queue, "utc_now", lambda: now[0])
+    failure = Failure("x", "internal_error", "sample")
+    pauses = []
+    for _ in range(queue.MAX_ATTEMPTS - 1):
+        assert len(queue.claim(ws, 16)) == 1
+        assert queue.put_back(ws, job_id, failure) == "queued"
+        assert queue.claim(ws, 16) == [], "not before its pause is over"
+        after = jobs.get_job(ws, job_id).run_after
+        assert after is not None
+        pauses.append((after - now[0]).total_seconds())
+        assert queue.next_due_s(ws) == pytest.approx(pauses[-1])
+        now[0] = after
+    # Doubled each time and spread by half, so each of these is certain.
+    assert all(0.49 <= pause / 2.0 ** (n + 1) <= 1.51 for n, pause in enumerate(pauses)), pauses
+    assert len(queue.claim(ws, 16)) == 1
+    assert queue.put_back(ws, job_id, failure) == "failed"
+    assert queue.next_due_s(ws) is None
+
+
+def test_a_clock_set_back_does_not_pause_a_job_for_years(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = enrol(ws, 1)
+    queue.claim(ws, 16)
+    queue.put_back(ws, job_id, Failure("x", "internal_error", "sample"))
+    back = utc_now() - timedelta(days=3650)
+    monkeypatch.setattr(queue, "utc_now", lambda: back)
+    assert queue.next_due_s(ws) == 0
+    assert [job.job_id for job in queue.claim(ws, 16)] == [job_id]
+
+
+def test_patience_waits_for_pauses(ws: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "_PAUSES", {False: (0.05, 0.1), True: (0.05, 0.1)})
+    job_id = enrol(ws, 1)
+    tries: list[int] = []
+
+    def sometimes(ws: Workspace, case_id: str) -> int:
+        tries.append(1)
+        if len(tries) < 3:
+            raise RuntimeError("not yet")
+        return 0
+
+    monkeypatch.setattr(jobs, "probe_ads", sometimes)
+    assert jobs.run_pending(ws) == 1
+    assert jobs.get_job(ws, job_id).state == "queued"
+    assert jobs.run_pending(ws, patient=True) == 2
+    assert jobs.get_job(ws, job_id).state == "done"
+
+
+def test_retry_and_drop(ws: Workspace) -> None:
+    job_id = send(ws, "a", picture((9, 9, 60, POISON)))
+    with pytest.raises(JobStateInvalid):
+        jobs.retry(ws, job_id)
+    assert jobs.drop(ws, job_id).state == "dropped"
+    assert queue.claim(ws, 16) == []
+    with pytest.raises(JobStateInvalid):
+        jobs.drop(ws, job_id)
+    assert jobs.retry(ws, job_id).state == "queued"
+    jobs.run_pending(ws)
+    assert jobs.get_job(ws, job_id).failures[0].code == "analysis_failed"
+    for act in (jobs.retry, jobs.drop):
+        with pytest.raises(JobNotFound):
+            act(ws, new_id())
+
+
+def test_one_unreadable_original_does_not_condemn_its_batch(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_PAUSES", {False: (0.01, 0.01), True: (0.01, 0.01)})
+    good = [send(ws, str(n), face_picture(n)) for n in range(6)]
+    bad = ads.receive_ad(ws, ad("bad"), [Upload(face_picture(50))])
+    real = ws.blobs.get
+
+    def get(sha256: str) -> bytes:
+        if sha256 == bad.images[0].sha256:
+            raise StorageError("the disk could not be read: Input/output error")
+        return real(sha256)
+
+    monkeypatch.setattr(ws.blobs, "get", get)
+    jobs.run_pending(ws, patient=True)
+    assert {jobs.get_job(ws, job_id).state for job_id in good} == {"done"}
+    job = jobs.get_job(ws, bad.job_id)
+    assert (job.state, job.failures[0].code) == ("failed", "storage_error")
+
+
+# --- the runner ------------------------------------------------------------------------------
 
 
 def test_the_runner_does_what_comes_in(ws: Workspace, opened: Reopen) -> None:
@@ -277,7 +540,7 @@ def test_a_full_disk_fails_no_job_and_ends_the_call(
         raise StorageFull("catalog.sqlite3")
 
     with monkeypatch.context() as patch:
-        patch.setattr(candidates, "ranked", full)
+        patch.setattr(jobs, "probe_ads", full)
         jobs.run_pending(ws)
     job = jobs.get_job(ws, person)
     assert (job.state, job.attempts) == ("queued", 0)

@@ -12,7 +12,7 @@ from indexer.catalog.tables import Face, Photo
 from indexer.records import Progress
 from indexer.reindex import outdated, reindex
 from indexer.workspace import Workspace, open_workspace
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import POISON, SmallAnalyser, colour, face_picture, picture
 from tests.indexer.test_candidates import crowd, make_case, scores, send
 
@@ -29,7 +29,8 @@ def stored(opened: Reopen) -> tuple[Workspace, str]:
 
 
 def renewed(ws: Workspace) -> Workspace:
-    return open_workspace(ws.data_dir, SmallAnalyser("small-ffffffffffff"))
+    other = SmallAnalyser("small-ffffffffffff")
+    return open_workspace(ws.data_dir, other, catalog_url=url_of(ws))
 
 
 def test_everything_is_searched_again(stored: tuple[Workspace, str]) -> None:
@@ -51,7 +52,7 @@ def test_everything_is_searched_again(stored: tuple[Workspace, str]) -> None:
         # The same image is the same lead, whichever contract compared it.
         assert after.items[0].lead.lead_id == before.items[0].lead.lead_id
         again = SmallAnalyser("small-ffffffffffff")
-    with open_workspace(old.data_dir, again) as ws:
+    with open_workspace(old.data_dir, again, catalog_url=url_of(old)) as ws:
         assert reindex(ws).jobs == 0
         assert again.images == 0
     # Going back reads the case's photos only: the faces of ads are still there.

@@ -259,3 +259,56 @@ def test_unknown_images_are_not_found(loaded: Loaded, sha: str) -> None:
     answer = client.get(f"/v1/images/{sha}")
     assert answer.status_code == 404
     problem(client.get("/v1/faces/nonsense/crop"), 404, "face_not_found")
+
+
+# --- judgements ------------------------------------------------------------------------------
+
+
+def test_a_judgement_is_recorded_and_superseded(
+    client: TestClient, portrait_bytes: bytes, mirrored_bytes: bytes
+) -> None:
+    case_id = post_case(client)
+    job_id = post_photo(client, case_id, portrait_bytes).json()["job_id"]
+    wait_for_job(client, job_id)
+    ad = post_ad(client, "1", [("a.jpg", mirrored_bytes)]).json()
+    wait_for_job(client, ad["job_id"])
+    (item,) = client.get(f"/v1/cases/{case_id}/candidates").json()["items"]
+    path = f"/v1/candidates/{item['candidate_id']}/judgements"
+    body = {"conclusion": "supports_same", "reason": "the ears", "components": {"ears": "similar"}}
+    answer = client.post(path, json=body, headers={"Idempotency-Key": "one"})
+    assert answer.status_code == 201, answer.text
+    first = answer.json()
+    assert first["conclusion"] == "supports_same"
+    assert (first["case_id"], first["supersedes"]) == (case_id, None)
+    again = client.post(path, json=body, headers={"Idempotency-Key": "one"})
+    assert again.json() == first, "sent twice, recorded once"
+    second = client.post(path, json={"conclusion": "inconclusive", "reason": "too dark"}).json()
+    assert second["supersedes"] == first["judgement_id"]
+    (item,) = client.get(f"/v1/cases/{case_id}/candidates").json()["items"]
+    assert item["status"] == "inconclusive"
+
+
+def test_a_judgement_that_cannot_be_recorded_is_refused(client: TestClient) -> None:
+    path = "/v1/candidates/01890a5d-ac96-774b-bcce-b302099a8057/judgements"
+    good = {"conclusion": "inconclusive", "reason": "x"}
+    problem(client.post(path, json=good), 404, "candidate_not_found")
+    problem(client.post("/v1/candidates/none/judgements", json=good), 404, "candidate_not_found")
+    bad = {"conclusion": "certain", "reason": "", "components": {"aura": "similar", "nose": "same"}}
+    body = problem(client.post(path, json=bad), 422, "validation_failed")
+    fields = {error["field"].partition(".")[0] for error in body["errors"]}
+    assert fields == {"conclusion", "reason", "components"}
+    problem(client.post(path, json={**good, "reason": "a\0b"}), 422, "validation_failed")
+    problem(client.post(path, json={**good, "score": 1}), 422, "validation_failed")
+
+
+def test_the_list_says_what_is_told(
+    client: TestClient, portrait_bytes: bytes, mirrored_bytes: bytes
+) -> None:
+    case_id = post_case(client, alert_expected_false=0.5, alert_budget=7)
+    post_photo(client, case_id, portrait_bytes)
+    wait_for_job(client, post_ad(client, "1", [("a.jpg", mirrored_bytes)]).json()["job_id"])
+    found = client.get(f"/v1/cases/{case_id}/candidates").json()
+    assert found["alert_expected_false_candidates"] == 0.5
+    assert (found["alert_tightened"], found["alert_budget"]) == (False, 7)
+    assert found["alerts_this_week"] == 1
+    assert found["threshold"] > 0.9, "a small gallery counts as a thousand faces"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints, field_validator
 
+from indexer.judgements import Component, Conclusion, Finding
 from service.api.schemas.ads import AdBrief, FaceOut
 from service.api.schemas.cases import FaceFound
-from service.api.schemas.common import Id, Out, Purpose, Sha256, TimeOut
+from service.api.schemas.common import Id, In, Out, Purpose, Sha256, TimeOut, storable
 
 
 class LeadOut(Out):
@@ -53,6 +54,36 @@ class CandidateOut(Out):
     lead: LeadOut
 
 
+class JudgementIn(In):
+    """What a person concluded from comparing the two pictures."""
+
+    conclusion: Conclusion = Field(description="Ordinal; inconclusive where in doubt")
+    reason: Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+    components: dict[Component, Finding] = Field(
+        default_factory=dict, description="Findings by component of the face"
+    )
+
+    @field_validator("reason")
+    @classmethod
+    def _storable(cls, value: str) -> str:
+        return storable(value)
+
+
+class JudgementOut(Out):
+    """One judgement; it is never changed, a later one supersedes it."""
+
+    judgement_id: Id
+    candidate_id: Id
+    case_id: Id
+    conclusion: Conclusion
+    reason: str
+    components: dict[str, str]
+    actor: str = Field(description="Id of the key that gave it")
+    at: TimeOut
+    contract_id: str
+    supersedes: Id | None
+
+
 class SearchStateOut(Out):
     """``up_to``: ads received until then are in the comparison."""
 
@@ -69,7 +100,15 @@ class CandidatesOut(Out):
         description="Score at which alert_expected_false_candidates strangers are to be expected; "
         "null where uncalibrated or out of reach"
     )
-    alert_expected_false_candidates: float
+    alert_expected_false_candidates: float = Field(
+        description="An alert is raised for what so few strangers are to be expected at; the "
+        "gallery counts as 1,000 faces at least"
+    )
+    alert_tightened: bool = Field(
+        description="The case has spent its weekly budget of alerts, so less is told for now"
+    )
+    alerts_this_week: int
+    alert_budget: int = Field(description="Alerts a week before the threshold is tightened")
     search_state: SearchStateOut
     items: list[CandidateOut]
     calibration: str = Field(description="Where the rates come from and what they leave out")

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     Strict,
+    StringConstraints,
     WithJsonSchema,
 )
 
@@ -40,7 +41,7 @@ class Out(BaseModel):
     model_config = ConfigDict(extra="forbid", from_attributes=True)
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """No NUL (databases refuse it) and no lone surrogate (UTF-8 cannot hold it)."""
     if "\0" in text:
         raise ValueError("a NUL character is not allowed")
@@ -54,7 +55,7 @@ def _storable(text: str) -> str:
 Number = Annotated[float, Strict()]
 """A JSON number: neither text nor true."""
 
-QueryText = Annotated[str, AfterValidator(_storable)]
+QueryText = Annotated[str, AfterValidator(storable)]
 
 
 _TIME_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2026-01-31T12:00:00.000Z"]}
@@ -111,6 +112,11 @@ MomentOut = Annotated[
 
 Id = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
 Sha256 = Annotated[str, WithJsonSchema({"type": "string", "pattern": SHA256_PATTERN})]
+Sha256In = Annotated[
+    str,
+    StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True),
+    WithJsonSchema({"type": "string", "pattern": SHA256_PATTERN}),
+]
 
 Purpose = Literal["locate_missing_person", "identify_victim", "verify_sighting", "training"]
 

@@ -2,8 +2,18 @@
 
 from fastapi import APIRouter
 
-from service.web.routes import candidates, cases, endings, info, photos, pictures, searches, signin
+from service.web.routes import (
+    alerts,
+    candidates,
+    cases,
+    endings,
+    info,
+    photos,
+    pictures,
+    searches,
+    signin,
+)
 
 router = APIRouter(include_in_schema=False)
-for _part in (signin, cases, photos, searches, candidates, endings, pictures, info):
+for _part in (signin, cases, photos, searches, candidates, alerts, endings, pictures, info):
     router.include_router(_part.router)

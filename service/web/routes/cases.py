@@ -14,7 +14,7 @@ from indexer.records import CaseRecord, CaseStatus
 from models.errors import HomewardError
 from service.deps import ServiceDep
 from service.state import Service
-from service.web import forms, texts, views
+from service.web import alert_views, forms, texts, views
 from service.web.forms import Typed
 from service.web.routes.common import CaseId, beside, done_text, go, page_router
 from service.web.sessions import Session
@@ -176,12 +176,18 @@ async def show_case(
         case_id,
         with_candidates=session.principal.may("scores:read"),
     )
+    standing = None
+    if view.case.status == "open" and session.principal.may("alerts:read"):
+        standing = await run_in_threadpool(
+            alert_views.standing_view, service.workspace, service.settings, case_id
+        )
     return web.pages.page(
         "case.html",
         session=session,
         status=status,
         view=view,
         case=view.case,
+        standing=standing,
         typed=typed or Typed(),
         problem=problem,
         done=done,

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from service.web.texts.alerts import ALERT_TEXTS
+
 TEXTS: Final[Mapping[str, str]] = {
     # --- frame -------------------------------------------------------------------------------
     "app.name": "Homeward",
@@ -360,4 +362,5 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.case_faces": "Faces of missing people",
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
+    **ALERT_TEXTS,
 }

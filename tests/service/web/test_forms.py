@@ -38,6 +38,9 @@ FULL = {
     "last_seen_lon": "-1.25",
     "default_purpose": "locate_missing_person",
     "notes": "A note.\nAnother line.",
+    "alert_expected_false": "0.25",
+    "alert_budget": "7",
+    "alert_emails": "one@agency.example\ntwo@agency.example",
 }
 
 

@@ -1,0 +1,283 @@
+"""Alerts as they are read: in the order in which they were raised, from any place on.
+
+A row of the catalog holds ids and the figures of the moment it was raised; what is known of the
+candidate now (status, face, ad, lead) is joined when it is read, and is ``None`` where it has
+been forgotten since.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final, cast
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from indexer.candidates import NO_FILTER, first_ads
+from indexer.catalog.tables import Alert, Candidate, Case, Face
+from indexer.errors import AlertNotFound, CaseNotFound, InvalidCursor
+from indexer.faces import face_record
+from indexer.leads import lead_records
+from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
+from indexer.times import utc_now
+from indexer.workspace import Workspace
+
+BUDGET_PERIOD: Final = timedelta(days=7)
+"""The time that a case's budget of alerts is for; it slides."""
+TIGHTENED_BY: Final = 10
+"""For each budget's worth of alerts in that time the limit in force is divided by this."""
+
+_LARGEST_SEQ: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRecord:
+    """One alert. Its figures are those of the moment it was raised.
+
+    ``expected_false`` is the upper bound of strangers to expect at the score, at most
+    ``expected_false_limit``. ``this_week`` counts the case's alerts of the last seven days;
+    ``case_budget`` is ``None`` where the installation's own holds. ``status`` to ``lead`` are
+    what is known now.
+    """
+
+    seq: int
+    alert_id: str
+    created_at: datetime
+    case_id: str
+    case_number: str
+    case_status: CaseStatus
+    candidate_id: str
+    lead_id: str
+    contract_id: str
+    score: float
+    photos_fused: int
+    gallery_size: int
+    expected_false: float
+    expected_false_limit: float
+    tightened: bool
+    this_week: int
+    case_budget: int | None
+    status: str | None
+    face: FaceRecord | None
+    image_sha256: str | None
+    ad: AdSummary | None
+    lead: LeadRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlertPage:
+    """Some alerts. ``next_after`` continues the list and is ``None`` on its last page;
+    ``resume_after`` is the place from which only what is raised later is new."""
+
+    items: tuple[AlertRecord, ...]
+    next_after: int | None
+    resume_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertStanding:
+    """How a case stands with its alerts.
+
+    ``raised`` in the last seven days of a ``budget`` for that time; ``limit`` of strangers to
+    expect, and ``limit_in_force`` now; ``held``: candidates whose alert the budget holds back.
+    """
+
+    raised: int
+    budget: int
+    limit: float
+    limit_in_force: float
+    held: int
+
+    @property
+    def tightened(self) -> bool:
+        """Whether the budget has lowered the limit."""
+        return self.limit_in_force < self.limit
+
+
+# --- places in the list ----------------------------------------------------------------------
+
+
+def alert_cursor(seq: int) -> str:
+    """An opaque cursor for the place after the alert numbered ``seq`` (0: before the first)."""
+    return base64.urlsafe_b64encode(f"a1:{seq}".encode()).decode().rstrip("=")
+
+
+def alert_seq(cursor: str) -> int:
+    """The place that a cursor names. Raises :class:`InvalidCursor` for anything else."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
+    except (binascii.Error, UnicodeError, ValueError) as error:
+        raise InvalidCursor from error
+    version, _, number = text.partition(":")
+    if version != "a1" or not number.isdecimal() or len(number) > len(str(_LARGEST_SEQ)):
+        raise InvalidCursor
+    seq = int(number)
+    if seq > _LARGEST_SEQ:
+        raise InvalidCursor
+    return seq
+
+
+def latest_seq(ws: Workspace) -> int:
+    """The number of the newest alert, 0 where there is none; one cheap query."""
+    with ws.catalog.read() as session:
+        return _latest(session)
+
+
+def _latest(session: Session) -> int:
+    return session.scalar(select(func.max(Alert.seq))) or 0
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+def list_alerts(
+    ws: Workspace,
+    *,
+    after: int = 0,
+    limit: int = 50,
+    case_id: str | None = None,
+    include_closed: bool = False,
+) -> AlertPage:
+    """Alerts raised after the one numbered ``after``, oldest first.
+
+    Those of cases that are found or closed are left out unless ``include_closed``.
+    """
+    query = _query(case_id, include_closed).where(Alert.seq > after)
+    with ws.catalog.read() as session:
+        rows = session.execute(query.order_by(Alert.seq).limit(limit + 1)).all()
+        items = _records(session, rows[:limit])
+        if len(rows) > limit:
+            return AlertPage(items, items[-1].seq, items[-1].seq)
+        # What was left out here counts as seen too: numbers rise in the order of commits.
+        return AlertPage(items, None, max(after, _latest(session)))
+
+
+def recent_alerts(
+    ws: Workspace,
+    *,
+    before: int | None = None,
+    limit: int = 50,
+    case_id: str | None = None,
+    include_closed: bool = False,
+) -> AlertPage:
+    """Alerts, newest first, from the one before that numbered ``before`` on.
+
+    ``next_after`` is the ``before`` of the page that follows.
+    """
+    query = _query(case_id, include_closed)
+    if before is not None:
+        query = query.where(Alert.seq < before)
+    with ws.catalog.read() as session:
+        rows = session.execute(query.order_by(Alert.seq.desc()).limit(limit + 1)).all()
+        items = _records(session, rows[:limit])
+        more = items[-1].seq if len(rows) > limit else None
+        return AlertPage(items, more, _latest(session))
+
+
+def get_alert(ws: Workspace, alert_id: str) -> AlertRecord:
+    """One alert, whatever the status of its case. Raises :class:`AlertNotFound`."""
+    with ws.catalog.read() as session:
+        rows = session.execute(_query(None, True).where(Alert.alert_id == alert_id)).all()
+        if not rows:
+            raise AlertNotFound(alert_id)
+        return _records(session, rows)[0]
+
+
+def _query(case_id: str | None, include_closed: bool) -> Select[Alert, Case, Candidate, Face]:
+    query = (
+        select(Alert, Case, Candidate, Face)
+        .join(Case, Case.case_id == Alert.case_id)
+        .outerjoin(Candidate, Candidate.candidate_id == Alert.candidate_id)
+        .outerjoin(Face, Face.face_id == Candidate.face_id)
+    )
+    if case_id is not None:
+        query = query.where(Alert.case_id == case_id)
+    if not include_closed:
+        query = query.where(Case.status == "open")
+    return query
+
+
+def _records(session: Session, rows: Sequence[Any]) -> tuple[AlertRecord, ...]:
+    weeks = raised_this_week(session, {alert.case_id for alert, _, _, _ in rows})
+    ads = first_ads(session, [face.sha256 for _, _, _, face in rows if face], NO_FILTER)
+    leads = lead_records(session, [found.lead_id for _, _, found, _ in rows if found])
+    return tuple(
+        AlertRecord(
+            seq=alert.seq,
+            alert_id=alert.alert_id,
+            created_at=alert.created_at,
+            case_id=alert.case_id,
+            case_number=case.case_number,
+            case_status=cast("CaseStatus", case.status),
+            candidate_id=alert.candidate_id,
+            lead_id=alert.lead_id,
+            contract_id=alert.contract_id,
+            score=alert.score,
+            photos_fused=alert.photos_fused,
+            gallery_size=alert.gallery_size,
+            expected_false=alert.expected_false,
+            expected_false_limit=alert.expected_false_limit,
+            tightened=alert.tightened,
+            this_week=weeks.get(alert.case_id, 0),
+            case_budget=case.alert_budget,
+            status=found.status if found else None,
+            face=face_record(face) if face else None,
+            image_sha256=face.sha256 if face else None,
+            ad=ads.get(face.sha256) if face else None,
+            lead=leads.get(found.lead_id) if found else None,
+        )
+        for alert, case, found, face in rows
+    )
+
+
+# --- the weekly budget -----------------------------------------------------------------------
+
+
+def raised_this_week(session: Session, case_ids: set[str]) -> dict[str, int]:
+    """How many alerts the cases raised in the last seven days; those with none are left out."""
+    if not case_ids:
+        return {}
+    rows = session.execute(
+        select(Alert.case_id, func.count())
+        .where(Alert.case_id.in_(case_ids), Alert.created_at > utc_now() - BUDGET_PERIOD)
+        .group_by(Alert.case_id)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def limit_in_force(limit: float, raised: int, budget: int) -> float:
+    """The limit of strangers to expect after ``raised`` alerts this week: a tenth of ``limit``
+    once the ``budget`` is used up, and again for each further budget's worth."""
+    return float(limit / TIGHTENED_BY ** min(raised // max(1, budget), 30))
+
+
+def standing(
+    ws: Workspace, case_id: str, *, default_limit: float, default_budget: int
+) -> AlertStanding:
+    """How a case stands with its alerts; the defaults are the installation's.
+
+    Raises :class:`CaseNotFound`.
+    """
+    with ws.catalog.read() as session:
+        case = session.get(Case, case_id)
+        if case is None:
+            raise CaseNotFound(case_id)
+        raised = raised_this_week(session, {case_id}).get(case_id, 0)
+        held = session.scalar(
+            select(func.count()).where(Candidate.case_id == case_id, Candidate.held_at.is_not(None))
+        )
+        limit = case.alert_expected_false
+        limit = default_limit if limit is None else limit
+        budget = default_budget if case.alert_budget is None else case.alert_budget
+    return AlertStanding(
+        raised=raised,
+        budget=budget,
+        limit=limit,
+        limit_in_force=limit_in_force(limit, raised, budget),
+        held=held or 0,
+    )

@@ -1,0 +1,52 @@
+"""Doing the jobs that tell of alerts; the job queue decides when, and how often again."""
+
+from __future__ import annotations
+
+from indexer import notify
+from indexer.errors import DeliveryFailed
+from indexer.records import JobRecord
+from indexer.workspace import Workspace
+from service.alerts.email import Mailer
+from service.alerts.webhooks import WebhookSender, alert_body
+from service.config import Settings
+
+__all__ = ["DeliveryFailed", "Deliverer"]
+
+
+class Deliverer:
+    """Does one delivery after the other. ``sender`` and ``mailer`` are made of ``settings``
+    unless given."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        settings: Settings,
+        *,
+        sender: WebhookSender | None = None,
+        mailer: Mailer | None = None,
+    ) -> None:
+        self._ws = workspace
+        self._sender = sender or WebhookSender.of(settings)
+        self._mailer = mailer or Mailer(settings)
+
+    def __call__(self, job: JobRecord) -> None:
+        """Deliver what ``job`` stands for; nothing where its webhook, alert or case is gone.
+
+        Raises :class:`DeliveryFailed`, which says whether another try may succeed.
+        """
+        if job.kind == "deliver_webhook":
+            self._webhook(job.job_id)
+        elif job.kind == "deliver_email":
+            self._email(job.job_id)
+        else:
+            raise ValueError(f"{job.kind} is no delivery")
+
+    def _webhook(self, job_id: str) -> None:
+        found = notify.webhook_delivery(self._ws, job_id)
+        if found is not None:
+            self._sender.send(found.webhook, found.alert.alert_id, alert_body(found.alert))
+
+    def _email(self, job_id: str) -> None:
+        found = notify.email_delivery(self._ws, job_id)
+        if found is not None:
+            self._mailer.send(found, lambda address: notify.note_told(self._ws, job_id, address))

@@ -1,0 +1,183 @@
+"""Alerts by e-mail: that there is something to review, and nothing of whom it is about."""
+
+from __future__ import annotations
+
+import hashlib
+import smtplib
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Final
+
+from indexer.errors import DeliveryFailed
+from indexer.notify import EmailDelivery
+from indexer.records import is_email
+from indexer.times import utc_now
+from service.alerts.texts import counted, text
+from service.config import Settings
+from service.search.explain import NOTICE
+
+TIMEOUT_S: Final = 30.0
+"""For each step of the conversation with the mail server."""
+
+Told = Callable[[str], None]
+"""Called with each address that needs no further mail."""
+
+
+def emails_enabled(settings: Settings) -> bool:
+    """Whether mail can be sent at all: a server and a sender are set."""
+    return settings.smtp_host is not None and sender_of(settings) is not None
+
+
+def sender_of(settings: Settings) -> str | None:
+    """The address that mail comes from: the one set, or the account's where that is one."""
+    for given in (settings.smtp_from, settings.smtp_user):
+        if given and is_email(given):
+            return given
+    return None
+
+
+class Mailer:
+    """Sends mail through the server that ``settings`` name; ``tls`` is this machine's trust
+    unless given."""
+
+    def __init__(self, settings: Settings, tls: ssl.SSLContext | None = None) -> None:
+        self._settings = settings
+        self._tls = tls
+
+    def send(self, delivery: EmailDelivery, told: Told) -> None:
+        """One mail to each address that waits, each alone, so that none learns of the others.
+
+        ``told`` is called after each that is sent, and for one that is refused for good. Raises
+        :class:`DeliveryFailed` where some address could not be told.
+        """
+        sender = sender_of(self._settings)
+        if self._settings.smtp_host is None or sender is None:
+            raise DeliveryFailed(
+                "No mail server or no sender is set.",
+                retry=False,
+                remedy="Set HOMEWARD_SMTP_HOST and HOMEWARD_SMTP_FROM.",
+            )
+        refused: list[str] = []
+        later: list[str] = []
+        with self._conversation(sender) as server:
+            for address in delivery.waiting:
+                try:
+                    server.send_message(self.message(delivery, sender, address), sender, [address])
+                except smtplib.SMTPServerDisconnected:
+                    raise
+                except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
+                    code = _code(error)
+                    if _for_good(code):
+                        told(address)
+                        refused.append(_place(delivery, address, code))
+                    else:
+                        later.append(_place(delivery, address, code))
+                else:
+                    told(address)
+        if refused or later:
+            raise DeliveryFailed(
+                f"The mail server refused {', '.join(refused + later)}.", retry=bool(later)
+            )
+
+    def message(self, delivery: EmailDelivery, sender: str, address: str) -> EmailMessage:
+        """The mail for one address; no name, no case number, nothing of an ad."""
+        domain = sender.rpartition("@")[2]
+        digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+        message = EmailMessage(policy=SMTP)
+        message["From"] = Address("Homeward", addr_spec=sender)
+        message["To"] = Address(addr_spec=address)
+        message["Subject"] = counted("mail.subject", delivery.alerts)
+        message["Date"] = format_datetime(utc_now())
+        # The same at every try, so that a mail that arrives twice can be told.
+        message["Message-ID"] = f"<{delivery.alert_id}.{digest}@{domain}>"
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(self._text(delivery))
+        return message
+
+    def _text(self, delivery: EmailDelivery) -> str:
+        place = text("mail.no_link")
+        if self._settings.public_url:
+            base = self._settings.public_url.rstrip("/")
+            place = text("mail.link", address=f"{base}/cases/{delivery.case_id}")
+        parts = [counted("mail.lead", delivery.alerts), place, NOTICE, text("mail.why")]
+        return "\n\n".join(parts) + "\n"
+
+    @contextmanager
+    def _conversation(self, sender: str) -> Iterator[smtplib.SMTP]:
+        """An open, encrypted and signed-in conversation. Raises :class:`DeliveryFailed`."""
+        try:
+            with self._connected(sender) as server:
+                self._sign_in(server)
+                yield server
+        except smtplib.SMTPNotSupportedError:
+            raise DeliveryFailed(
+                "The mail server offers no STARTTLS or no way to sign in.",
+                retry=False,
+                remedy="Set HOMEWARD_SMTP_SECURITY to what the server offers.",
+            ) from None
+        except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
+            code = _code(error)
+            raise DeliveryFailed(
+                f"The mail server refused the conversation with {code}.", retry=not _for_good(code)
+            ) from None
+        except ssl.SSLCertVerificationError:
+            raise DeliveryFailed(
+                "The mail server's certificate is not trusted here or is for another name.",
+                retry=True,
+            ) from None
+        except (OSError, smtplib.SMTPException) as error:
+            raise DeliveryFailed(
+                f"The mail server could not be reached or broke off ({type(error).__name__}).",
+                retry=True,
+            ) from None
+
+    def _connected(self, sender: str) -> smtplib.SMTP:
+        settings = self._settings
+        host, port = settings.smtp_host or "", settings.smtp_port
+        # By its domain: the name of this machine is nobody's business.
+        own = sender.rpartition("@")[2]
+        tls = self._tls or ssl.create_default_context()
+        if settings.smtp_security == "tls":
+            return smtplib.SMTP_SSL(host, port, local_hostname=own, timeout=TIMEOUT_S, context=tls)
+        server = smtplib.SMTP(host, port, local_hostname=own, timeout=TIMEOUT_S)
+        try:
+            if settings.smtp_security == "starttls":
+                server.starttls(context=tls)
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def _sign_in(self, server: smtplib.SMTP) -> None:
+        settings = self._settings
+        if not settings.smtp_user or settings.smtp_password is None:
+            return
+        if settings.smtp_security == "none":
+            raise DeliveryFailed(
+                "The password for the mail server is never sent unencrypted.",
+                retry=False,
+                remedy="Set HOMEWARD_SMTP_SECURITY to starttls or tls, or unset the user.",
+            )
+        server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+
+
+def _code(error: smtplib.SMTPException) -> int:
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return next(iter(error.recipients.values()))[0]
+    assert isinstance(error, smtplib.SMTPResponseException)
+    return int(error.smtp_code)
+
+
+def _for_good(code: int) -> bool:
+    return 500 <= code < 600
+
+
+def _place(delivery: EmailDelivery, address: str, code: int) -> str:
+    """Which address, without naming it: reasons are read by more people than the case is."""
+    number = delivery.addresses.index(address) + 1
+    return f"address {number} of {len(delivery.addresses)} with {code}"

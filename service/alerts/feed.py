@@ -1,0 +1,148 @@
+"""Alerts as they are shown: the record together with what its figures mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from indexer import alerts
+from indexer.alerts import AlertPage, AlertRecord, AlertStanding
+from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
+from indexer.workspace import Workspace
+from models.calibration import Band, Calibration, band
+from service.config import Settings
+from service.search.explain import NOTICE
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Alerts of the case in the last seven days, and after how many the limit is lowered."""
+
+    this_week: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertItem:
+    """One alert. ``score`` and ``false_match_rate_upper`` are ``None`` for who may not see
+    scores; the rate also where the alert is of another embedding contract than the present."""
+
+    seq: int
+    alert_id: str
+    created_at: datetime
+    case_id: str
+    case_number: str
+    case_status: CaseStatus
+    candidate_id: str
+    lead_id: str
+    score: float | None
+    false_match_rate_upper: float | None
+    expected_false_candidates_upper: float
+    expected_false_limit: float
+    tightened: bool
+    band: Band
+    gallery_size: int
+    photos_fused: int
+    contract_id: str
+    status: str | None
+    face: FaceRecord | None
+    image_sha256: str | None
+    ad: AdSummary | None
+    lead: LeadRecord | None
+    budget: Budget
+    notice: str = NOTICE
+
+
+@dataclass(frozen=True, slots=True)
+class AlertFeed:
+    """A page of alerts, oldest first. ``resume_cursor`` later gives only what is new then."""
+
+    items: tuple[AlertItem, ...]
+    next_cursor: str | None
+    resume_cursor: str
+    notice: str = NOTICE
+
+
+def feed(
+    ws: Workspace,
+    settings: Settings,
+    *,
+    cursor: str | None,
+    limit: int,
+    case_id: str | None,
+    include_closed: bool,
+    scores: bool,
+) -> AlertFeed:
+    """The alerts after ``cursor`` (None: from the first), oldest first. Raises InvalidCursor."""
+    page = alerts.list_alerts(
+        ws,
+        after=0 if cursor is None else alerts.alert_seq(cursor),
+        limit=limit,
+        case_id=case_id,
+        include_closed=include_closed,
+    )
+    return AlertFeed(
+        items=shown(ws, settings, page, scores=scores),
+        next_cursor=None if page.next_after is None else alerts.alert_cursor(page.next_after),
+        resume_cursor=alerts.alert_cursor(page.resume_after),
+    )
+
+
+def one(ws: Workspace, settings: Settings, alert_id: str, *, scores: bool) -> AlertItem:
+    """One alert, whatever the status of its case. Raises AlertNotFound."""
+    return _item(ws.calibration, settings, alerts.get_alert(ws, alert_id), scores)
+
+
+def shown(
+    ws: Workspace, settings: Settings, page: AlertPage, *, scores: bool
+) -> tuple[AlertItem, ...]:
+    """The alerts of a page as they are shown."""
+    return tuple(_item(ws.calibration, settings, record, scores) for record in page.items)
+
+
+def standing(ws: Workspace, settings: Settings, case_id: str) -> AlertStanding:
+    """How a case stands with its alerts. Raises CaseNotFound."""
+    return alerts.standing(
+        ws,
+        case_id,
+        default_limit=settings.alert_expected_false,
+        default_budget=settings.alert_budget_per_week,
+    )
+
+
+def _item(
+    calibration: Calibration | None, settings: Settings, record: AlertRecord, scores: bool
+) -> AlertItem:
+    rate = None
+    if scores and calibration is not None and calibration.contract_id == record.contract_id:
+        rate = calibration.fmr(record.score, max(1, record.photos_fused)).upper
+    return AlertItem(
+        seq=record.seq,
+        alert_id=record.alert_id,
+        created_at=record.created_at,
+        case_id=record.case_id,
+        case_number=record.case_number,
+        case_status=record.case_status,
+        candidate_id=record.candidate_id,
+        lead_id=record.lead_id,
+        score=record.score if scores else None,
+        false_match_rate_upper=rate,
+        expected_false_candidates_upper=record.expected_false,
+        expected_false_limit=record.expected_false_limit,
+        tightened=record.tightened,
+        band=band(record.expected_false),
+        gallery_size=record.gallery_size,
+        photos_fused=record.photos_fused,
+        contract_id=record.contract_id,
+        status=record.status,
+        face=record.face,
+        image_sha256=record.image_sha256,
+        ad=record.ad,
+        lead=record.lead,
+        budget=Budget(
+            this_week=record.this_week,
+            budget=settings.alert_budget_per_week
+            if record.case_budget is None
+            else record.case_budget,
+        ),
+    )

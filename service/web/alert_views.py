@@ -1,0 +1,118 @@
+"""What the pages show of alerts, put into words. Knows no HTTP."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer import alerts, cases
+from indexer.records import CaseRecord
+from indexer.workspace import Workspace
+from service.alerts import feed
+from service.alerts.feed import AlertItem
+from service.config import Settings
+from service.web import texts
+from service.web.views import rate_text, rounded
+
+
+@dataclass(frozen=True, slots=True)
+class AlertView:
+    """One alert in words. ``limit`` is the limit that was in force."""
+
+    item: AlertItem
+    expectation: str
+    limit: str
+    figures: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AlertList:
+    """Alerts, newest first, of ``case`` where it is of one only."""
+
+    items: tuple[AlertView, ...]
+    next_cursor: str | None
+    case: CaseRecord | None
+
+
+@dataclass(frozen=True, slots=True)
+class StandingView:
+    """How a case stands with its alerts, in words."""
+
+    raised: int
+    held: int
+    budget: str
+    limit: str
+    limit_now: str
+    tightened: bool
+
+
+def alert_list(
+    ws: Workspace,
+    settings: Settings,
+    *,
+    cursor: str | None,
+    case_id: str | None,
+    include_closed: bool,
+    scores: bool,
+) -> AlertList:
+    """One page of alerts. Raises InvalidCursor and CaseNotFound."""
+    case = None if case_id is None else cases.get_case(ws, case_id)
+    page = alerts.recent_alerts(
+        ws,
+        before=None if cursor is None else alerts.alert_seq(cursor),
+        case_id=case_id,
+        include_closed=include_closed,
+    )
+    return AlertList(
+        items=tuple(_view(item) for item in feed.shown(ws, settings, page, scores=scores)),
+        next_cursor=None if page.next_after is None else alerts.alert_cursor(page.next_after),
+        case=case,
+    )
+
+
+def standing_view(ws: Workspace, settings: Settings, case_id: str) -> StandingView:
+    """How a case stands with its alerts. Raises CaseNotFound."""
+    found = feed.standing(ws, settings, case_id)
+    return StandingView(
+        raised=found.raised,
+        held=found.held,
+        budget=f"{found.budget:,}",
+        limit=limit_text(found.limit),
+        limit_now=limit_text(found.limit_in_force),
+        tightened=found.tightened,
+    )
+
+
+def limit_text(limit: float) -> str:
+    """A limit of strangers to expect, without a power of ten."""
+    return f"{limit:.10f}".rstrip("0").rstrip(".") if limit >= 1e-10 else f"{limit:.1g}"
+
+
+def bound_text(expected: float) -> str:
+    """The upper bound of strangers to expect, in plain words."""
+    if expected < 1:
+        return texts.text("alert.bound_one_in", searches=rounded(1 / max(expected, 1e-9)))
+    if expected < 1.5:
+        return texts.text("alert.bound_one")
+    return texts.text("alert.bound_many", strangers=rounded(expected))
+
+
+def _view(item: AlertItem) -> AlertView:
+    return AlertView(
+        item=item,
+        expectation=bound_text(item.expected_false_candidates_upper),
+        limit=limit_text(item.expected_false_limit),
+        figures=() if item.score is None else _figures(item, item.score),
+    )
+
+
+def _figures(item: AlertItem, score: float) -> tuple[tuple[str, str], ...]:
+    rows = [("figure.score", f"{score:.4f}")]
+    if item.false_match_rate_upper is not None:
+        rows.append(("figure.fmr_upper", rate_text(item.false_match_rate_upper)))
+    rows += [
+        ("figure.expected_upper", rate_text(item.expected_false_candidates_upper)),
+        ("figure.gallery", f"{item.gallery_size:,}"),
+        ("figure.photos", str(item.photos_fused)),
+        ("figure.contract", item.contract_id),
+    ]
+    return tuple((texts.text(name), value) for name, value in rows)
