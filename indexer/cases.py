@@ -131,7 +131,6 @@ def list_cases(
     return Page(items, encode_cursor(items[-1].case_id) if more else None)
 
 
-@deletes
 def update_case(
     ws: Workspace, case_id: str, changes: Mapping[str, Any], *, actor: str = "system"
 ) -> CaseRecord:
@@ -148,6 +147,13 @@ def update_case(
     status = changes.get("status")
     if "status" in changes and status not in ("open", "found", "closed"):
         raise ValueError("status is one of open, found, closed")
+    # What is withdrawn from search is withdrawn even where the disk is full.
+    change = deletes(_change) if status in ("found", "closed") else _change
+    return change(ws, case_id, changes, actor)
+
+
+def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str) -> CaseRecord:
+    status = changes.get("status")
     withdrawn = False
     with ws.catalog.write() as session:
         row = session.get(Case, case_id)

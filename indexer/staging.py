@@ -18,6 +18,7 @@ from indexer.batches import SQL_VALUES
 from indexer.blobs import Received
 from indexer.catalog.tables import CaptureImage, StagedImage
 from indexer.errors import StagingFull
+from indexer.room import require_room
 from indexer.times import utc_now
 from models.decode import inspect
 
@@ -56,6 +57,7 @@ def stage(ws: Workspace, file: Received, actor: str) -> bool:
     inspect(file.read(), ws.limits)
     if is_known(ws, file.sha256):
         return False
+    require_room(ws)
     bound = ws.options.max_queued_jobs * STAGED_PER_JOB
     with removals.discard_if_refused(ws, [file.sha256]):
         # Evenly: how long it takes must not tell whether a case has the photo.

@@ -237,7 +237,7 @@ def problem_for(scope: Scope, error: HomewardError) -> ProblemResponse:
     if isinstance(error, RateLimited):
         headers["retry-after"] = str(error.retry_after)
     status = status_of(error)
-    if status == 503:
+    if status in (503, 507):
         log.warning("%s: %s", error.code, error.detail)
     elif status >= 500:
         log.error("%s: %s", error.code, error.detail, exc_info=error)
