@@ -9,6 +9,7 @@ from models.errors import HomewardError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
+from service.alerts.email import emails_enabled
 from service.config import Settings
 
 
@@ -42,7 +43,7 @@ def open_for(settings: Settings) -> Workspace:
             max_page_bytes=settings.max_page_bytes,
             alert_expected_false=settings.alert_expected_false,
             alert_budget=settings.alert_budget_per_week,
-            emails=settings.smtp_host is not None,
+            emails=emails_enabled(settings),
             staged_hours=settings.staged_hours,
         ),
     )

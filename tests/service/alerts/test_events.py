@@ -209,10 +209,10 @@ def test_a_job_is_followed_to_its_end(start_live: StartLive, case_id: str) -> No
         assert queue.claim_one(live.ws, job_id) is not None
         assert next(seen).data["state"] == "running"
         with live.ws.catalog.write() as session:
-            queue.advance(session, job_id, 2)
+            queue.advance(session, live.ws.runner_id, job_id, 2)
         assert next(seen).data["done"] == 2
         with live.ws.catalog.write() as session:
-            queue.finish(session, job_id)
+            queue.finish(session, live.ws.runner_id, job_id)
         last = next(seen)
         assert last.name == "end" and last.data == client.get(f"/v1/jobs/{job_id}").json()
         assert list(seen) == []
