@@ -18,6 +18,7 @@ from indexer.errors import AdNotFound, ImageUnknown, QueueFull, StorageError
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.incoming import Delivery, Prepared, prepare
 from indexer.records import AdFilter, AdInput, AdReceipt, AdRecord, Page, Upload
+from indexer.room import require_room
 from indexer.times import to_utc_ms, utc_now
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -58,6 +59,7 @@ def receive_ads(
     Returns for each its receipt or why it alone was not taken. Raises the StorageError tree;
     then none is kept.
     """
+    require_room(ws)
     outcomes: list[AdReceipt | HomewardError | None] = [None] * len(deliveries)
     prepared: dict[int, Prepared] = {}
     with ExitStack() as waiting:

@@ -38,6 +38,7 @@ from indexer.records import (
     PhotoRecord,
     Purpose,
 )
+from indexer.room import deletes, require_room
 from indexer.times import moment_from_text, moment_text, utc_now
 from indexer.workspace import Workspace
 from models.types import Box, DecodedImage
@@ -130,6 +131,7 @@ def list_cases(
     return Page(items, encode_cursor(items[-1].case_id) if more else None)
 
 
+@deletes
 def update_case(
     ws: Workspace, case_id: str, changes: Mapping[str, Any], *, actor: str = "system"
 ) -> CaseRecord:
@@ -280,7 +282,8 @@ def add_photo(
     area, largest first, then left to right). The same bytes again give the photo that is there.
     Where anything is refused, nothing is kept. Raises :class:`CaseNotFound`,
     :class:`CaseClosed`, ``ImageRejected``, :class:`NoFaceFound`, :class:`SeveralFacesFound`,
-    :class:`FaceIndexInvalid`, :class:`FaceTooSmall`, :class:`PhotoAlreadyEnrolled`.
+    :class:`FaceIndexInvalid`, :class:`FaceTooSmall`, :class:`PhotoAlreadyEnrolled`,
+    :class:`StorageLow`.
     """
     sha256 = sha256_hex(data)
     with ws.catalog.read() as session:
@@ -288,6 +291,7 @@ def add_photo(
         known = _known_photo(session, ws, case_id, sha256, face_index)
     if known is not None:
         return known
+    require_room(ws)
     image, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     ws.blobs.put(data)

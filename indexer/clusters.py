@@ -1,14 +1,17 @@
 """Which faces of ads are thought to show one unknown person, for display only.
 
 Precision comes first: a face that is left out costs a longer list, a wrong one hides a person
-behind another. A face joins the cluster of its nearest face only where it is as near to what that
-cluster holds, so that no chain of neighbours leads from one person to the next; clusters are never
-merged.
+behind another. A face joins the cluster of its nearest face, and only where every face sampled of
+that cluster is near to it as well, so that no chain of neighbours leads from one person to the
+next. Clusters are never merged. The thresholds rise with the gallery, because the number of
+strangers who look alike does; how well that works is measured in ``docs/accuracy.md``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,21 +27,62 @@ from indexer.workspace import Workspace
 from models.calibration import Calibration
 from models.types import FloatArray
 
+NEAREST_STRANGERS: Final = 0.003
+"""Strangers to expect in the whole gallery at the score that a face and its nearest must reach."""
+
+MEMBER_STRANGERS: Final = 0.3
+"""The same for the score with every other face of the cluster."""
+
 IDENTICAL: Final = 0.995
-"""The cosine from which faces are clustered where nothing is calibrated."""
+"""The cosine from which faces are clustered where no calibration says what a score is worth."""
 
-WRONG_JOINS: Final = 0.01
-"""Strangers that may be expected above the threshold, for each face that is compared."""
+MEMBERS_COMPARED: Final = 16
 
+_SMALLEST_GALLERY: Final = 1_000
 _NEIGHBOURS: Final = 16
-_SAMPLE: Final = 16
+_DECADE: Final = (1e-3, 1e-4)
 
 
-def cluster_threshold(calibration: Calibration | None, gallery_size: int) -> float:
-    """The cosine from which two faces in a gallery of so many may be clustered."""
+@dataclass(frozen=True, slots=True)
+class ClusterLimits:
+    """The cosines that a face must reach: with its nearest face, and with the cluster's others."""
+
+    nearest: float
+    member: float
+
+
+def cluster_limits(calibration: Calibration | None, gallery_size: int) -> ClusterLimits:
+    """What holds in a gallery of so many faces; a small one is taken for one of 1,000."""
+    size = max(_SMALLEST_GALLERY, gallery_size)
+    return ClusterLimits(
+        _score_for(calibration, NEAREST_STRANGERS / size),
+        _score_for(calibration, MEMBER_STRANGERS / size),
+    )
+
+
+def _score_for(calibration: Calibration | None, fmr: float) -> float:
+    """The score whose false match rate is at most ``fmr``, at most ``IDENTICAL``.
+
+    Where the calibration's sample is too small to know such a rate, its last well measured decade
+    is drawn on in a straight line, and never below its highest score. Rates of strangers fall
+    faster than that, so the line errs to the strict side.
+    """
     if calibration is None:
         return IDENTICAL
-    return min(calibration.threshold(WRONG_JOINS / max(1, gallery_size)), IDENTICAL)
+    reached = calibration.threshold(fmr)
+    if reached < 1.0:
+        return min(reached, IDENTICAL)
+    upper, lower = (calibration.threshold(rate) for rate in _DECADE)
+    if lower >= 1.0:
+        return IDENTICAL
+    drawn = lower + (lower - upper) * math.log10(_DECADE[1] / fmr)
+    highest = max(float(curve.score[-1]) for curve in calibration.curves.values())
+    return min(max(drawn, highest), IDENTICAL)
+
+
+def belongs(vector: FloatArray, members: FloatArray, limit: float) -> bool:
+    """Whether a face (d,) scores at least ``limit`` with each of a cluster's ``members`` (n, d)."""
+    return bool(exact_scores(vector, members).min() >= limit)
 
 
 def join_clusters(ws: Workspace, faces: Mapping[str, FloatArray]) -> None:
@@ -51,20 +95,19 @@ def join_clusters(ws: Workspace, faces: Mapping[str, FloatArray]) -> None:
         return
     face_ids = sorted(faces)
     near = ws.ads.search(np.stack([faces[one] for one in face_ids]), _NEIGHBOURS)
-    threshold = cluster_threshold(ws.calibration, ws.ads.count())
-    close = {
-        face_id: [
-            other
-            for other, score in zip(found.ids, found.scores, strict=True)
-            if other != face_id and score >= threshold
-        ]
-        for face_id, found in zip(face_ids, near, strict=True)
-    }
-    close = {face_id: others for face_id, others in close.items() if others}
+    limits = cluster_limits(ws.calibration, ws.ads.count())
+    close: dict[str, list[str]] = {}
+    for face_id, found in zip(face_ids, near, strict=True):
+        scored = zip(found.ids, found.scores, strict=True)
+        others = [one for one, score in scored if one != face_id and score >= limits.nearest]
+        if others:
+            close[face_id] = others
     if not close:
         return
+    # Whoever searches after both faces are in the gallery sees the other, and takes it in though
+    # its own worker has not come to it; so two workers at once miss nothing.
     with ws.catalog.write() as session:
-        _join(session, ws.contract_id, faces, close, threshold)
+        _join(session, ws.contract_id, faces, close, limits.member)
 
 
 def _join(
@@ -72,7 +115,7 @@ def _join(
     contract_id: str,
     faces: Mapping[str, FloatArray],
     close: Mapping[str, Sequence[str]],
-    threshold: float,
+    member_limit: float,
 ) -> None:
     touched = {*close, *(other for others in close.values() for other in others)}
     present, clusters = _state(session, contract_id, touched)
@@ -85,7 +128,7 @@ def _join(
         if cluster_id is None:
             cluster_id = new_id()
             joining.append(nearest)
-        elif not _belongs(faces[face_id], _sample(session, cluster_id), threshold):
+        elif not belongs(faces[face_id], _sample(session, cluster_id), member_limit):
             continue
         clusters.update(dict.fromkeys(joining, cluster_id))
         session.execute(
@@ -127,11 +170,6 @@ def _sample(session: Session, cluster_id: str) -> FloatArray:
         .join(FaceCluster, FaceCluster.face_id == Face.face_id)
         .where(FaceCluster.cluster_id == cluster_id, Face.vector.is_not(None))
         .order_by(Face.face_id)
-        .limit(_SAMPLE)
+        .limit(MEMBERS_COMPARED)
     )
     return stacked(rows)
-
-
-def _belongs(vector: FloatArray, members: FloatArray, threshold: float) -> bool:
-    """Whether a face is near to what a cluster holds, not only to the one face nearest to it."""
-    return bool(exact_scores(vector, members).min() >= threshold)

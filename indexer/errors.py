@@ -338,6 +338,24 @@ class StorageFull(StorageError):
         )
 
 
+class StorageLow(StorageFull):
+    """The free disk is below the watermark: nothing new is taken in, so that nothing breaks."""
+
+    def __init__(self, free: int, wanted: int) -> None:
+        StorageError.__init__(
+            self,
+            f"Only {free / 1e6:,.0f} MB of disk are free; below {wanted / 1e6:,.0f} MB nothing "
+            "new is taken in. Nothing was stored.",
+            remedy="Free space or move the data folder to a larger disk, then send it again.",
+        )
+
+
+class LedgerDamaged(StorageError):
+    """The file of purges was edited or cut; what it says cannot be relied on."""
+
+    code = "ledger_damaged"
+
+
 class StorageDenied(StorageError):
     code = "storage_denied"
 
@@ -381,6 +399,21 @@ class CatalogBusy(StorageError):
         super().__init__(
             "The catalog is busy: another process holds its write lock.",
             remedy="Try again in a moment.",
+        )
+
+
+class CatalogAway(StorageError):
+    """The database server cannot be reached, or the connection to it broke.
+
+    ``reason``: the driver's words, for whoever starts Homeward; they name server and role.
+    """
+
+    code = "catalog_away"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            f"The database server does not answer{f': {reason}' if reason else '.'}",
+            remedy="Check that the server runs and takes connections, then try again.",
         )
 
 

@@ -3,14 +3,22 @@
 When one of these functions returns, the vectors are in no search of any process any more. Bytes,
 index files and the database's own log are cleared right after, and by ``Workspace.maintain``
 where something held them back. What stays is an entry of the purge ledger without content.
+
+A deletion is done even where the disk is full (see ``room``). ``held`` says that a legal hold does
+not count: for what was forgotten already, and came back with a restored back-up.
 """
 
 from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from indexer import images, removals
+from indexer.batches import chunks
 from indexer.catalog.tables import (
     Ad,
     Candidate,
@@ -22,18 +30,21 @@ from indexer.catalog.tables import (
     Image,
     Job,
     Photo,
+    Quarantined,
     Search,
 )
 from indexer.errors import AdNotFound, CaseNotFound, LegalHold, PhotoNotFound
 from indexer.purges import list_purges, record_purge
 from indexer.records import PurgeRecord
+from indexer.room import deletes
 from indexer.workspace import Workspace
 
-__all__ = ["forget_ad", "forget_case", "forget_photo", "list_purges"]
+__all__ = ["forget_ad", "forget_ad_in", "forget_case", "forget_photo", "list_purges"]
 
 
+@deletes
 def forget_photo(
-    ws: Workspace, case_id: str, photo_id: str, *, actor: str = "system"
+    ws: Workspace, case_id: str, photo_id: str, *, actor: str = "system", held: bool = True
 ) -> PurgeRecord:
     """Forget one photo of a case.
 
@@ -46,7 +57,7 @@ def forget_photo(
         photo = session.get(Photo, photo_id)
         if photo is None or photo.case_id != case_id:
             raise PhotoNotFound(photo_id)
-        _refuse_hold(case.legal_hold, "case")
+        _refuse_hold(held and case.legal_hold, "case")
         sha256 = photo.sha256
         session.execute(delete(Photo).where(Photo.photo_id == photo_id))
         counts = {"photos": 1, **images.release(session, [sha256])}
@@ -59,8 +70,11 @@ def forget_photo(
     return record
 
 
-def forget_case(ws: Workspace, case_id: str, *, actor: str = "system") -> PurgeRecord:
-    """Forget a case with its photos, candidates and leads.
+@deletes
+def forget_case(
+    ws: Workspace, case_id: str, *, actor: str = "system", held: bool = True
+) -> PurgeRecord:
+    """Forget a case with its photos, candidates, leads, judgements and alerts.
 
     Raises :class:`CaseNotFound`, :class:`LegalHold`.
     """
@@ -68,7 +82,8 @@ def forget_case(ws: Workspace, case_id: str, *, actor: str = "system") -> PurgeR
         case = session.get(Case, case_id)
         if case is None:
             raise CaseNotFound(case_id)
-        _refuse_hold(case.legal_hold, "case")
+        _refuse_hold(held and case.legal_hold, "case")
+        number = case.case_number
         photos = session.execute(
             select(Photo.photo_id, Photo.sha256).where(Photo.case_id == case_id)
         ).all()
@@ -80,13 +95,18 @@ def forget_case(ws: Workspace, case_id: str, *, actor: str = "system") -> PurgeR
         counts = {"photos": len(photos), "candidates": candidates}
         counts |= images.release(session, [sha256 for _, sha256 in photos])
         _forget_responses(session, [case_id, *(photo_id for photo_id, _ in photos)])
+        _forget_quarantined_case(session, number)
         record = record_purge(session, actor, "case", case_id, counts)
     removals.finish_if_possible(ws)
     return record
 
 
-def forget_ad(ws: Workspace, ad_id: str, *, actor: str = "system") -> PurgeRecord:
-    """Forget an ad with its captures. Bytes that a case or another ad has stay for them.
+@deletes
+def forget_ad(
+    ws: Workspace, ad_id: str, *, actor: str = "system", held: bool = True
+) -> PurgeRecord:
+    """Forget an ad with its captures. Bytes that a case or another ad has stay for them, and so
+    does what people concluded about its faces: it belongs to their cases.
 
     Raises :class:`AdNotFound`, :class:`LegalHold`.
     """
@@ -94,24 +114,32 @@ def forget_ad(ws: Workspace, ad_id: str, *, actor: str = "system") -> PurgeRecor
         ad = session.get(Ad, ad_id)
         if ad is None:
             raise AdNotFound(ad_id)
-        _refuse_hold(ad.legal_hold, "ad")
-        captures = select(Capture.capture_id).where(Capture.ad_id == ad_id)
-        shas = session.scalars(
-            select(CaptureImage.sha256)
-            .where(CaptureImage.capture_id.in_(captures), CaptureImage.sha256.is_not(None))
-            .distinct()
-        ).all()
-        pages = session.scalars(
-            select(CapturePage.sha256).where(CapturePage.capture_id.in_(captures)).distinct()
-        ).all()
-        session.execute(delete(Ad).where(Ad.ad_id == ad_id))
-        session.execute(delete(Job).where(Job.subject_id == ad_id))
-        counts = images.release(session, [sha256 for sha256 in shas if sha256 is not None])
-        counts["pages"] = _release_pages(session, list(pages))
-        _forget_responses(session, [ad_id])
-        record = record_purge(session, actor, "ad", ad_id, counts)
+        _refuse_hold(held and ad.legal_hold, "ad")
+        record = forget_ad_in(session, ad, actor)
     removals.finish_if_possible(ws)
     return record
+
+
+def forget_ad_in(session: Session, ad: Ad, actor: str) -> PurgeRecord:
+    """As :func:`forget_ad`, in the caller's transaction, whatever hold there is; the caller calls
+    ``removals.finish_if_possible`` after it."""
+    ad_id, site, external_id = ad.ad_id, ad.site, ad.external_id
+    captures = select(Capture.capture_id).where(Capture.ad_id == ad_id)
+    shas = session.scalars(
+        select(CaptureImage.sha256)
+        .where(CaptureImage.capture_id.in_(captures), CaptureImage.sha256.is_not(None))
+        .distinct()
+    ).all()
+    pages = session.scalars(
+        select(CapturePage.sha256).where(CapturePage.capture_id.in_(captures)).distinct()
+    ).all()
+    session.execute(delete(Ad).where(Ad.ad_id == ad_id))
+    session.execute(delete(Job).where(Job.subject_id == ad_id))
+    counts = images.release(session, [sha256 for sha256 in shas if sha256 is not None])
+    counts["pages"] = _release_pages(session, list(pages))
+    _forget_responses(session, [ad_id])
+    _forget_quarantined_ad(session, site, external_id)
+    return record_purge(session, actor, "ad", ad_id, counts)
 
 
 def _release_pages(session: Session, shas: list[str]) -> int:
@@ -140,7 +168,51 @@ def _forget_unreviewed(session: Session, case_id: str) -> int:
 
 
 def _forget_responses(session: Session, subjects: list[str]) -> None:
-    session.execute(delete(IdempotentResponse).where(IdempotentResponse.subject_id.in_(subjects)))
+    for some in chunks(subjects):
+        session.execute(delete(IdempotentResponse).where(IdempotentResponse.subject_id.in_(some)))
+
+
+# --- lines that could not be taken, which name what is forgotten -----------------------------
+
+_TEXT_FIELD = rb'"%s"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)'
+
+
+def _forget_quarantined_ad(session: Session, site: str, external_id: str) -> None:
+    """Lines that name the ad go with it: they hold its text as it was sent."""
+    wanted = {b"site": site, b"external_id": external_id}
+    _drop_quarantined(
+        session,
+        lambda content: all(text in _named(content, name) for name, text in wanted.items()),
+    )
+
+
+def _forget_quarantined_case(session: Session, case_number: str) -> None:
+    """Lines that hold the number of the case, as JSON or as CSV."""
+    spellings = {case_number, json.dumps(case_number)[1:-1]}
+    number = re.compile(
+        "|".join(rf"(?<![\w-]){re.escape(one)}(?![\w-])" for one in spellings).encode()
+    )
+    _drop_quarantined(session, lambda content: number.search(content) is not None)
+
+
+def _named(content: bytes, name: bytes) -> set[str]:
+    """The values that a line gives to a field, even where the line as a whole is no JSON."""
+    found = set()
+    for text in re.findall(_TEXT_FIELD % name, content):
+        try:
+            found.add(str(json.loads(text)).strip())
+        except ValueError:
+            continue
+    return found
+
+
+def _drop_quarantined(session: Session, names_it: Callable[[bytes], bool]) -> None:
+    rows = session.execute(
+        select(Quarantined.item_id, Quarantined.content).execution_options(yield_per=100)
+    )
+    ids = [item_id for item_id, content in rows if names_it(content)]
+    for some in chunks(ids):
+        session.execute(delete(Quarantined).where(Quarantined.item_id.in_(some)))
 
 
 def _refuse_hold(held: bool, what: str) -> None:

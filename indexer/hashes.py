@@ -29,25 +29,33 @@ class NearHashes:
 
     def __init__(self) -> None:
         self._rows: NDArray[np.uint8] = np.empty((0, HASH_BYTES), np.uint8)
-        self._keys: list[str] = []
-        self._seen: set[tuple[bytes, str]] = set()
+        self._owners: NDArray[np.int64] = np.empty(0, np.int64)
+        self._keys: dict[str, int] = {}
+        self._names: list[str] = []
+        self._held: set[tuple[bytes, str]] = set()
 
     def add(self, one: bytes, key: str) -> None:
-        """Hold a hash under ``key``; several may have the same."""
-        if (one, key) in self._seen:
+        """Hold a hash under ``key``; a key may have several, and a hash several keys."""
+        if (one, key) in self._held:
             return
-        self._seen.add((one, key))
-        if len(self._keys) == len(self._rows):
-            grown = np.empty((max(64, 2 * len(self._rows)), HASH_BYTES), np.uint8)
-            grown[: len(self._rows)] = self._rows
-            self._rows = grown
-        self._rows[len(self._keys)] = np.frombuffer(one, np.uint8)
-        self._keys.append(key)
+        row = len(self._held)
+        if row == len(self._rows):
+            self._rows = np.resize(self._rows, (max(64, 2 * row), HASH_BYTES))
+            self._owners = np.resize(self._owners, len(self._rows))
+        self._held.add((one, key))
+        if key not in self._keys:
+            self._keys[key] = len(self._names)
+            self._names.append(key)
+        self._rows[row] = np.frombuffer(one, np.uint8)
+        self._owners[row] = self._keys[key]
 
     def near(self, one: bytes) -> set[str]:
         """The keys of all hashes that are near-duplicates of ``one``."""
-        found = distances(one, self._rows[: len(self._keys)]) <= MAX_DISTANCE
-        return {self._keys[row] for row in np.flatnonzero(found)}
+        count = len(self._held)
+        close = distances(one, self._rows[:count]) <= MAX_DISTANCE
+        found = np.zeros(len(self._names), np.bool_)
+        found[self._owners[:count][close]] = True
+        return {self._names[number] for number in np.flatnonzero(found)}
 
 
 def keep_hash(session: Session, sha256: str, value: bytes, quality: int) -> None:

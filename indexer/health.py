@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from indexer import jobs
+from indexer import jobs, ledger, purges, retention
 from indexer.catalog.engine import driver_facts
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.errors import BlobDamaged, BlobMissing
 from indexer.records import GalleryName
 from indexer.reindex import outdated
+from indexer.room import require_room, room_left
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
+__all__ = ["HealthItem", "HealthReport", "check", "require_room", "room_left"]
+
 MIN_FREE_BYTES = 1_000_000_000
+"""Below this the disk is said to be short even where nothing is stopped yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ def check(ws: Workspace, *, verify_blobs: bool = False) -> HealthReport:
         ("contract", lambda: _contract(ws)),
         ("jobs", lambda: _jobs(ws)),
         ("deletions", lambda: _deletions(ws)),
+        ("purges", lambda: _purges(ws)),
+        ("ageing", lambda: _ageing(ws)),
         ("disk", lambda: _disk(ws)),
     ]
     items = []
@@ -159,11 +165,53 @@ def _deletions(ws: Workspace) -> HealthItem:
     return HealthItem("deletions", True, "nothing left to clear")
 
 
+def _purges(ws: Workspace) -> HealthItem:
+    path = ws.options.purge_ledger
+    if path is None:
+        return HealthItem("purges", True, "no file lists them")
+    waiting = purges.pending_entries(ws)
+    listed = len(ledger.read(path).purges) if path.exists() else 0
+    detail = f"{listed} in {path}"
+    if waiting:
+        return HealthItem(
+            "purges",
+            False,
+            f"{detail}, {waiting} not yet",
+            "Make the file writable for this account; it is caught up within a minute.",
+        )
+    return HealthItem("purges", True, detail)
+
+
+def _ageing(ws: Workspace) -> HealthItem:
+    days = ws.options.ad_max_age_days
+    if not days:
+        return HealthItem("ageing", True, "ads are kept whatever their age")
+    found = retention.look(ws, days)
+    detail = f"{found.due} of {found.total} ads were not received for {days} days"
+    if found.held_back:
+        return HealthItem(
+            "ageing",
+            False,
+            f"{detail}; they stay: {found.held_back}",
+            "Check the clock of this machine. If it is right, run "
+            f"`homeward purge ads --older-than {days}`.",
+        )
+    return HealthItem("ageing", True, detail)
+
+
 def _disk(ws: Workspace) -> HealthItem:
     free = ws.blobs.free_bytes()
     if free is None:
         return HealthItem("disk", True, "unknown")
     detail = f"{free / 1e9:.1f} GB free"
+    if free < ws.options.min_free_bytes:
+        return HealthItem(
+            "disk",
+            False,
+            f"{detail}, below the {ws.options.min_free_bytes / 1e9:.1f} GB that have to stay free: "
+            "nothing new is taken in and jobs pause",
+            "Free space or move the data folder; it goes on by itself.",
+        )
     if free < MIN_FREE_BYTES:
         return HealthItem("disk", False, detail, "Free space or move the data folder.")
     return HealthItem("disk", True, detail)

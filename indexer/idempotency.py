@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
-from indexer.catalog.tables import IdempotentResponse
+from indexer.catalog.tables import IdempotentResponse, Purge
 from indexer.errors import IdempotencyConflict
 from indexer.times import utc_now
 from indexer.workspace import Workspace
@@ -53,9 +53,16 @@ def remember(
     media_type: str = "application/json",
     subject_id: str | None = None,
 ) -> None:
-    """Keep an answer for a day. ``subject_id`` is the record it speaks of: forgotten with it."""
+    """Keep an answer for a day. ``subject_id`` is the record it speaks of: forgotten with it, and
+    not kept where that was forgotten already."""
     now = utc_now()
     with ws.catalog.write() as session:
+        if session.scalar(
+            select(Purge.purge_id)
+            .where(Purge.subject_id == subject_id, Purge.kind.in_(("ad", "case", "photo")))
+            .limit(1)
+        ):
+            return
         session.execute(
             delete(IdempotentResponse).where(IdempotentResponse.created_at < now - KEPT_FOR)
         )

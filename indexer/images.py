@@ -300,6 +300,10 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
             session.execute(delete(FaceCluster).where(FaceCluster.face_id.in_(ids)))
             session.execute(delete(ImageHash).where(ImageHash.sha256 == sha256))
         counts["vectors"] += drop_idle_vectors(session, [face.face_id for face in faces])
+        if not in_ads:
+            # No ad shows these faces any more, even where a case keeps the picture.
+            for some in chunks(face.face_id for face in faces):
+                session.execute(delete(Candidate).where(Candidate.face_id.in_(some)))
         if not in_ads and not _exists(session, Photo, sha256):
             counts["faces"] += len(faces)
             counts["images"] += 1

@@ -7,27 +7,29 @@ before: broken off anywhere and run again, nothing is doubled and nothing is los
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from indexer import jobs, queue
-from indexer.ads import receive_ad
+from sqlalchemy import select
+
+from indexer import jobs, quarantine, queue
+from indexer.ads import receive_ads
 from indexer.batches import chunks
 from indexer.cases import add_photo, create_case, find_case
-from indexer.errors import (
-    CaseNotFound,
-    DuplicateCaseNumber,
-    JobNotFound,
-    SourceUnreadable,
-    StorageError,
-)
-from indexer.records import AdReceipt, Failure, IngestReport, JobRecord, Progress, Upload
+from indexer.catalog.tables import Job
+from indexer.errors import CaseNotFound, DuplicateCaseNumber, SourceUnreadable, StorageError
+from indexer.incoming import Delivery
+from indexer.quarantine import BadItem
+from indexer.records import AdReceipt, Failure, IngestReport, Progress, Upload
 from indexer.sources import (
     AdItem,
+    BadLine,
     CaseItem,
     PhotoFile,
     count_lines,
+    file_chunks,
     read_ads,
     read_cases,
     read_file,
@@ -37,7 +39,24 @@ from models.errors import HomewardError
 
 OnProgress = Callable[[Progress], None]
 
+MAX_LISTED = 1_000
+"""Refusals that a report lists; all are counted."""
+
 _POLL_S = 0.2
+_MAX_UNFINISHED = 256
+_ACTOR = "command line"
+
+
+class _Refused:
+    """What was refused: all of it counted, the first of it listed."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.first: list[Failure] = []
+
+    def add(self, *failures: Failure) -> None:
+        self.total += len(failures)
+        self.first += failures[: MAX_LISTED - len(self.first)]
 
 
 def ingest_ads(
@@ -45,33 +64,43 @@ def ingest_ads(
 ) -> IngestReport:
     """Take the ads of a JSON-lines file, with the images that they name under ``images_dir``.
 
-    An image that is missing, rejected or cannot be analysed is listed as refused; its ad is
-    taken all the same. Raises :class:`SourceUnreadable`, and stops at a :class:`StorageError`.
+    A line that is no ad goes into the quarantine. An image that is missing, rejected or cannot be
+    analysed is listed as refused; its ad is taken all the same. Memory does not grow with the
+    file. Raises :class:`SourceUnreadable`, and stops at a :class:`StorageError`.
     """
     _require_folder(images_dir)
     started = time.monotonic()
     total = count_lines(source)
-    refused: list[Failure] = []
+    refused = _Refused()
     unfinished: dict[str, str] = {}
     seen = done = created = 0
     for some in chunks(read_ads(source), jobs.ADS_AT_ONCE):
+        seen += len(some)
         waiting: dict[str, str] = {}
-        for item in some:
-            seen += 1
-            if isinstance(item, Failure):
-                refused.append(item)
-                continue
-            receipt = _receive(ws, item, images_dir, refused)
-            if receipt is not None:
-                done += 1
-                created += receipt.created
-                waiting[receipt.job_id] = item.where
-        jobs.run_claimed(ws, queue.claim_these(ws, list(waiting)))
+        for where, receipt in _receive(ws, some, source, images_dir, refused):
+            done += 1
+            created += receipt.created
+            waiting[receipt.job_id] = where
+        claimed = queue.claim_these(ws, list(waiting))
+        if claimed:
+            jobs.run_claimed(ws, claimed)
         unfinished |= _collect(ws, waiting, refused)
+        if len(unfinished) > _MAX_UNFINISHED:
+            # Another process does them; it must not fall behind without bound.
+            _finish(ws, unfinished, refused, None)
+            unfinished = {}
         _tell(progress, "ads", seen, total)
     _finish(ws, unfinished, refused, progress)
+    return _report(started, done, created, refused)
+
+
+def _report(started: float, done: int, created: int, refused: _Refused) -> IngestReport:
     return IngestReport(
-        done=done, created=created, refused=tuple(refused), seconds=time.monotonic() - started
+        done=done,
+        created=created,
+        refused=tuple(refused.first),
+        refused_total=refused.total,
+        seconds=time.monotonic() - started,
     )
 
 
@@ -96,12 +125,12 @@ def ingest_cases(
     total = None if source.is_dir() else count_lines(source)
     if total is not None and source.suffix.lower() == ".csv":
         total = max(0, total - 1)
-    refused: list[Failure] = []
+    refused = _Refused()
     unfinished: dict[str, str] = {}
     done = created = 0
     for seen, item in enumerate(read_cases(source), start=1):
         if isinstance(item, Failure):
-            refused.append(item)
+            refused.add(item)
         else:
             case_id, fresh = _case(ws, item)
             done += 1
@@ -112,44 +141,79 @@ def ingest_cases(
                     unfinished[job_id] = item.where
         _tell(progress, "cases", seen, total)
     _finish(ws, unfinished, refused, progress)
-    return IngestReport(
-        done=done, created=created, refused=tuple(refused), seconds=time.monotonic() - started
-    )
+    return _report(started, done, created, refused)
 
 
-# --- one item --------------------------------------------------------------------------------
+# --- a few ads ------------------------------------------------------------------------------
 
 
 def _receive(
-    ws: Workspace, item: AdItem, images_dir: Path, refused: list[Failure]
-) -> AdReceipt | None:
-    images = _uploads(item.images, item.where, images_dir, ws.limits.max_bytes, refused)
-    pages = _uploads(item.pages, item.where, images_dir, ws.options.max_page_bytes, refused)
-    try:
-        receipt = receive_ad(ws, item.ad, images, pages, bounded=False)
-    except StorageError:
-        raise
-    except HomewardError as error:
-        refused.append(Failure(item.where, error.code, str(error)))
-        return None
-    refused.extend(
-        Failure(f"{item.where}: {image.filename}", image.code or "", image.detail or "")
-        for image in receipt.images
-        if image.status == "rejected"
-    )
-    return receipt
+    ws: Workspace,
+    some: Sequence[AdItem | BadLine],
+    source: Path,
+    images_dir: Path,
+    refused: _Refused,
+) -> list[tuple[str, AdReceipt]]:
+    """Take a few ads together; returns where each stood and its receipt."""
+    bad: list[BadItem] = []
+
+    def refuse(failure: Failure, line: bytes) -> None:
+        refused.add(failure)
+        place = f"{source.name} {failure.item}"
+        bad.append(BadItem(place, failure.code, failure.detail, line.rstrip(b"\r\n")))
+
+    items: list[AdItem] = []
+    for item in some:
+        if isinstance(item, BadLine):
+            refuse(Failure(item.item, item.code, item.detail), item.line)
+        else:
+            items.append(item)
+    receipts: list[tuple[str, AdReceipt]] = []
+    with ExitStack() as waiting:
+        deliveries = [_delivery(ws, item, images_dir, refused, waiting) for item in items]
+        outcomes = receive_ads(ws, deliveries, bounded=False)
+    for item, outcome in zip(items, outcomes, strict=True):
+        if isinstance(outcome, HomewardError):
+            refuse(Failure(item.where, outcome.code, str(outcome)), item.line)
+            continue
+        receipts.append((item.where, outcome))
+        refused.add(
+            *(
+                Failure(f"{item.where}: {image.filename}", image.code or "", image.detail or "")
+                for image in outcome.images
+                if image.status == "rejected"
+            )
+        )
+    quarantine.add(ws.catalog, bad, _ACTOR)
+    return receipts
 
 
-def _uploads(
-    names: Sequence[str], where: str, root: Path, max_bytes: int, refused: list[Failure]
-) -> list[Upload]:
-    uploads = []
-    for name in names:
-        try:
-            uploads.append(Upload(read_file(root, name, max_bytes), filename=name))
-        except HomewardError as error:
-            refused.append(Failure(f"{where}: {name}", error.code, str(error)))
-    return uploads
+def _delivery(
+    ws: Workspace, item: AdItem, root: Path, refused: _Refused, waiting: ExitStack
+) -> Delivery:
+    def uploads(names: Sequence[str], max_count: int, max_bytes: int) -> list[Upload]:
+        # Beyond the bound the ad is refused; one file more tells that.
+        found = []
+        for name in names[: max_count + 1]:
+            receiving = ws.blobs.receive()
+            waiting.callback(receiving.abort)
+            try:
+                for chunk in file_chunks(root, name, max_bytes):
+                    receiving.write(chunk)
+            except StorageError:
+                raise
+            except HomewardError as error:
+                refused.add(Failure(f"{item.where}: {name}", error.code, str(error)))
+            else:
+                found.append(Upload(receiving.done(), filename=name))
+        return found
+
+    images = uploads(item.images, ws.options.max_images_per_ad, ws.limits.max_bytes)
+    pages = uploads(item.pages, ws.options.max_pages_per_ad, ws.options.max_page_bytes)
+    return Delivery(item.ad, images, pages)
+
+
+# --- one case --------------------------------------------------------------------------------
 
 
 def _case(ws: Workspace, item: CaseItem) -> tuple[str, bool]:
@@ -163,7 +227,7 @@ def _case(ws: Workspace, item: CaseItem) -> tuple[str, bool]:
 
 
 def _photo(
-    ws: Workspace, case_id: str, where: str, photo: PhotoFile, root: Path, refused: list[Failure]
+    ws: Workspace, case_id: str, where: str, photo: PhotoFile, root: Path, refused: _Refused
 ) -> str | None:
     try:
         data = read_file(root, photo.file, ws.limits.max_bytes)
@@ -178,7 +242,7 @@ def _photo(
     except StorageError:
         raise
     except HomewardError as error:
-        refused.append(Failure(f"{where}: {photo.file}", error.code, str(error)))
+        refused.add(Failure(f"{where}: {photo.file}", error.code, str(error)))
         return None
     return receipt.job_id
 
@@ -186,33 +250,28 @@ def _photo(
 # --- their jobs ------------------------------------------------------------------------------
 
 
-def _collect(ws: Workspace, waiting: dict[str, str], refused: list[Failure]) -> dict[str, str]:
-    """List the failures of finished jobs; returns the jobs that are not finished."""
+def _collect(ws: Workspace, waiting: Mapping[str, str], refused: _Refused) -> dict[str, str]:
+    """List the failures of jobs that are over; returns those that are not.
+
+    A job that is not there any more was for something that has been forgotten.
+    """
     unfinished: dict[str, str] = {}
-    for job_id, where in waiting.items():
-        job = _job(ws, job_id)
-        if job is None:
-            continue
-        if job.state in ("done", "failed"):
-            refused.extend(
-                replace(failure, item=f"{where}: {failure.item}") for failure in job.failures
-            )
-        else:
-            unfinished[job_id] = where
+    for some in chunks(waiting):
+        with ws.catalog.read() as session:
+            rows = session.scalars(select(Job).where(Job.job_id.in_(some))).all()
+        for job in map(queue.job_record, rows):
+            where = waiting[job.job_id]
+            if job.state in ("queued", "running"):
+                unfinished[job.job_id] = where
+            else:
+                refused.add(*(replace(one, item=f"{where}: {one.item}") for one in job.failures))
     return unfinished
-
-
-def _job(ws: Workspace, job_id: str) -> JobRecord | None:
-    try:
-        return jobs.get_job(ws, job_id)
-    except JobNotFound:
-        return None  # what it was for has been forgotten
 
 
 def _finish(
     ws: Workspace,
     unfinished: dict[str, str],
-    refused: list[Failure],
+    refused: _Refused,
     progress: OnProgress | None,
 ) -> None:
     """Do the jobs that are left; those that another process does are waited for."""

@@ -1,17 +1,30 @@
-"""The purge ledger: proof that something was deleted, without saying what it was."""
+"""The purge ledger: proof that something was deleted, without saying what it was.
+
+An entry is written in the transaction of its deletion. Where the workspace names a file for it,
+upkeep and every deletion copy the entries there as well: that file outlives a restored back-up.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from indexer import ledger
+from indexer.batches import chunks
 from indexer.catalog.tables import Purge
+from indexer.files import file_lock
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page, PurgeRecord
 from indexer.times import utc_now
-from indexer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
+
+_AT_ONCE = 5_000
 
 
 def record_purge(
@@ -39,6 +52,55 @@ def list_purges(ws: Workspace, *, limit: int = 50, cursor: str | None = None) ->
         rows = session.scalars(query).all()
     items = tuple(_record(row) for row in rows[:limit])
     return Page(items, encode_cursor(items[-1].purge_id) if len(rows) > limit else None)
+
+
+def write_ledger(ws: Workspace) -> int:
+    """Copy entries that are not there yet to the file of purges; returns how many.
+
+    Where the file is gone it is written anew, whole. A crash between the file and the catalog
+    lists an entry twice, which does no harm. Raises :class:`LedgerDamaged` and the StorageError
+    tree.
+    """
+    path = ws.options.purge_ledger
+    if path is None or not _to_write(ws, path):
+        return 0
+    written = 0
+    with file_lock(ws.locks_dir / "purges.lock"):
+        if not path.exists():
+            with ws.catalog.write() as session:
+                session.execute(update(Purge).values(written_at=None))
+        while True:
+            with ws.catalog.read() as session:
+                rows = session.scalars(
+                    select(Purge)
+                    .where(Purge.written_at.is_(None))
+                    .order_by(Purge.purge_id)
+                    .limit(_AT_ONCE)
+                ).all()
+            if not rows:
+                return written
+            ledger.append(path, [_record(row) for row in rows])
+            now = utc_now()
+            with ws.catalog.write() as session:
+                for some in chunks(row.purge_id for row in rows):
+                    session.execute(
+                        update(Purge).where(Purge.purge_id.in_(some)).values(written_at=now)
+                    )
+            written += len(rows)
+
+
+def _to_write(ws: Workspace, path: Path) -> bool:
+    query = select(Purge.purge_id).limit(1)
+    with ws.catalog.read() as session:
+        if path.exists():
+            query = query.where(Purge.written_at.is_(None))
+        return session.scalar(query) is not None
+
+
+def pending_entries(ws: Workspace) -> int:
+    """How many entries are not in the file of purges yet."""
+    with ws.catalog.read() as session:
+        return session.scalar(select(func.count()).where(Purge.written_at.is_(None))) or 0
 
 
 def _record(row: Purge) -> PurgeRecord:

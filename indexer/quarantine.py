@@ -10,18 +10,15 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
+from indexer.catalog import Catalog
 from indexer.catalog.tables import Quarantined
 from indexer.errors import QuarantineItemNotFound
 from indexer.times import utc_now
-
-if TYPE_CHECKING:
-    from indexer.workspace import Workspace
 
 KEPT_FOR = timedelta(days=30)
 MAX_ITEMS = 10_000
@@ -53,12 +50,12 @@ class QuarantineRecord:
     size: int
 
 
-def add(ws: Workspace, items: Sequence[BadItem], actor: str) -> None:
+def add(catalog: Catalog, items: Sequence[BadItem], actor: str) -> None:
     """Keep bad items. The same item from the same place is kept once, with its latest time."""
     if not items:
         return
     now = utc_now()
-    with ws.catalog.write() as session:
+    with catalog.write() as session:
         for item in items:
             content = item.content[:MAX_CONTENT_BYTES]
             session.merge(
@@ -89,21 +86,21 @@ def _drop_oldest(session: Session) -> None:
         _delete(session, session.scalars(oldest.limit(count - MAX_ITEMS)).all())
 
 
-def items(ws: Workspace, limit: int = 1000) -> list[QuarantineRecord]:
+def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     """The latest items, newest first, without their content."""
     columns = (
         *(Quarantined.item_id, Quarantined.at, Quarantined.actor, Quarantined.place),
         *(Quarantined.code, Quarantined.detail, func.length(Quarantined.content)),
     )
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
-    with ws.catalog.read() as session:
+    with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
     return [QuarantineRecord(*row) for row in rows]
 
 
-def show(ws: Workspace, item_id: str) -> tuple[QuarantineRecord, bytes]:
+def show(catalog: Catalog, item_id: str) -> tuple[QuarantineRecord, bytes]:
     """One item with its content as received. Raises :class:`QuarantineItemNotFound`."""
-    with ws.catalog.read() as session:
+    with catalog.read() as session:
         row = session.get(Quarantined, item_id)
     if row is None:
         raise QuarantineItemNotFound(item_id)
@@ -119,12 +116,12 @@ def show(ws: Workspace, item_id: str) -> tuple[QuarantineRecord, bytes]:
     return record, row.content
 
 
-def drop(ws: Workspace, item_ids: Iterable[str] | None) -> int:
+def drop(catalog: Catalog, item_ids: Iterable[str] | None) -> int:
     """Delete these items for good, or all of them for ``None``; returns how many.
 
     Raises :class:`QuarantineItemNotFound` for one that is not there; then none is deleted.
     """
-    with ws.catalog.write() as session:
+    with catalog.write() as session:
         if item_ids is None:
             ids = list(session.scalars(select(Quarantined.item_id)))
         else:
@@ -134,17 +131,17 @@ def drop(ws: Workspace, item_ids: Iterable[str] | None) -> int:
                     raise QuarantineItemNotFound(item_id)
         _delete(session, ids)
     if ids:
-        ws.catalog.scrub()
+        catalog.scrub()
     return len(ids)
 
 
-def expire(ws: Workspace) -> int:
+def expire(catalog: Catalog) -> int:
     """Delete what is older than 30 days; returns how many items."""
     late = select(Quarantined.item_id).where(Quarantined.at < utc_now() - KEPT_FOR)
-    with ws.catalog.read() as session:
+    with catalog.read() as session:
         if not session.scalars(late.limit(1)).all():
             return 0
-    with ws.catalog.write() as session:
+    with catalog.write() as session:
         ids = session.scalars(late).all()
         _delete(session, ids)
     return len(ids)

@@ -11,13 +11,16 @@ import logging
 import time
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from indexer import purges
 from indexer.batches import chunks
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
+from indexer.compaction import clear_slack
 from indexer.errors import StorageError
 from indexer.files import TEMP_SUFFIX, file_lock, storage_errors, try_lock
 from indexer.times import utc_now
@@ -30,6 +33,7 @@ _log = logging.getLogger(__name__)
 _BLOB = "blob:"
 _SNAPSHOTS = "snapshots"
 _LOG = "log"
+_SLACK = "slack"
 _SWEEP_EVERY_S = 3600.0
 _ORPHAN_AFTER_S = 3600.0
 
@@ -37,7 +41,7 @@ _ORPHAN_AFTER_S = 3600.0
 def request(session: Session, sha256s: list[str]) -> None:
     """Note, in the caller's transaction, that these originals and all file remains have to go."""
     now = utc_now()
-    for item in [_SNAPSHOTS, _LOG, *(f"{_BLOB}{sha256}" for sha256 in sha256s)]:
+    for item in [_SNAPSHOTS, _LOG, _SLACK, *(f"{_BLOB}{sha256}" for sha256 in sha256s)]:
         session.merge(PendingRemoval(item=item, requested_at=now))
 
 
@@ -48,11 +52,16 @@ def request_bytes(session: Session, sha256s: Collection[str]) -> None:
         session.merge(PendingRemoval(item=f"{_BLOB}{sha256}", requested_at=now))
 
 
-def finish(ws: Workspace) -> bool:
-    """Take away what is pending. Returns false where something has to be tried again later."""
+def finish(ws: Workspace, *, slack: bool = True) -> bool:
+    """Take away what is pending. Returns false where something has to be tried again later.
+
+    ``slack=False`` leaves one thing to upkeep, which reads the whole catalog for it: copies of
+    deleted rows in the slack of its pages.
+    """
     _remove_broken_snapshots(ws)
     with ws.catalog.read() as session:
-        pending = set(session.scalars(select(PendingRemoval.item)))
+        found = session.execute(select(PendingRemoval.item, PendingRemoval.requested_at))
+        pending = {row.item: row.requested_at for row in found}
     if not pending:
         return True
     blobs = [item.removeprefix(_BLOB) for item in pending if item.startswith(_BLOB)]
@@ -66,11 +75,28 @@ def finish(ws: Workspace) -> bool:
             # Views under other contracts; whoever uses them rebuilds from the catalog.
             with storage_errors(str(path)):
                 path.unlink(missing_ok=True)
-        _cross_out(ws, _SNAPSHOTS)
-    # Last, because the log of the database keeps the old pages until it is emptied.
-    if _LOG in pending and not ws.catalog.scrub():
+        _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
+    # Late, because the log of the database keeps the old pages until it is emptied.
+    if _LOG in pending:
+        if not ws.catalog.scrub():
+            return False
+        _cross_out(ws, _LOG, pending[_LOG])
+    if _SLACK in pending:
+        return slack and _clear_slack(ws, pending[_SLACK])
+    return True
+
+
+def _clear_slack(ws: Workspace, asked: datetime) -> bool:
+    if not ws.catalog.is_sqlite:
+        _cross_out(ws, _SLACK, asked)
+        return True
+    lock = try_lock(ws.locks_dir / "slack.lock")
+    if lock is None:
         return False
-    _cross_out(ws, _LOG)
+    with lock:
+        if not clear_slack(ws.catalog):
+            return False
+        _cross_out(ws, _SLACK, asked)
     return True
 
 
@@ -117,9 +143,13 @@ def _owned(session: Session, sha256s: Collection[str]) -> set[str]:
 def finish_if_possible(ws: Workspace) -> None:
     """As :func:`finish`, right after a deletion: that one is committed whatever happens here."""
     try:
-        finish(ws)
+        finish(ws, slack=False)
     except StorageError:
         _log.exception("remains of a deletion could not be cleared yet; it is tried again")
+    try:
+        purges.write_ledger(ws)
+    except StorageError:
+        _log.exception("the file of purges could not be written; it is tried again")
 
 
 @contextmanager
@@ -146,6 +176,11 @@ def _remove_blobs(ws: Workspace, sha256s: Collection[str]) -> None:
             session.execute(delete(PendingRemoval).where(PendingRemoval.item == _BLOB + sha256))
 
 
-def _cross_out(ws: Workspace, item: str) -> None:
+def _cross_out(ws: Workspace, item: str, asked: datetime) -> None:
     with ws.catalog.write() as session:
-        session.execute(delete(PendingRemoval).where(PendingRemoval.item == item))
+        # Not what a deletion asked for since: that one still has to be done.
+        session.execute(
+            delete(PendingRemoval).where(
+                PendingRemoval.item == item, PendingRemoval.requested_at == asked
+            )
+        )

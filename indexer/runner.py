@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 
 from indexer import jobs, queue
+from indexer.alerting import release_held
 from indexer.errors import DeliveryFailed
 from indexer.records import Failure, JobRecord
+from indexer.room import room_left
 from indexer.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -83,6 +85,8 @@ class Runner:
                     self._work.wait(_POLL_S)
 
     def _do_jobs(self) -> bool:
+        if not room_left(self._ws):
+            return False
         claimed = queue.claim(self._ws, jobs.ADS_AT_ONCE)
         if claimed and not jobs.run_claimed(self._ws, claimed):
             self._stop.wait(_PAUSE_S)
@@ -115,3 +119,7 @@ class Runner:
     def _maintain(self) -> None:
         while not self._stop.wait(_MAINTAIN_S):
             self._ws.maintain()
+            try:
+                release_held(self._ws)
+            except Exception:  # noqa: BLE001 - tried again at the next turn
+                _log.exception("alerts that were held back stay so for now")

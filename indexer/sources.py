@@ -6,13 +6,14 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NoReturn
 
 from annotated_types import Ge, MaxLen, MinLen
 from pydantic import TypeAdapter, ValidationError
 
+from indexer.blobs import CHUNK_BYTES
 from indexer.errors import ItemRefused, SourceUnreadable
 from indexer.records import AdInput, CaseInput, Day, Failure
 
@@ -53,12 +54,20 @@ class CaseItem:
 
 @dataclass(frozen=True, slots=True)
 class AdItem:
-    """One ad of a source with the names of its image and page files."""
+    """One ad of a source with the names of its image and page files, and the line as it stood."""
 
     where: str
     ad: AdInput
     images: tuple[str, ...] = ()
     pages: tuple[str, ...] = ()
+    line: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BadLine(Failure):
+    """A line that is no item at all; ``line`` has its first 4,000,000 bytes."""
+
+    line: bytes = field(default=b"", repr=False)
 
 
 _AD: TypeAdapter[AdInput] = TypeAdapter(AdInput)
@@ -67,25 +76,27 @@ _PHOTOS: TypeAdapter[tuple[str | PhotoFile, ...]] = TypeAdapter(tuple[_FileName 
 _NAMES: TypeAdapter[tuple[str, ...]] = TypeAdapter(tuple[_FileName, ...])
 
 
-def read_ads(path: Path) -> Iterator[AdItem | Failure]:
+def read_ads(path: Path) -> Iterator[AdItem | BadLine]:
     """The ads of a JSON-lines file, each with ``images: [...]`` and perhaps ``pages: [...]``.
 
     Raises :class:`SourceUnreadable` if there is no such file.
     """
-    for where, value in _json_lines(path):
-        if isinstance(value, Failure):
-            yield value
-            continue
-        fields = dict(value)
-        try:
-            yield AdItem(
-                where,
-                images=_NAMES.validate_python(fields.pop("images", None) or ()),
-                pages=_NAMES.validate_python(fields.pop("pages", None) or ()),
-                ad=_AD.validate_python(fields),
-            )
-        except ValidationError as error:
-            yield _invalid(where, error)
+    for where, line, value in _json_lines(path):
+        failure = value if isinstance(value, Failure) else None
+        if not isinstance(value, Failure):
+            fields = dict(value)
+            try:
+                yield AdItem(
+                    where,
+                    images=_NAMES.validate_python(fields.pop("images", None) or ()),
+                    pages=_NAMES.validate_python(fields.pop("pages", None) or ()),
+                    ad=_AD.validate_python(fields),
+                    line=line,
+                )
+            except ValidationError as error:
+                failure = _invalid(where, error)
+        if failure is not None:
+            yield BadLine(failure.item, failure.code, failure.detail, line)
 
 
 def read_cases(path: Path) -> Iterator[CaseItem | Failure]:
@@ -102,7 +113,10 @@ def read_cases(path: Path) -> Iterator[CaseItem | Failure]:
     if path.is_dir():
         yield from _case_folders(path)
         return
-    reader = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_lines(path)
+    if path.suffix.lower() == ".csv":
+        reader = _csv_rows(path)
+    else:
+        reader = ((where, value) for where, _, value in _json_lines(path))
     for where, value in reader:
         if isinstance(value, Failure):
             yield value
@@ -128,7 +142,12 @@ def count_lines(path: Path) -> int | None:
 
 
 def read_file(root: Path, name: str, max_bytes: int) -> bytes:
-    """The bytes of a file named in a source, at most ``max_bytes + 1`` of them.
+    """All of :func:`file_chunks` at once."""
+    return b"".join(file_chunks(root, name, max_bytes))
+
+
+def file_chunks(root: Path, name: str, max_bytes: int) -> Iterator[bytes]:
+    """The bytes of a file named in a source, piece by piece, at most ``max_bytes + 1`` of them.
 
     One byte too many tells the next check that the file is too large, without reading it whole.
     Raises :class:`ItemRefused` for a file that is missing, unreadable, or outside of ``root``.
@@ -142,8 +161,11 @@ def read_file(root: Path, name: str, max_bytes: int) -> bytes:
                 remedy="Name files relative to the folder given.",
                 code="path_outside_folder",
             )
-        with path.open("rb") as file:
-            return file.read(max_bytes + 1)
+        with path.open("rb", buffering=0) as file:
+            left = max_bytes + 1
+            while left and (chunk := file.read(min(left, CHUNK_BYTES))):
+                left -= len(chunk)
+                yield chunk
     except FileNotFoundError as error:
         raise ItemRefused(
             f"The file {name!r} is not there.",
@@ -161,7 +183,8 @@ def read_file(root: Path, name: str, max_bytes: int) -> bytes:
 # --- formats ---------------------------------------------------------------------------------
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Failure]]:
+def _json_lines(path: Path) -> Iterator[tuple[str, bytes, Mapping[str, Any] | Failure]]:
+    """Where each line is, its bytes, and the object in it."""
     with _opened(path) as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -170,10 +193,11 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | Failure]]
             if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
                 while (rest := file.readline(MAX_LINE_BYTES)) and not rest.endswith(b"\n"):
                     pass
-                yield where, Failure(where, "line_too_long", f"It has over {MAX_LINE_BYTES} bytes.")
+                long = Failure(where, "line_too_long", f"It has over {MAX_LINE_BYTES} bytes.")
+                yield where, line, long
                 continue
             if line.strip():
-                yield where, _json_object(where, line)
+                yield where, line, _json_object(where, line)
 
 
 def _json_object(where: str, line: bytes) -> Mapping[str, Any] | Failure:

@@ -10,12 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from sqlalchemy.engine import make_url
-
-from indexer import quarantine, queue, removals, staging
+from indexer import purges, quarantine, queue, removals, retention, room, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
-from indexer.catalog.engine import sqlite_url
+from indexer.catalog.engine import parsed, sqlite_url
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
 from indexer.heart import Heart
@@ -58,7 +56,10 @@ class WorkspaceOptions:
     ``min_face_px``: shorter side of the smallest box that may be enrolled or searched with.
     ``batch_pixels``: pixels decoded at once, which bounds memory to about four times as many
     bytes. ``alert_expected_false`` and ``alert_budget`` hold for cases that have none of their
-    own; ``emails``: whether e-mails can be sent.
+    own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
+    nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
+    down when it is full. ``ad_max_age_days``: ads that were not received for so long are
+    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
     """
 
     min_face_px: float = 20.0
@@ -74,6 +75,10 @@ class WorkspaceOptions:
     alert_budget: int = 20
     emails: bool = False
     staged_hours: float = 24.0
+    min_free_bytes: int = 0
+    reserve_bytes: int = 0
+    ad_max_age_days: int = 0
+    purge_ledger: Path | None = None
 
 
 class Workspace:
@@ -109,6 +114,7 @@ class Workspace:
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
+        self.room = room.Room()
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -133,7 +139,8 @@ class Workspace:
         return self.cases if name == "cases" else self.ads
 
     def maintain(self) -> None:
-        """Finish what was begun: remains of deletions, jobs of dead processes, index files.
+        """Finish what was begun: remains of deletions, jobs of dead processes, index files; forget
+        what is over its age.
 
         Call it every few seconds while serving (``indexer.runner.Runner`` does). A failure is
         logged and tried again at the next call.
@@ -141,17 +148,23 @@ class Workspace:
         if not self._maintenance.acquire(blocking=False):
             return
         try:
-            queue.recover(self)
-            self.blobs.discard_abandoned()
-            staging.expire(self)
-            quarantine.expire(self)
-            removals.finish(self)
-            removals.sweep_if_due(self)
-            for gallery in (self.cases, self.ads):
-                gallery.catch_up()
-                gallery.save_if_due()
-        except Exception:  # noqa: BLE001 - tried again at the next call
-            _log.exception("maintenance failed; it is tried again")
+            # One that fails does not keep the others from being done.
+            for work in (
+                queue.recover,
+                _discard_abandoned,
+                staging.expire,
+                _expire_quarantine,
+                retention.forget_aged,
+                removals.finish,
+                removals.sweep_if_due,
+                purges.write_ledger,
+                room.keep_reserve,
+                _keep_galleries,
+            ):
+                try:
+                    work(self)
+                except Exception:  # noqa: BLE001 - tried again at the next call
+                    _log.exception("upkeep failed; it is tried again")
         finally:
             self._maintenance.release()
 
@@ -211,7 +224,7 @@ def open_workspace(
         make_folder(folder)
     _probe_writable(data_dir)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
-    if make_url(url).get_backend_name() == "sqlite":
+    if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
     catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
     try:
@@ -227,6 +240,20 @@ def open_workspace(
     return ws
 
 
+def _discard_abandoned(ws: Workspace) -> None:
+    ws.blobs.discard_abandoned()
+
+
+def _expire_quarantine(ws: Workspace) -> None:
+    quarantine.expire(ws.catalog)
+
+
+def _keep_galleries(ws: Workspace) -> None:
+    for gallery in (ws.cases, ws.ads):
+        gallery.catch_up()
+        gallery.save_if_due()
+
+
 def _probe_writable(data_dir: Path) -> None:
     # Said at the start and with a remedy, rather than by the first photo that cannot be kept.
     lock = try_lock(data_dir / "locks" / "writable.lock")
@@ -236,7 +263,7 @@ def _probe_writable(data_dir: Path) -> None:
 
 def _private(path: Path, url: str) -> None:
     """Make the catalog file readable to this account alone, before anything is in it."""
-    if make_url(url).database == str(path.resolve()) and not path.exists():
+    if parsed(url).database == str(path.resolve()) and not path.exists():
         with storage_errors(str(path)):
             path.touch(mode=0o600)
 

@@ -19,6 +19,7 @@ from service.alerts.deliver import Deliverer
 from service.api import (
     ads,
     alerts,
+    batch,
     candidates,
     cases,
     events,
@@ -93,7 +94,7 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, ads, candidates, events, alerts, webhooks, images, operations):
+    for part in (cases, batch, ads, candidates, events, alerts, webhooks, images, operations):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app)
@@ -131,6 +132,11 @@ def _start(
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
     metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
+    metrics.gauge(
+        "homeward_disk_free_bytes",
+        "Free disk where the originals are",
+        lambda: float(workspace.room.free(workspace) or 0),
+    )
     metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
     service = Service(
         settings=settings,

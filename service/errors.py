@@ -86,6 +86,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "blob_damaged": 500,
     "blob_missing": 500,
     "internal_error": 500,
+    "catalog_away": 503,
     "catalog_busy": 503,
     "catalog_unusable": 503,
     "index_damaged": 503,

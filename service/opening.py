@@ -12,6 +12,9 @@ from models.pipeline import Analyser
 from service.alerts.email import emails_enabled
 from service.config import Settings
 
+RESERVE_BYTES = 16_000_000
+"""Disk set aside so that deletions can be written down when it is full."""
+
 
 def open_pack(settings: Settings) -> FacePack:
     """The face pack that the settings name.
@@ -45,6 +48,10 @@ def open_for(settings: Settings) -> Workspace:
             alert_budget=settings.alert_budget_per_week,
             emails=emails_enabled(settings),
             staged_hours=settings.staged_hours,
+            min_free_bytes=settings.min_free_bytes,
+            reserve_bytes=RESERVE_BYTES,
+            ad_max_age_days=settings.ad_max_age_days,
+            purge_ledger=settings.purge_ledger_path,
         ),
     )
 

@@ -21,6 +21,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from indexer.blobs import BlobStore, Received, Receiving
 from indexer.files import translated
 from service.errors import BadRequestBody, InvalidFields
 
@@ -31,29 +32,43 @@ MAX_REFUSED_PARTS = 100
 
 @dataclass(frozen=True, slots=True)
 class PartRule:
-    """What one name in a form may hold."""
+    """What one name in a form may hold.
+
+    ``original``: the file is written once, into the blob store, and is never held in memory.
+    """
 
     max_bytes: int
     max_count: int = 1
     required: bool = False
     is_file: bool = False
     is_page: bool = False
+    original: bool = False
 
 
 @dataclass(slots=True)
 class Part:
-    """One part as it came."""
+    """One part as it came; ``received`` is the file in the blob store of an original."""
 
     name: str
     filename: str | None
     content_type: str
-    file: IO[bytes]
+    file: IO[bytes] | Receiving
     size: int = 0
     sha256: str = ""
+    received: Received | None = None
 
     def read(self) -> bytes:
+        if isinstance(self.file, Receiving):
+            return b"" if self.received is None else self.received.read()
         self.file.seek(0)
         return self.file.read()
+
+    def close(self) -> None:
+        """Let go of the file; what was kept of it stays."""
+        if isinstance(self.file, Receiving):
+            self.file.abort()
+        else:
+            self.file.close()
 
 
 @dataclass(slots=True)
@@ -93,7 +108,7 @@ class Form:
 
     def close(self) -> None:
         for part in self.parts:
-            part.file.close()
+            part.close()
 
 
 def clean_filename(name: str) -> str:
@@ -109,9 +124,12 @@ def clean_filename(name: str) -> str:
 class _Collector:
     """Callbacks of the parser; keeps each part under its rule."""
 
-    def __init__(self, rules: Mapping[str, PartRule], folder: Path) -> None:
+    def __init__(
+        self, rules: Mapping[str, PartRule], folder: Path, store: BlobStore | None
+    ) -> None:
         self.rules = rules
         self.folder = folder
+        self.store = store
         self.form = Form()
         self.ended = False
         self.errors: dict[str, str] = {}
@@ -159,10 +177,16 @@ class _Collector:
             name=name,
             filename=None if given is None else clean_filename(given.decode("utf-8", "replace")),
             content_type=self._headers.get(b"content-type", b"").decode("latin-1")[:200],
-            # Closed by the form, which outlives this callback.
-            file=SpooledTemporaryFile(SPOOL_BYTES, dir=str(self.folder)),  # noqa: SIM115
+            file=self._begin(rule),
         )
         self.form.parts.append(self._part)
+
+    def _begin(self, rule: PartRule) -> IO[bytes] | Receiving:
+        # Closed by the form, which outlives this callback.
+        if rule.original:
+            assert self.store is not None
+            return self.store.receive()
+        return SpooledTemporaryFile(SPOOL_BYTES, dir=str(self.folder))
 
     def _refuse(self, name: str, message: str) -> None:
         """Note a part that is not taken; so many of them end the reading of the body."""
@@ -190,13 +214,20 @@ class _Collector:
                 remedy="Send a smaller file; originals up to the limit are taken as they are.",
                 code="image_too_large" if rule.is_file else "body_too_large",
             )
-        self._hash.update(chunk)
+        if not isinstance(part.file, Receiving):  # which hashes what it writes
+            self._hash.update(chunk)
         part.file.write(chunk)
 
     def on_part_end(self) -> None:
-        if self._part is not None:
-            self._part.sha256 = self._hash.hexdigest()
-            self._part.file.seek(0)
+        part = self._part
+        if part is None:
+            return
+        if isinstance(part.file, Receiving):
+            part.received = part.file.done()
+            part.sha256 = part.received.sha256
+        else:
+            part.sha256 = self._hash.hexdigest()
+            part.file.seek(0)
 
     def on_end(self) -> None:
         self.ended = True
@@ -204,15 +235,19 @@ class _Collector:
 
 @contextlib.asynccontextmanager
 async def receive_form(
-    request: Request, rules: Mapping[str, PartRule], folder: Path
+    request: Request,
+    rules: Mapping[str, PartRule],
+    folder: Path,
+    store: BlobStore | None = None,
 ) -> AsyncIterator[Form]:
     """Read the multipart body of ``request`` and close its files afterwards.
 
-    Files beyond a megabyte wait in ``folder``. Raises :class:`BadRequestBody` for a body that is
-    no whole form and :class:`InvalidFields` that names every part that is missing, unknown or
-    too many; after a hundred of the latter two the rest is not read.
+    Originals go into ``store``; other files beyond a megabyte wait in ``folder``. Raises
+    :class:`BadRequestBody` for a body that is no whole form and :class:`InvalidFields` that names
+    every part that is missing, unknown or too many; after a hundred of the latter two the rest is
+    not read.
     """
-    collector = _Collector(rules, folder)
+    collector = _Collector(rules, folder, store)
     try:
         await _parse(request, collector)
         for name, rule in rules.items():

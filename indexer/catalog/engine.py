@@ -3,7 +3,7 @@
 One rule for every write: it takes the write lock at its start, so what it read is still true
 when it commits, and numbers given by the database rise in the order of commits. On SQLite that
 is ``BEGIN IMMEDIATE`` (https://www.sqlite.org/lang_transaction.html); on PostgreSQL an advisory
-lock held to the end of the transaction.
+lock held to the end of the transaction, each statement of which sees what was committed before.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,26 @@ from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
-from indexer.errors import CatalogBusy, CatalogUnusable, StorageDenied, StorageError, StorageFull
+from indexer.catalog import postgresql
+from indexer.catalog.tables import Base
+from indexer.errors import (
+    CatalogAway,
+    CatalogBusy,
+    CatalogUnusable,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+)
 from indexer.files import file_lock
 
 _log = logging.getLogger(__name__)
 _WRITES = "homeward_writes"
-_PG_WRITE_LOCK = 0x484F4D45  # "HOME"
+_PATIENT = "homeward_patient"
 
 BUSY_TIMEOUT_MS = 30_000
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -45,13 +56,14 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._writer = engine.execution_options(**{_WRITES: True})
-        # Several statements of one reading session have to see the same state; SQLite does so
-        # in any transaction.
-        self._reader = (
-            engine
-            if engine.dialect.name == "sqlite"
-            else engine.execution_options(isolation_level="REPEATABLE READ")
-        )
+        self._reader = engine
+        if not self.is_sqlite:
+            # A writer has to see what was committed while it waited for the lock; several
+            # statements of one reader the same state. SQLite does so in any transaction.
+            self._writer = self._writer.execution_options(isolation_level="READ COMMITTED")
+            self._reader = engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
 
     @property
     def is_sqlite(self) -> bool:
@@ -75,13 +87,14 @@ class Catalog:
             yield session
 
     def scrub(self) -> bool:
-        """Empty SQLite's write-ahead log, so that deleted values are in no file any more.
+        """Clear what a committed deletion left: on SQLite the write-ahead log, so that deleted
+        values are in no file any more; on PostgreSQL the dead rows of all tables.
 
         Returns false where a reader held it back; call again later.
         """
-        if not self.is_sqlite:
-            return True
         with _storage_errors():
+            if not self.is_sqlite:
+                return postgresql.scrub(self.engine, sorted(Base.metadata.tables))
             raw = self.engine.raw_connection()
             try:
                 cursor = raw.cursor()
@@ -96,8 +109,7 @@ class Catalog:
         """What the database's own check finds wrong; empty when it is whole."""
         with self.read() as session:
             if not self.is_sqlite:
-                session.execute(text("SELECT 1"))
-                return []
+                return postgresql.problems(session.connection())
             rows = session.execute(text("PRAGMA quick_check(5)")).scalars().all()
             orphans = session.execute(text("PRAGMA foreign_key_check")).all()
         found = [str(row) for row in rows if row != "ok"]
@@ -111,23 +123,55 @@ class Catalog:
 
 def open_catalog(url: str, *, lock_path: Path | None = None) -> Catalog:
     """Open the catalog at ``url`` (``sqlite:///...`` or ``postgresql://...``) and bring its
-    tables up to date. ``lock_path`` is a file that keeps two processes from upgrading at once.
+    tables up to date. ``lock_path`` is a file that keeps two processes from upgrading a SQLite
+    at once; on PostgreSQL the write lock does.
 
-    Raises :class:`CatalogUnusable` for a damaged or newer database, :class:`StorageDenied` and
-    :class:`StorageFull` for the folder it is in.
+    Raises :class:`CatalogUnusable` for a damaged or newer database and for a URL that is none,
+    :class:`CatalogAway` for a server that does not answer, :class:`StorageDenied` and
+    :class:`StorageFull` for the folder it is in. No error shows the URL: it may hold a password.
     """
-    engine = _engine(url)
+    engine = _engine(parsed(url))
     catalog = Catalog(engine)
     try:
-        if lock_path is None:
+        if lock_path is None or not catalog.is_sqlite:
             upgrade(catalog)
         else:
             with file_lock(lock_path):
                 upgrade(catalog)
-    except BaseException:
+    except CatalogAway as error:
         engine.dispose()
+        raise CatalogAway(_reason(error, engine.url)) from error
+    except BaseException as error:
+        engine.dispose()
+        unusable = postgresql.unusable_url(error)
+        if unusable is not None:
+            raise unusable from error
         raise
     return catalog
+
+
+def parsed(url: str) -> URL:
+    """The parts of a catalog's URL. Raises :class:`CatalogUnusable`, which does not show it."""
+    parts: URL | None = None
+    with suppress(ArgumentError, ValueError):
+        parts = make_url(url)
+    if parts is None or parts.drivername not in _DRIVERS:
+        raise CatalogUnusable(
+            "The catalog URL is not the address of a database that Homeward can use.",
+            remedy="Write it as postgresql://role:password@host/database, with %xx for special "
+            "characters in the password, or leave it out.",
+        )
+    return parts
+
+
+def _reason(error: CatalogAway, url: URL) -> str:
+    """The driver's words for whoever starts Homeward, certainly without the password."""
+    cause = error.__cause__
+    words = str(cause.orig if isinstance(cause, DBAPIError) else cause).strip()
+    for secret in (url.password, url.query.get("password")):
+        if isinstance(secret, str) and secret:
+            words = words.replace(secret, "***")
+    return words.split("\n")[0]
 
 
 def upgrade(catalog: Catalog) -> None:
@@ -140,7 +184,10 @@ def upgrade(catalog: Catalog) -> None:
                 with catalog.engine.connect() as connection:
                     connection.exec_driver_sql("PRAGMA user_version")
                 _set_journal(catalog.engine)
-            with catalog._writer.begin() as connection:
+            # Another process may be at it, which takes as long as it takes.
+            with catalog._writer.execution_options(**{_PATIENT: True}).begin() as connection:
+                if not catalog.is_sqlite:
+                    postgresql.require_usable(connection)
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
     except (CommandError, ResolutionError) as error:
@@ -150,18 +197,23 @@ def upgrade(catalog: Catalog) -> None:
         ) from error
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: URL) -> Engine:
+    sqlite = url.get_backend_name() == "sqlite"
     engine = create_engine(
         url,
+        # Errors end up in logs; what was to be stored must not.
+        hide_parameters=True,
         json_serializer=partial(
             json.dumps, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ),
+        **({} if sqlite else postgresql.engine_options(url)),
     )
-    if engine.dialect.name == "sqlite":
+    if sqlite:
         event.listen(engine, "connect", _on_sqlite_connect)
         event.listen(engine, "begin", _on_sqlite_begin)
     else:
-        event.listen(engine, "begin", _on_other_begin)
+        postgresql.prepare(engine)
+        event.listen(engine, "begin", _on_postgresql_begin)
     return engine
 
 
@@ -190,9 +242,10 @@ def _on_sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _on_other_begin(connection: Connection) -> None:
-    if connection.get_execution_options().get(_WRITES, False):
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_PG_WRITE_LOCK})")
+def _on_postgresql_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    if options.get(_WRITES, False):
+        postgresql.take_write_lock(connection, patient=options.get(_PATIENT, False))
 
 
 def _set_journal(engine: Engine) -> None:
@@ -208,9 +261,11 @@ def _set_journal(engine: Engine) -> None:
 
 @contextmanager
 def _storage_errors() -> Generator[None]:
-    """Turn what SQLite and the driver say about disk and lock into our own errors."""
+    """Turn what the databases and drivers say about disk, lock and server into our own errors."""
     try:
         yield
+    except PoolExhausted as error:
+        raise CatalogBusy from error
     except (DBAPIError, sqlite3.Error) as error:
         raised = _translated(error)
         if raised is None:
@@ -220,19 +275,14 @@ def _storage_errors() -> Generator[None]:
 
 def _translated(error: Exception) -> StorageError | None:
     original = error.orig if isinstance(error, DBAPIError) else error
+    assert isinstance(original, Exception)
+    if not isinstance(original, sqlite3.Error):
+        return postgresql.translated(original)
     name = getattr(original, "sqlite_errorname", "") or ""
     make: Callable[[], StorageError] | None = next(
         (make for start, make in _SQLITE_ERRORS.items() if name.startswith(start)), None
     )
-    if make is not None:
-        return make()
-    if isinstance(error, OperationalError) and "could not connect" in str(original).lower():
-        return CatalogUnusable(
-            "The database server does not answer.", remedy="Check the catalog URL and the server."
-        )
-    if isinstance(error, DatabaseError) and name == "SQLITE_CORRUPT":
-        return _damaged()
-    return None
+    return None if make is None else make()
 
 
 def _damaged() -> StorageError:
@@ -253,6 +303,9 @@ _SQLITE_ERRORS: dict[str, Callable[[], StorageError]] = {
     "SQLITE_CORRUPT": _damaged,
     "SQLITE_NOTADB": _damaged,
 }
+
+
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 
 
 def sqlite_url(path: Path) -> str:

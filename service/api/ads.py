@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from indexer import ads, forget, jobs
-from indexer.records import AdFilter, AdInput, CaptureInfo, Upload
+from indexer.records import AdFilter, AdInput, AdReceipt, Upload
+from indexer.workspace import Workspace
 from service.accounts.keys import Principal
 from service.api.common import (
     AdId,
@@ -23,8 +23,8 @@ from service.api.common import (
     problems,
     router,
 )
-from service.api.forms import ad_form
-from service.api.schemas.ads import AdIn, AdList, AdOut, AdReceiptOut, CaptureIn, JobOut
+from service.api.forms import ad_form, ad_of
+from service.api.schemas.ads import AdIn, AdList, AdOut, AdReceiptOut, JobOut
 from service.api.schemas.common import QueryText, TimeIn
 from service.deps import ServiceDep, requires
 from service.errors import InvalidFields, field_errors
@@ -142,20 +142,16 @@ def _ad(form: Form) -> AdInput:
         body = AdIn.model_validate(parse_json(form.file("ad").read(), "ad"))
     except ValidationError as error:
         raise InvalidFields(field_errors(error.errors(include_url=False), "ad")) from None
-    values: dict[str, Any] = {f.name: getattr(body, f.name) for f in fields(AdInput)}
-    if isinstance(body.capture, CaptureIn):
-        capture = {f.name: getattr(body.capture, f.name) for f in fields(CaptureInfo)}
-        values["capture"] = CaptureInfo(**_tuples(capture))
-    return AdInput(**_tuples(values))
+    return ad_of(body)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-
-
-def _store(workspace: Any, ad: AdInput, images: list[Part], pages: list[Part]) -> Any:
+def _store(workspace: Workspace, ad: AdInput, images: list[Part], pages: list[Part]) -> AdReceipt:
     return ads.receive_ad(workspace, ad, _uploads(images), _uploads(pages))
 
 
 def _uploads(parts: list[Part]) -> list[Upload]:
-    return [Upload(part.read(), part.filename, part.content_type or None) for part in parts]
+    return [
+        Upload(part.received, part.filename, part.content_type or None)
+        for part in parts
+        if part.received is not None
+    ]

@@ -99,7 +99,9 @@ def multipart(model: type[BaseModel], encoding: dict[str, Any] | None = None) ->
 
 
 DESCRIBED: set[type[BaseModel]] = set()
-"""Models that only the OpenAPI document uses."""
+"""Models that only the OpenAPI document uses: the forms of the routes."""
+LINES: set[type[BaseModel]] = set()
+"""Likewise: what one line of a body holds."""
 
 
 def _id(not_found: Callable[[str], NotFound]) -> AfterValidator:

@@ -1,14 +1,17 @@
-"""Multipart bodies of the routes: which parts, how large, and their text fields as typed values."""
+"""Bodies of the routes: which parts, how large, and what is in them as typed values."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from indexer.records import AdInput, CaptureInfo
+from service.api.schemas.ads import AdIn, CaptureIn
 from service.errors import InvalidFields, field_errors
 from service.state import Service
 from service.uploads import Form, PartRule, receive_form
@@ -40,12 +43,37 @@ async def ad_form(request: Request, service: Service) -> AsyncIterator[Form]:
     rules = {
         "ad": PartRule(settings.max_json_bytes, required=True),
         "images": PartRule(
-            2 * settings.max_image_bytes, max_count=options.max_images_per_ad, is_file=True
+            2 * settings.max_image_bytes,
+            max_count=options.max_images_per_ad,
+            is_file=True,
+            original=True,
         ),
-        "page": PartRule(settings.max_page_bytes, max_count=options.max_pages_per_ad, is_page=True),
+        "page": PartRule(
+            settings.max_page_bytes,
+            max_count=options.max_pages_per_ad,
+            is_page=True,
+            original=True,
+        ),
     }
-    async with service.upload_slot(), receive_form(request, rules, service.spool_dir) as form:
+    store = service.workspace.blobs
+    async with (
+        service.upload_slot(),
+        receive_form(request, rules, service.spool_dir, store) as form,
+    ):
         yield form
+
+
+def ad_of(body: AdIn) -> AdInput:
+    """A checked ad as the indexer takes it."""
+    values: dict[str, Any] = {f.name: getattr(body, f.name) for f in fields(AdInput)}
+    if isinstance(body.capture, CaptureIn):
+        capture = {f.name: getattr(body.capture, f.name) for f in fields(CaptureInfo)}
+        values["capture"] = CaptureInfo(**_tuples(capture))
+    return AdInput(**_tuples(values))
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
 
 
 def fields_of(form: Form, model: type[M]) -> M:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 from typing import Annotated
 
-from fastapi import Depends, Response
+from fastapi import Depends, Request, Response
 from PIL import Image
 
-from indexer import images
+from indexer import images, staging
+from indexer.blobs import Received
+from indexer.errors import DigestMismatch, ImageNotFound
 from indexer.workspace import Workspace
 from service.accounts.keys import Principal
 from service.api.common import FaceId, ImageSha, problems, router
+from service.api.schemas.ads import StagedOut
 from service.deps import ServiceDep, requires
+from service.rawbody import receive_image
 
 api = router("images")
 
 Reader = Annotated[Principal, Depends(requires("images:read"))]
+Writer = Annotated[Principal, Depends(requires("ads:write"))]
 
 MEDIA_TYPES = {
     "jpeg": ("image/jpeg", "jpg"),
@@ -64,6 +69,49 @@ async def original(service: ServiceDep, principal: Reader, sha256: ImageSha) -> 
         media_type=media_type,
         headers={**PICTURE_HEADERS, "content-disposition": disposition},
     )
+
+
+@api.put(
+    "/images/{sha256}",
+    status_code=201,
+    response_model=StagedOut,
+    responses={
+        200: {"description": "The bytes are known", "model": StagedOut},
+        **problems(404, 408, 413, 415, 422, 507),
+    },
+    openapi_extra={
+        "requestBody": {
+            "description": "The file as it is; nothing to ask whether it has to be sent",
+            "content": {"application/octet-stream": _BINARY},
+        }
+    },
+)
+async def stage(
+    request: Request, response: Response, service: ServiceDep, principal: Writer, sha256: ImageSha
+) -> StagedOut:
+    """Send an image ahead of the ads that name it, once; an empty body asks whether it is known.
+
+    Known are images of ads and those that wait for one. Photos of cases are never spoken of.
+    """
+    limit = service.settings.max_image_bytes
+    workspace = service.workspace
+    async with (
+        service.upload_slot(),
+        receive_image(request, workspace.blobs, limit) as file,
+    ):
+        stored = await service.pool.run(_stage, workspace, sha256, file, principal.key_id)
+    response.status_code = 201 if stored else 200
+    return StagedOut(sha256=sha256, status="stored" if stored else "known")
+
+
+def _stage(workspace: Workspace, sha256: str, file: Received, actor: str) -> bool:
+    if file.size == 0:
+        if not staging.is_known(workspace, sha256):
+            raise ImageNotFound(sha256)
+        return False
+    if file.sha256 != sha256:
+        raise DigestMismatch(file.sha256)
+    return staging.stage(workspace, file, actor)
 
 
 @api.get(

@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from service.api.common import DESCRIBED
+from service.api.common import DESCRIBED, LINES
 from service.api.schemas.common import Problem
 
 DESCRIPTION = """\
@@ -41,7 +41,9 @@ def install(app: FastAPI) -> None:
 
 def _complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    models: list[type[BaseModel]] = sorted({*DESCRIBED, Problem}, key=lambda model: model.__name__)
+    models: list[type[BaseModel]] = sorted(
+        {*DESCRIBED, *LINES, Problem}, key=lambda model: model.__name__
+    )
     _, extra = models_json_schema(
         [(model, "validation") for model in models], ref_template="#/components/schemas/{model}"
     )

@@ -51,11 +51,15 @@ def evaluate(
         str | None,
         typer.Option("--source", help="Name of the photos, kept in the calibration."),
     ] = None,
+    clusters: Annotated[
+        bool, typer.Option("--clusters", help="Also measure clusters of unknown faces.")
+    ] = False,
     data_dir: DataDir = None,
 ) -> None:
     """Measure the face pack on a folder with one folder of photos for each identity."""
     # Here, not above: these bring in SciPy and matplotlib, which no other command needs.
     from indexer.evaluation.calibrate import calibrate as make_calibration
+    from indexer.evaluation.clusters import measure_clusters, render_clusters
     from indexer.evaluation.degrade import DEGRADATIONS, STANDARD
     from indexer.evaluation.plots import write_plots
     from indexer.evaluation.report import render_table
@@ -66,9 +70,10 @@ def evaluate(
     settings = settings_for(context, data_dir)
     groups = {"standard": STANDARD, "all": tuple(DEGRADATIONS)}
     chosen = groups.get(degrade or "") or (degrade or "").split(",")
+    pack = open_pack(settings)
     with Reporter() as reporter:
         report = measure(
-            Analyser(open_pack(settings)),
+            Analyser(pack),
             directory,
             degrade=[name.strip() for name in chosen if name.strip()],
             degrade_probes=degrade_probes or None,
@@ -82,9 +87,15 @@ def evaluate(
                 progress=reporter.step,
             )
             made.save(calibrate)
-    write_json(json_file, report.to_json())
+    gathered = measure_clusters(report.faces.sample, pack.calibration) if clusters else []
+    figures = report.to_json()
+    if clusters:
+        figures["clusters"] = [line.to_json() for line in gathered]
+    write_json(json_file, figures)
     if plots is not None:
         for path in write_plots(report, plots):
             err.print(Text(f"Wrote {path}"))
     if json_file != STDOUT:
         out.print(Text(render_table(report)))
+        if clusters:
+            out.print(Text(render_clusters(gathered)))

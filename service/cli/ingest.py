@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from indexer.ingest import ingest_ads, ingest_cases
+from indexer.ingest import MAX_LISTED, ingest_ads, ingest_cases
 from indexer.records import IngestReport, Progress
 from indexer.workspace import Workspace
 from service.cli.console import (
@@ -84,15 +84,15 @@ def _ingest(
         out.print(
             Text(
                 f"{report.done} {noun} are in ({report.created} new), "
-                f"{len(report.refused)} items refused, {report.seconds:.1f} s ({rate:.1f}/s)."
+                f"{report.refused_total} items refused, {report.seconds:.1f} s ({rate:.1f}/s)."
             )
         )
         for failure in report.refused[:SHOWN_REFUSALS]:
             err.print(Text(f"  refused {failure.item}: [{failure.code}] {failure.detail}"))
-        if len(report.refused) > SHOWN_REFUSALS:
-            more = len(report.refused) - SHOWN_REFUSALS
-            err.print(Text(f"  and {more} more; --json lists all of them."))
-    if report.refused:
+        if report.refused_total > SHOWN_REFUSALS:
+            more = report.refused_total - SHOWN_REFUSALS
+            err.print(Text(f"  and {more} more; --json lists the first {MAX_LISTED}."))
+    if report.refused_total:
         raise typer.Exit(SOME_REFUSED)
 
 
@@ -100,6 +100,7 @@ def _values(report: IngestReport) -> dict[str, Any]:
     return {
         "done": report.done,
         "created": report.created,
+        "refused_total": report.refused_total,
         "refused": [{"item": f.item, "code": f.code, "detail": f.detail} for f in report.refused],
         "seconds": round(report.seconds, 3),
     }

@@ -12,6 +12,7 @@ from service.cli import (
     jobs,
     keys,
     packs,
+    quarantine,
     reindex,
     search,
     serve,
@@ -51,6 +52,7 @@ app.command("demo")(serve.demo)
 app.add_typer(ingest.app, name="ingest")
 app.command("worker")(worker.worker)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from indexer import ads, candidates, cases, forget, idempotency, images, jobs
-from indexer.catalog.tables import Ad, Base, Case, Face
+from indexer import ads, candidates, cases, forget, idempotency, images, jobs, removals
+from indexer.catalog.tables import (
+    Ad,
+    Alert,
+    Base,
+    Case,
+    Face,
+    Judgement,
+    PendingRemoval,
+    Quarantined,
+)
 from indexer.errors import (
     AdNotFound,
     CaseNotFound,
@@ -21,7 +31,8 @@ from indexer.errors import (
 )
 from indexer.ids import new_id
 from indexer.purges import list_purges
-from indexer.records import CaseInput, Person, Upload
+from indexer.records import CaseInput, Person, RankedCandidate, Upload
+from indexer.times import utc_now
 from indexer.workspace import Workspace
 from tests.indexer.small import colour, face_picture, picture, vector_of
 from tests.indexer.test_ads import ad
@@ -77,6 +88,7 @@ def test_a_forgotten_case_is_in_no_file(ws: Workspace) -> None:
     assert record.counts["vectors"] == 2
     assert record.counts["blobs"] == 2
     assert record.counts["candidates"] == 1
+    ws.maintain()
     after = row_counts(ws)
     changed = {name: after[name] - empty[name] for name in after if after[name] != empty[name]}
     assert changed == {"searches": 1, "purge_ledger": 1, "gallery_log": 4}
@@ -169,6 +181,131 @@ def test_an_ad_forgotten_before_its_analysis(ws: Workspace) -> None:
     assert jobs.run_pending(ws) == 0
     assert ws.ads.count() == 0
     assert ads.receive_ad(ws, ad("a"), [Upload(face_picture(1))]).ad_id != receipt.ad_id
+
+
+def test_lines_of_the_quarantine_that_name_what_is_forgotten_go_with_it(ws: Workspace) -> None:
+    ad_id = ads.receive_ad(ws, ad("a-1"), []).ad_id
+    case_id = cases.create_case(ws, CaseInput(case_number="2026-7 é")).case_id
+    lines = {
+        "of the ad": b'{"site": "example.test", "external_id": "a-1", "title": 5}',
+        "of the ad, no JSON": b'{"external_id":"\\u0061-1","site":"example.test", "title": "x',
+        "of another ad": b'{"site": "example.test", "external_id": "a-12"}',
+        "of another site": b'{"site": "site-b.example", "external_id": "a-1"}',
+        "of the case": b'{"case_number": "2026-7 \\u00e9", "person": 1}',
+        "of the case, as CSV": "2026-7 é;Name".encode(),
+        "of another case": "2026-7 éa;12026-7 é".encode(),
+        "no text": b"\xff\x00",
+    }
+    with ws.catalog.write() as session:
+        for place, content in lines.items():
+            session.add(
+                Quarantined(
+                    item_id=new_id(),
+                    at=utc_now(),
+                    actor="k",
+                    place=place,
+                    code="item_invalid",
+                    detail="",
+                    content=content,
+                )
+            )
+
+    def left() -> set[str]:
+        with ws.catalog.read() as session:
+            return {row.place for row in session.query(Quarantined)}
+
+    forget.forget_ad(ws, ad_id)
+    assert left() == set(lines) - {"of the ad", "of the ad, no JSON"}
+    forget.forget_case(ws, case_id)
+    assert left() == {"of another ad", "of another site", "of another case", "no text"}
+
+
+def test_what_people_concluded_outlives_the_ad_and_goes_with_the_case(ws: Workspace) -> None:
+    group = picture((5, 5, 40, colour(1)), (60, 60, 80, colour(2)))
+    ad_id = ads.receive_ad(ws, ad("a"), [Upload(group)]).ad_id
+    case_id, _ = make_case(ws, face_picture(1))
+    other_id, _ = make_case(ws)
+    jobs.run_pending(ws)
+    shared = cases.add_photo(ws, other_id, group, face_index=0)
+    found = candidates.ranked(ws, case_id).items
+    assert {item.image_sha256 for item in found} == {shared.sha256}
+    with ws.catalog.write() as session:
+        for item in found:
+            session.add(judged(case_id, item))
+            session.add(alerted(case_id, item))
+    forget.forget_ad(ws, ad_id)
+    rows = row_counts(ws)
+    assert rows["candidates"] == rows["leads"] == 0, "though a case keeps the picture"
+    assert images.original(ws, shared.sha256)[0] == group
+    assert rows["judgements"] == rows["alerts"] == len(found)
+    forget.forget_case(ws, case_id)
+    rows = row_counts(ws)
+    assert rows["judgements"] == rows["alerts"] == 0
+
+
+def judged(case_id: str, item: RankedCandidate) -> Judgement:
+    box = item.face.box
+    return Judgement(
+        judgement_id=new_id(),
+        case_id=case_id,
+        candidate_id=item.candidate_id,
+        image_sha256=item.image_sha256,
+        x=box.x,
+        y=box.y,
+        width=box.width,
+        height=box.height,
+        conclusion="supports_different",
+        reason=f"not {NAME}",
+        actor="k",
+        at=utc_now(),
+        contract_id=item.face.contract_id,
+    )
+
+
+def alerted(case_id: str, item: RankedCandidate) -> Alert:
+    return Alert(
+        alert_id=new_id(),
+        case_id=case_id,
+        candidate_id=item.candidate_id,
+        sighting_id=item.candidate_id,
+        lead_id=item.lead.lead_id,
+        face_id=item.face.face_id,
+        contract_id=item.face.contract_id,
+        score=item.score,
+        photos_fused=1,
+        gallery_size=1,
+        expected_false=0.1,
+        expected_false_limit=1.0,
+        tightened=False,
+        created_at=utc_now(),
+    )
+
+
+def test_a_deletion_asked_for_meanwhile_is_not_crossed_out(ws: Workspace) -> None:
+    earlier = utc_now()
+    with ws.catalog.write() as session:
+        session.add(PendingRemoval(item="log", requested_at=earlier))
+    scrub = ws.catalog.scrub
+
+    def scrub_and_another_deletion() -> bool:
+        done = scrub()
+        with ws.catalog.write() as session:
+            session.merge(PendingRemoval(item="log", requested_at=utc_now() + timedelta(seconds=1)))
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ws.catalog, "scrub", scrub_and_another_deletion)
+        removals.finish(ws)
+    assert row_counts(ws)["pending_removals"] == 1
+    removals.finish(ws)
+    assert row_counts(ws)["pending_removals"] == 0
+
+
+def test_an_answer_about_what_is_forgotten_is_not_kept(ws: Workspace) -> None:
+    case_id, _ = make_case(ws, face_picture(1))
+    forget.forget_case(ws, case_id)
+    idempotency.remember(ws, "key", "k", "digest", 201, NAME.encode(), subject_id=case_id)
+    assert idempotency.recall(ws, "key", "k", "digest") is None
 
 
 def test_evidence_under_hold_is_not_forgotten(ws: Workspace) -> None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from models.packs.base import FacePack
 from service.cli.main import app
+from service.cli.quarantine import printable
 
 CASE = "2026-0001"
 RUN = "from service.cli import main; main()"
@@ -332,3 +333,26 @@ def test_serve_prints_one_key_answers_and_stops(data_dir: Path) -> None:
             process.kill()
             process.wait()
     assert len(keys) == 1
+
+
+def test_bad_lines_are_listed_shown_and_dropped(data_dir: Path, files: Path) -> None:
+    where = ("--data-dir", data_dir)
+    failed(run("quarantine", "list", *where), 1, "no_data_folder")
+    with (files / "ads.jsonl").open("ab") as file:
+        file.write(b"{this is \x1b[31m no json}\n")
+    run("ingest", "ads", files / "ads.jsonl", "--images", files / "pictures", *where)
+    (item,) = json.loads(run("quarantine", "list", "--json", *where).stdout)
+    assert (item["place"], item["code"]) == ("ads.jsonl line 3", "malformed_line")
+    assert item["item_id"] in run("quarantine", "list", *where).stdout
+    shown = run("quarantine", "show", item["item_id"], *where)
+    assert shown.stdout_bytes == b"{this is \x1b[31m no json}\n"
+    assert "ads.jsonl line 3" in shown.stderr
+    failed(run("quarantine", "show", "none", *where), 1, "quarantine_item_not_found")
+    assert run("quarantine", "drop", *where).exit_code == 2
+    assert "1 dropped" in run("quarantine", "drop", item["item_id"], *where).stdout
+    assert "empty" in run("quarantine", "list", *where).stdout
+    assert "0 dropped" in run("quarantine", "drop", "--all", *where).stdout
+
+
+def test_what_a_stranger_wrote_does_not_steer_the_terminal() -> None:
+    assert printable("a\x1b[31m\u202eb\n") == "a\\x1b[31m\\u202eb\\n"

@@ -19,6 +19,7 @@ from tests.service.conftest import problem
 
 NEVER_OVER_HTTP = {
     "item_invalid",  # a line of a file
+    "quarantine_item_not_found",  # a command
     "source_unreadable",  # a file of the command line
     "idempotency_conflict",  # told as idempotency_key_reused
 }

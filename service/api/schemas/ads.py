@@ -8,12 +8,14 @@ from pydantic import BeforeValidator, Field, StringConstraints
 
 from service.api.schemas.common import (
     BoxOut,
+    FieldError,
     Id,
     In,
     Number,
     Out,
     QualityOut,
     Sha256,
+    Sha256In,
     TimeIn,
     TimeOut,
 )
@@ -69,6 +71,26 @@ class AdIn(In):
     )
 
 
+class ImageRefIn(In):
+    """An image that was sent before, with the name that its file had."""
+
+    sha256: Sha256In
+    filename: Line | None = None
+
+
+class BatchAdIn(AdIn):
+    """One line of a batch: an ad, with its images by their SHA-256."""
+
+    images: list[Sha256In | ImageRefIn] = Field(default_factory=list, max_length=20)
+
+
+class StagedOut(Out):
+    """``known``: an ad has the bytes or they wait for one; they need not be sent again."""
+
+    sha256: Sha256
+    status: Literal["stored", "known"]
+
+
 class ImageOutcomeOut(Out):
     """``known``: an ad already has these bytes. Case photos are never spoken of."""
 
@@ -85,6 +107,33 @@ class AdReceiptOut(Out):
     job_id: Id
     created: bool = Field(description="false where this very content was there already")
     images: list[ImageOutcomeOut]
+
+
+class BatchItemOut(Out):
+    """What became of one line. ``known``: this very content was there already.
+
+    A refused line has a ``code``; nothing of it was stored.
+    """
+
+    line: int = Field(description="Number of the line in the body, from 1")
+    status: Literal["created", "known", "refused"]
+    ad_id: Id | None = None
+    capture_id: Id | None = None
+    job_id: Id | None = None
+    images: list[ImageOutcomeOut] | None = None
+    code: str | None = None
+    detail: str | None = None
+    remedy: str | None = None
+    errors: list[FieldError] | None = None
+
+
+class BatchOut(Out):
+    """The lines in their order, and how many of each kind there were."""
+
+    items: list[BatchItemOut]
+    created: int
+    known: int
+    refused: int
 
 
 class PageFileOut(Out):

@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     Strict,
+    StringConstraints,
     WithJsonSchema,
 )
 
@@ -111,6 +112,11 @@ MomentOut = Annotated[
 
 Id = Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
 Sha256 = Annotated[str, WithJsonSchema({"type": "string", "pattern": SHA256_PATTERN})]
+Sha256In = Annotated[
+    str,
+    StringConstraints(pattern="^[0-9a-fA-F]{64}$", to_lower=True),
+    WithJsonSchema({"type": "string", "pattern": SHA256_PATTERN}),
+]
 
 Purpose = Literal["locate_missing_person", "identify_victim", "verify_sighting", "training"]
 

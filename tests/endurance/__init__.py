@@ -1,0 +1,1 @@
+"""Homeward as real processes under load: killed, filled, measured. See ``make soak``."""
