@@ -62,7 +62,7 @@ def joined(ws: Workspace, face_ids: Sequence[str]) -> list[str | None]:
     """The cluster of each face."""
     with ws.catalog.read() as session:
         rows = session.execute(select(FaceCluster.face_id, FaceCluster.cluster_id))
-        clusters = dict(rows)
+        clusters = {row.face_id: row.cluster_id for row in rows}
     return [clusters.get(face_id) for face_id in face_ids]
 
 
