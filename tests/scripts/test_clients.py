@@ -19,8 +19,8 @@ from scripts import send_ads
 from scripts.homeward_client import Client, ImageFile, NotAllowed, OutgoingAd
 from scripts.scrapy_homeward import Outbox
 from tests.indexer.small import face_picture
-from tests.scripts.server import REPOSITORY, LiveServer
 from tests.service.conftest import KEY
+from tests.service.live import REPOSITORY, LiveServer
 
 ADS = 60
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -22,17 +23,19 @@ _SERVE = """
 import sys
 from pathlib import Path
 import uvicorn
-from indexer.workspace import open_workspace
+from indexer import queue
+from indexer.workspace import WorkspaceOptions, open_workspace
 from service.app import create_app
 from service.cli.serve import listen
 from service.config import load_settings
-from service.opening import WorkspaceOptions
 from tests.indexer.small import SmallAnalyser
 
-data, key, port, jobs, refuse_every = sys.argv[1:]
+data, key, port, bound, refuse_every, works = sys.argv[1:]
 settings = load_settings(
-    data_dir=Path(data), api_key=key, max_queued_jobs=int(jobs), rate_limit_per_minute=1_000_000
+    data_dir=Path(data), api_key=key, max_queued_jobs=int(bound), rate_limit_per_minute=1_000_000
 )
+if not int(works):
+    queue.claim = lambda ws, limit: []
 
 class Busy:
     '''Refuses every so-manieth request as a limit or a full queue would, before it is read.'''
@@ -64,10 +67,22 @@ with open_workspace(settings.data_dir, SmallAnalyser(), options=options) as work
 
 
 class LiveServer:
-    """Listens on loopback; the port stays the same over restarts."""
+    """Listens on loopback; the port stays the same over restarts.
 
-    def __init__(self, data: Path, *, max_queued_jobs: int = 10_000, refuse_every: int = 0) -> None:
-        self._words = (str(data), KEY, str(max_queued_jobs), str(refuse_every))
+    ``refuse_every``: every so-manieth request is refused as busy. ``works``: whether it does the
+    jobs that come in.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        max_queued_jobs: int = 10_000,
+        refuse_every: int = 0,
+        works: bool = True,
+    ) -> None:
+        self._data = str(data)
+        self._words = (str(max_queued_jobs), str(refuse_every), str(int(works)))
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
 
@@ -75,10 +90,15 @@ class LiveServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
-        data, key, jobs, refuse_every = self._words
+        """Returns once it answers."""
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, data, key, str(self.port), jobs, refuse_every],
+            [sys.executable, "-c", _SERVE, self._data, KEY, str(self.port), *self._words],
             stdout=subprocess.PIPE,
             cwd=REPOSITORY,
             text=True,
@@ -90,6 +110,13 @@ class LiveServer:
         watchdog.cancel()
         assert said, "the server did not start"
         self.port = int(said)
+        while self._process.poll() is None:
+            try:
+                httpx2.get(f"{self.url}/healthz")
+                return
+            except httpx2.TransportError:
+                time.sleep(0.02)
+        raise AssertionError("the server stopped while it started")
 
     def kill(self) -> None:
         """As a power cut would."""
