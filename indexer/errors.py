@@ -350,6 +350,24 @@ class StorageLow(StorageFull):
         )
 
 
+class BackupFailed(StorageError):
+    """A back-up cannot be made or restored as asked; nothing was overwritten."""
+
+    code = "backup_failed"
+
+
+class BackupDamaged(StorageError):
+    """The file is no whole back-up: cut, changed, or something else."""
+
+    code = "backup_damaged"
+
+
+class RestoreUnfinished(StorageError):
+    """A restore broke off in this data folder: deletions may not be repeated in it yet."""
+
+    code = "restore_unfinished"
+
+
 class LedgerDamaged(StorageError):
     """The file of purges was edited or cut; what it says cannot be relied on."""
 

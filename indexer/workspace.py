@@ -14,6 +14,7 @@ from indexer import purges, quarantine, queue, removals, retention, room, stagin
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
+from indexer.errors import RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
 from indexer.heart import Heart
@@ -25,6 +26,9 @@ from models.decode import DEFAULT_LIMITS, DecodeLimits
 from models.types import Face, Landmarks, RgbImage
 
 _log = logging.getLogger(__name__)
+
+RESTORING = "restoring"
+"""The file that closes a data folder while a back-up is restored into it."""
 
 
 class FaceAnalyser(Protocol):
@@ -211,15 +215,23 @@ def open_workspace(
     calibration: Calibration | None = None,
     limits: DecodeLimits = DEFAULT_LIMITS,
     options: WorkspaceOptions | None = None,
+    restoring: bool = False,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
     Upgrades the catalog, loads or rebuilds the galleries, takes up the jobs and deletions that
     an earlier process left. Raises :class:`StorageDenied`, :class:`StorageFull`,
-    :class:`CatalogUnusable`, and ``ContractMismatch`` for a calibration of another contract.
+    :class:`CatalogUnusable`, :class:`RestoreUnfinished` (unless ``restoring``), and
+    ``ContractMismatch`` for a calibration of another contract.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
+    if not restoring and (data_dir / RESTORING).exists():
+        raise RestoreUnfinished(
+            f"A back-up is being restored into {data_dir}, or that broke off: what was deleted "
+            "may be there again.",
+            remedy="Let it end; if it broke off, empty the folder and restore again.",
+        )
     for folder in (data_dir, data_dir / "index", data_dir / "locks"):
         make_folder(folder)
     _probe_writable(data_dir)

@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
 
+    pg_dump: str | None = None
+    """PostgreSQL's program for back-ups; `pg_restore` lies beside it."""
+
     @field_validator("api_key", mode="before")
     @classmethod
     def _key_long_enough(cls, value: object) -> object:

@@ -94,8 +94,8 @@ def _memory() -> Finding:
 
 def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
     folder = settings.data_dir
-    yield _disk(folder)
     if not folder.exists():
+        yield _disk(folder)
         yield Finding("data folder", True, f"{folder} is not there yet; `homeward serve` makes it")
         return
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
@@ -110,6 +110,7 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
     try:
         workspace = open_for(settings)
     except HomewardError as error:
+        yield _disk(folder)
         yield Finding(error.code, False, error.detail, error.remedy)
         return
     try:

@@ -93,6 +93,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "not_ready": 503,
     "overloaded": 503,
     "queue_full": 503,
+    "restore_unfinished": 503,
     "storage_denied": 503,
     "storage_error": 503,
     "storage_full": 507,

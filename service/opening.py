@@ -29,8 +29,8 @@ def open_pack(settings: Settings) -> FacePack:
     )
 
 
-def open_for(settings: Settings) -> Workspace:
-    """Load the pack and open the data folder.
+def open_for(settings: Settings, *, restoring: bool = False) -> Workspace:
+    """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
     Raises the errors of :func:`open_pack` and the StorageError tree.
     """
@@ -53,6 +53,7 @@ def open_for(settings: Settings) -> Workspace:
             ad_max_age_days=settings.ad_max_age_days,
             purge_ledger=settings.purge_ledger_path,
         ),
+        restoring=restoring,
     )
 
 

@@ -86,6 +86,12 @@ class Catalog:
         ):
             yield session
 
+    @contextmanager
+    def errors_translated(self) -> Generator[None]:
+        """For work on ``engine`` itself: errors of the database become our own."""
+        with _storage_errors():
+            yield
+
     def scrub(self) -> bool:
         """Clear what a committed deletion left: on SQLite the write-ahead log, so that deleted
         values are in no file any more; on PostgreSQL the dead rows of all tables.

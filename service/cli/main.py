@@ -6,12 +6,14 @@ import typer
 
 from service import __version__
 from service.cli import (
+    backup,
     commands,
     evaluate,
     ingest,
     jobs,
     keys,
     packs,
+    purge,
     quarantine,
     reindex,
     search,
@@ -57,8 +59,11 @@ app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.command("reindex")(reindex.reindex)
+app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.command("backup")(backup.backup)
+app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)

@@ -35,7 +35,7 @@ settings = load_settings(
     data_dir=Path(data), api_key=key, max_queued_jobs=int(bound), rate_limit_per_minute=1_000_000
 )
 if not int(works):
-    queue.claim = lambda ws, limit: []
+    queue.claim = lambda *_: []
 
 class Busy:
     '''Refuses every so-manieth request as a limit or a full queue would, before it is read.'''

@@ -1,0 +1,256 @@
+"""Restoring a back-up into an empty data folder, and forgetting again what was forgotten since.
+
+While that goes on a file named ``restoring`` lies in the folder, and nobody else can open it: what
+the back-up brings back must not be searched before every deletion is repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import delete, select, update
+
+from indexer import cases, forget, ledger, removals
+from indexer.backup import MANIFEST, Manifest, check_digest, members, read_manifest
+from indexer.batches import chunks
+from indexer.blobs import LocalBlobStore
+from indexer.catalog import Catalog, open_catalog
+from indexer.catalog.dump import put_back, require_empty
+from indexer.catalog.engine import sqlite_url
+from indexer.catalog.tables import Ad, Case, Job, Photo, Purge, RunnerRow, WebSession
+from indexer.errors import BackupFailed, LedgerDamaged, StorageFull
+from indexer.files import TEMP_SUFFIX, fsync_folder, make_folder, storage_errors
+from indexer.records import Progress, PurgeRecord
+from indexer.workspace import RESTORING, Workspace
+
+Report = Callable[[Progress], None]
+
+ACTOR = "restore"
+CACHES = frozenset({"packs", "lost+found"})
+"""What may lie in an empty data folder: caches, and what a file system makes by itself."""
+
+_CHUNK = 1 << 20
+
+
+@dataclass(slots=True)
+class Reapplied:
+    """What the file of purges asked for: how many of each kind were forgotten again, which cases
+    were closed again (ids), and entries of a kind that this version does not know."""
+
+    forgotten: Counter[str] = field(default_factory=Counter)
+    closed_cases: list[str] = field(default_factory=list)
+    unknown: list[PurgeRecord] = field(default_factory=list)
+
+
+def require_ledger(path: Path, manifest: Manifest) -> tuple[PurgeRecord, ...]:
+    """The purges listed in the file, checked against the back-up.
+
+    Raises :class:`LedgerDamaged` where lines were changed, or where the last purge that the
+    back-up knows is not in it: it is cut, or of another installation.
+    """
+    listed = ledger.read(path).purges
+    if manifest.last_purge is not None and manifest.last_purge not in {
+        purge.purge_id for purge in listed
+    }:
+        raise LedgerDamaged(
+            f"{path.name} does not list the last purge that the back-up knows: it was cut, or is "
+            "of another installation.",
+            remedy="Use the newest copy of the file of purges.",
+        )
+    return listed
+
+
+def restore_files(
+    path: Path,
+    data_dir: Path,
+    *,
+    catalog_url: str | None = None,
+    pg_dump: str | None = None,
+    progress: Report = lambda _: None,
+) -> Manifest:
+    """Put catalog and originals back, every digest checked, and set right what was going on.
+
+    Nobody can open the folder before :func:`finished`. Where it fails, the folder is empty again.
+    Raises :class:`BackupDamaged`, :class:`BackupFailed`, the StorageError tree.
+    """
+    manifest = read_manifest(path)
+    url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
+    _require_empty_folder(data_dir)
+    require_empty(manifest.catalog_kind, url)
+    make_folder(data_dir)
+    _require_free(data_dir, manifest)
+    before = {entry.name for entry in data_dir.iterdir()}
+    try:
+        with storage_errors(str(data_dir)):
+            os.close(os.open(data_dir / RESTORING, os.O_CREAT | os.O_EXCL, 0o600))
+            fsync_folder(data_dir)
+        make_folder(data_dir / "locks")
+        copy = data_dir / f".catalog{TEMP_SUFFIX}"
+        _extract(path, manifest, data_dir, copy, progress)
+        put_back(manifest.catalog_kind, copy, url, pg_dump)
+        copy.unlink(missing_ok=True)
+        catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+        try:
+            _settle(catalog)
+        finally:
+            catalog.close()
+    except BaseException:
+        _clear(data_dir, before)
+        raise
+    return manifest
+
+
+def _require_empty_folder(data_dir: Path) -> None:
+    with storage_errors(str(data_dir)):
+        there = (
+            {entry.name for entry in data_dir.iterdir()} - CACHES if data_dir.exists() else set()
+        )
+    if there:
+        raise BackupFailed(
+            f"{data_dir} is not empty.",
+            remedy="Restore into an empty folder; nothing that is there is ever overwritten.",
+        )
+
+
+def _require_free(data_dir: Path, manifest: Manifest) -> None:
+    wanted = 2 * manifest.catalog_bytes + manifest.originals_bytes + 4096 * manifest.originals
+    with storage_errors(str(data_dir)):
+        free = shutil.disk_usage(data_dir).free
+    if free < wanted:
+        full = StorageFull(str(data_dir))
+        full.detail = (
+            f"{wanted / 1e9:.2f} GB are needed in {data_dir}, {free / 1e9:.2f} GB are free."
+        )
+        raise full
+
+
+def _extract(path: Path, manifest: Manifest, data_dir: Path, copy: Path, progress: Report) -> None:
+    blobs = LocalBlobStore(data_dir / "blobs")
+    done = 0
+    with members(path) as found:
+        for member in found:
+            if member.name == MANIFEST:
+                continue
+            if member.sha256 is None:
+                digest = hashlib.sha256()
+                handle = os.open(copy, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(handle, "wb") as file:
+                    while chunk := member.file.read(_CHUNK):
+                        digest.update(chunk)
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+                check_digest(path, member, digest.hexdigest(), manifest)
+                continue
+            data = member.file.read()
+            check_digest(path, member, hashlib.sha256(data).hexdigest(), manifest)
+            blobs.put(data)
+            done += 1
+            progress(Progress(stage="originals", done=done, total=manifest.originals))
+
+
+def _settle(catalog: Catalog) -> None:
+    """Jobs that were running wait again, as if not tried; browsers have to sign in anew."""
+    with catalog.write() as session:
+        session.execute(delete(WebSession))
+        session.execute(delete(RunnerRow))
+        session.execute(
+            update(Job)
+            .where(Job.state == "running")
+            .values(state="queued", runner=None, attempts=Job.attempts - 1)
+        )
+
+
+def _clear(data_dir: Path, before: set[str]) -> None:
+    """Take away what was put into the folder, the mark last."""
+    names = sorted({entry.name for entry in data_dir.iterdir()} - before, key=RESTORING.__eq__)
+    for name in names:
+        entry = data_dir / name
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                entry.unlink()
+
+
+def reapply(
+    ws: Workspace, purges: Sequence[PurgeRecord], progress: Report = lambda _: None
+) -> Reapplied:
+    """Forget again, oldest first, what the purges say and the restored catalog does not show as
+    done; the entries themselves are kept, for the next restore. A legal hold that came back with
+    the back-up does not count: it was lifted before.
+    """
+    result = Reapplied()
+    fresh = _not_in_catalog(ws, purges)
+    for at, purge in enumerate(fresh, start=1):
+        _repeat(ws, purge, result)
+        with ws.catalog.write() as session:
+            session.merge(
+                Purge(
+                    purge_id=purge.purge_id,
+                    at=purge.at,
+                    actor=purge.actor,
+                    kind=purge.kind,
+                    subject_id=purge.subject_id,
+                    counts=dict(purge.counts),
+                )
+            )
+        progress(Progress(stage="purges", done=at, total=len(fresh)))
+    return result
+
+
+def _not_in_catalog(ws: Workspace, purges: Sequence[PurgeRecord]) -> list[PurgeRecord]:
+    done: set[str] = set()
+    with ws.catalog.read() as session:
+        for some in chunks(purge.purge_id for purge in purges):
+            done.update(session.scalars(select(Purge.purge_id).where(Purge.purge_id.in_(some))))
+    fresh = (purge for purge in purges if purge.purge_id not in done)
+    return sorted(fresh, key=lambda purge: purge.purge_id)
+
+
+def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
+    subject = purge.subject_id
+    with ws.catalog.read() as session:
+        ad, case = session.get(Ad, subject), session.get(Case, subject)
+        photo = session.get(Photo, subject)
+    if purge.kind == "ad":
+        if ad is not None:
+            forget.forget_ad(ws, subject, actor=ACTOR, held=False)
+            result.forgotten["ad"] += 1
+    elif purge.kind == "case":
+        if case is not None:
+            forget.forget_case(ws, subject, actor=ACTOR, held=False)
+            result.forgotten["case"] += 1
+    elif purge.kind == "photo":
+        if photo is not None:
+            forget.forget_photo(ws, photo.case_id, subject, actor=ACTOR, held=False)
+            result.forgotten["photo"] += 1
+    elif purge.kind == "case_withdrawn":
+        if case is not None and case.status == "open":
+            cases.update_case(ws, subject, {"status": "closed"}, actor=ACTOR)
+            result.closed_cases.append(subject)
+    else:
+        result.unknown.append(purge)
+
+
+def finished(ws: Workspace) -> None:
+    """Clear what the deletions left, list them, and let others open the folder.
+
+    Raises the StorageError tree; then the folder stays closed.
+    """
+    ws.maintain()
+    if not removals.finish(ws):
+        raise BackupFailed(
+            "Remains of deletions could not be cleared: something else reads the catalog.",
+            remedy="Stop whatever has the folder open, empty it and restore again.",
+        )
+    with storage_errors(str(ws.data_dir)):
+        (ws.data_dir / RESTORING).unlink()
+        fsync_folder(ws.data_dir)
