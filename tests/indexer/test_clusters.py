@@ -197,10 +197,7 @@ def test_clusters_go_with_their_faces(calibrated: Workspace) -> None:
     faces = add(calibrated, [one, towards(one, other, 0.98), towards(one, other, 0.97)])
     join(calibrated, faces)
     assert None not in joined(calibrated, faces)
-    ads_of = [
-        next(iter(images.owners(calibrated, images.get_face(calibrated, face_id).sha256).ad_ids))
-        for face_id in faces
-    ]
+    ads_of = [ad_of(calibrated, face_id) for face_id in faces]
     # The case keeps the first picture and its face, yet no ad shows it any more.
     forget.forget_ad(calibrated, ads_of[0])
     assert images.get_face(calibrated, faces[0]).face_id == faces[0]
@@ -211,15 +208,37 @@ def test_clusters_go_with_their_faces(calibrated: Workspace) -> None:
     assert case_id
 
 
+def ad_of(ws: Workspace, face_id: str) -> str:
+    return next(iter(images.owners(ws, images.get_face(ws, face_id).sha256).ad_ids))
+
+
 def test_a_face_that_left_the_gallery_is_not_joined(calibrated: Workspace) -> None:
     one, other = axes()[:2]
     near = towards(one, other, 0.98)
     faces = add(calibrated, [one, near])
-    ad_id = next(
-        iter(images.owners(calibrated, images.get_face(calibrated, faces[0]).sha256).ad_ids)
-    )
-    forget.forget_ad(calibrated, ad_id)
+    forget.forget_ad(calibrated, ad_of(calibrated, faces[0]))
     join_clusters(calibrated, {faces[0]: one, faces[1]: near})
+    assert joined(calibrated, faces) == [None, None]
+
+
+def test_the_nearest_is_forgotten_between_search_and_decision(calibrated: Workspace) -> None:
+    one, other = axes()[:2]
+    near = towards(one, other, 0.98)
+    faces = add(calibrated, [one, near])
+    known = calibrated.calibration
+    assert known is not None
+
+    class Slow(Calibration):
+        """Asked for its limits after the search: meanwhile the ad is forgotten."""
+
+        def threshold(self, fmr: float, photos: int = 1) -> float:
+            if calibrated.ads.count() == 2:
+                forget.forget_ad(calibrated, ad_of(calibrated, faces[0]))
+            return super().threshold(fmr, photos)
+
+    calibrated.calibration = Slow(known.contract_id, known.curves)
+    join_clusters(calibrated, {faces[1]: near})
+    assert calibrated.ads.count() == 1
     assert joined(calibrated, faces) == [None, None]
 
 
