@@ -11,25 +11,21 @@ import base64
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, cast
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from indexer.alerting import WEEK, limit_in_force
 from indexer.candidates import NO_FILTER, first_ads
 from indexer.catalog.tables import Alert, Candidate, Case, Face
 from indexer.errors import AlertNotFound, CaseNotFound, InvalidCursor
 from indexer.faces import face_record
 from indexer.leads import lead_records
-from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
+from indexer.records import AdSummary, AlertLimit, CaseStatus, FaceRecord, LeadRecord
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-
-BUDGET_PERIOD: Final = timedelta(days=7)
-"""The time that a case's budget of alerts is for; it slides."""
-TIGHTENED_BY: Final = 10
-"""For each budget's worth of alerts in that time the limit in force is divided by this."""
 
 _LARGEST_SEQ: Final = 2**63 - 1
 
@@ -78,24 +74,12 @@ class AlertPage:
     resume_after: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class AlertStanding:
-    """How a case stands with its alerts.
+    """How a case stands with its alerts: the limit now, and how many candidates it holds back."""
 
-    ``raised`` in the last seven days of a ``budget`` for that time; ``limit`` of strangers to
-    expect, and ``limit_in_force`` now; ``held``: candidates whose alert the budget holds back.
-    """
-
-    raised: int
-    budget: int
-    limit: float
-    limit_in_force: float
+    limit: AlertLimit
     held: int
-
-    @property
-    def tightened(self) -> bool:
-        """Whether the budget has lowered the limit."""
-        return self.limit_in_force < self.limit
 
 
 # --- places in the list ----------------------------------------------------------------------
@@ -244,40 +228,19 @@ def raised_this_week(session: Session, case_ids: set[str]) -> dict[str, int]:
         return {}
     rows = session.execute(
         select(Alert.case_id, func.count())
-        .where(Alert.case_id.in_(case_ids), Alert.created_at > utc_now() - BUDGET_PERIOD)
+        .where(Alert.case_id.in_(case_ids), Alert.created_at > utc_now() - WEEK)
         .group_by(Alert.case_id)
     )
     return {row[0]: row[1] for row in rows}
 
 
-def limit_in_force(limit: float, raised: int, budget: int) -> float:
-    """The limit of strangers to expect after ``raised`` alerts this week: a tenth of ``limit``
-    once the ``budget`` is used up, and again for each further budget's worth."""
-    return float(limit / TIGHTENED_BY ** min(raised // max(1, budget), 30))
-
-
-def standing(
-    ws: Workspace, case_id: str, *, default_limit: float, default_budget: int
-) -> AlertStanding:
-    """How a case stands with its alerts; the defaults are the installation's.
-
-    Raises :class:`CaseNotFound`.
-    """
+def standing(ws: Workspace, case_id: str) -> AlertStanding:
+    """How a case stands with its alerts. Raises :class:`CaseNotFound`."""
     with ws.catalog.read() as session:
         case = session.get(Case, case_id)
         if case is None:
             raise CaseNotFound(case_id)
-        raised = raised_this_week(session, {case_id}).get(case_id, 0)
         held = session.scalar(
             select(func.count()).where(Candidate.case_id == case_id, Candidate.held_at.is_not(None))
         )
-        limit = case.alert_expected_false
-        limit = default_limit if limit is None else limit
-        budget = default_budget if case.alert_budget is None else case.alert_budget
-    return AlertStanding(
-        raised=raised,
-        budget=budget,
-        limit=limit,
-        limit_in_force=limit_in_force(limit, raised, budget),
-        held=held or 0,
-    )
+        return AlertStanding(limit_in_force(session, ws, case), held or 0)

@@ -63,9 +63,9 @@ def add(catalog: Catalog, items: Sequence[BadItem], actor: str) -> None:
                     item_id=_item_id(item, content),
                     at=now,
                     actor=actor[:100],
-                    place=item.place[-MAX_PLACE:],
+                    place=_place(item),
                     code=item.code,
-                    detail=item.detail,
+                    detail=_storable(item.detail),
                     content=content,
                 )
             )
@@ -73,8 +73,17 @@ def add(catalog: Catalog, items: Sequence[BadItem], actor: str) -> None:
         _drop_oldest(session)
 
 
+def _place(item: BadItem) -> str:
+    return _storable(item.place)[-MAX_PLACE:]
+
+
+def _storable(text: str) -> str:
+    """Names of files may hold what no database takes."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "")
+
+
 def _item_id(item: BadItem, content: bytes) -> str:
-    told = "\0".join((item.place[-MAX_PLACE:], item.code)).encode("utf-8", "replace")
+    told = f"{_place(item)}\0{item.code}".encode()
     digest = hashlib.sha256(told + b"\0" + content).digest()
     return str(uuid.UUID(bytes=digest[:16]))
 

@@ -27,6 +27,7 @@ from indexer.catalog.tables import (
     Photo,
 )
 from indexer.errors import JobNotFound
+from indexer.hashes import fill_hashes
 from indexer.records import Failure, Progress
 from indexer.workspace import Workspace
 
@@ -69,8 +70,10 @@ def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -
 
     Faces of ads go into the gallery of ads; each photo of an open case is enrolled again with the
     face that lies where the enrolled one lay. Everything is compared both ways as if it were new,
-    and joins the leads that are there. Can be stopped anywhere and run again.
+    and joins the leads that are there. Images of ads without a perceptual hash get one. Can be
+    stopped anywhere and run again.
     """
+    fill_hashes(ws)
     queued: list[str] = []
     with ws.catalog.write() as session:
         for capture_id, shas in _captures_to_read(session, ws.contract_id).items():

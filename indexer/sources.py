@@ -207,7 +207,26 @@ def _json_object(where: str, line: bytes) -> Mapping[str, Any] | Failure:
         return Failure(where, "malformed_line", f"It is no JSON in UTF-8: {error}")
     if not isinstance(value, dict):
         return Failure(where, "malformed_line", "It is no JSON object.")
+    if not _storable(value):
+        return Failure(
+            where, "malformed_line", "It holds a NUL character or half a surrogate pair."
+        )
     return value
+
+
+def _storable(value: object) -> bool:
+    """Whether every text in it can be stored: not all databases hold NUL, none half a pair."""
+    waiting = [value]
+    while waiting:
+        inner = waiting.pop()
+        if isinstance(inner, str):
+            if "\0" in inner or any("\ud800" <= letter <= "\udfff" for letter in inner):
+                return False
+        elif isinstance(inner, dict):
+            waiting += [*inner.keys(), *inner.values()]
+        elif isinstance(inner, list):
+            waiting += inner
+    return True
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -253,11 +272,8 @@ def _csv_case(where: str, row: dict[str, Any]) -> Mapping[str, Any] | Failure:
     if None in row:
         return Failure(where, "malformed_line", "It has more cells than the header.")
     cells = {name: cell.strip() for name, cell in row.items() if cell and cell.strip()}
-    try:
-        for cell in cells.values():
-            cell.encode("utf-8")
-    except UnicodeEncodeError:
-        return Failure(where, "malformed_line", "It is not UTF-8.")
+    if not _storable(cells):
+        return Failure(where, "malformed_line", "It is not UTF-8, or holds a NUL character.")
     values: dict[str, Any] = {
         name: [part.strip() for part in cell.split(";") if part.strip()] if name in _LISTS else cell
         for name, cell in cells.items()

@@ -15,6 +15,7 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service import __version__, errors, web
 from service.accounts.keys import KeyStore, NewKey, Principal
+from service.alerts.deliver import Deliverer
 from service.api import (
     ads,
     alerts,
@@ -122,7 +123,11 @@ def _start(
             left.photos,
             workspace.contract_id,
         )
-    runner = Runner(workspace, threads=settings.job_workers if settings.jobs_in_server else 0)
+    runner = Runner(
+        workspace,
+        threads=settings.job_workers if settings.jobs_in_server else 0,
+        deliver=Deliverer(workspace, settings) if settings.jobs_in_server else None,
+    )
     runner.start()
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))

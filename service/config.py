@@ -35,7 +35,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("homeward-data"), description="Folder of catalog, images and packs")
     catalog_url: str | None = Field(
-        None, description="Database address; SQLite in data_dir if unset"
+        None, description="Database address; SQLite in data_dir if unset", repr=False
     )
     api_key: SecretStr | None = Field(None, description="Administrator key, 16 or more characters")
 

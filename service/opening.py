@@ -9,6 +9,7 @@ from models.errors import HomewardError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
+from service.alerts.email import emails_enabled
 from service.config import Settings
 
 RESERVE_BYTES = 16_000_000
@@ -45,7 +46,7 @@ def open_for(settings: Settings, *, restoring: bool = False) -> Workspace:
             max_page_bytes=settings.max_page_bytes,
             alert_expected_false=settings.alert_expected_false,
             alert_budget=settings.alert_budget_per_week,
-            emails=settings.smtp_host is not None,
+            emails=emails_enabled(settings),
             staged_hours=settings.staged_hours,
             min_free_bytes=settings.min_free_bytes,
             reserve_bytes=RESERVE_BYTES,

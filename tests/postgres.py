@@ -88,7 +88,9 @@ class TestServer:
         name = f"homeward_test_{uuid.uuid4().hex}"
         if template == "template0" and not how:
             # The locale of whoever made the server may know no letters but ASCII.
-            how = "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
+            how = "ENCODING 'UTF8' LOCALE 'C.UTF-8'"
+            if self._admin.info.server_version >= 170_000:  # with a locale that needs no system's
+                how = "ENCODING 'UTF8' LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C'"
         self._admin.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY ").format(
                 sql.Identifier(name), sql.Identifier(template)
@@ -122,7 +124,7 @@ def _packaged_server() -> Iterator[TestServer]:
             raise ServerAbsent(f"no PostgreSQL can be started here: {error!r}") from error
         try:
             server = TestServer(packaged.get_uri(), folder / "data")
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
                 server.execute(f"ALTER SYSTEM SET {setting} = off")
             server.execute("SELECT pg_reload_conf()")
             yield server

@@ -84,6 +84,7 @@ class Catalog:
             Session(self._writer, expire_on_commit=False) as session,
             session.begin(),
         ):
+            session.connection()  # which begins, and so waits for the lock, here and not later
             yield session
 
     @contextmanager

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import psycopg
 from sqlalchemy import Connection, Engine, event, text
-from sqlalchemy.engine import URL
+from sqlalchemy.engine import URL, ExceptionContext
 
 from indexer.errors import CatalogAway, CatalogBusy, CatalogUnusable, StorageError, StorageFull
 
@@ -60,8 +60,9 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def prepare(engine: Engine) -> None:
-    """Set up every connection that ``engine`` makes."""
+    """Set up every connection that ``engine`` makes, and what is said when it fails."""
     event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "handle_error", _without_values)
 
 
 def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
@@ -69,6 +70,15 @@ def _on_connect(connection: psycopg.Connection[Any], _record: object) -> None:
     values = [part for pair in _SESSION.items() for part in pair]
     connection.execute(f"SELECT {names}".encode(), values)
     connection.commit()
+
+
+def _without_values(context: ExceptionContext) -> None:
+    # The server shows the row that it refuses; errors end up in logs, and rows hold names.
+    original, wrapped = context.original_exception, context.sqlalchemy_exception
+    if isinstance(original, psycopg.Error) and original.diag.message_detail:
+        original.args = (original.diag.message_primary,)
+        if wrapped is not None:
+            wrapped.args = (f"({type(original).__qualname__}) {original}",)
 
 
 def take_write_lock(connection: Connection, *, patient: bool) -> None:

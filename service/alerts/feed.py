@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from indexer import alerts
-from indexer.alerts import AlertPage, AlertRecord, AlertStanding
+from indexer.alerts import AlertPage, AlertRecord
 from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
 from indexer.workspace import Workspace
-from models.calibration import Band, Calibration, band
-from service.config import Settings
+from models.calibration import Band, band
 from service.search.explain import NOTICE
 
 
@@ -65,7 +64,6 @@ class AlertFeed:
 
 def feed(
     ws: Workspace,
-    settings: Settings,
     *,
     cursor: str | None,
     limit: int,
@@ -82,38 +80,24 @@ def feed(
         include_closed=include_closed,
     )
     return AlertFeed(
-        items=shown(ws, settings, page, scores=scores),
+        items=shown(ws, page, scores=scores),
         next_cursor=None if page.next_after is None else alerts.alert_cursor(page.next_after),
         resume_cursor=alerts.alert_cursor(page.resume_after),
     )
 
 
-def one(ws: Workspace, settings: Settings, alert_id: str, *, scores: bool) -> AlertItem:
+def one(ws: Workspace, alert_id: str, *, scores: bool) -> AlertItem:
     """One alert, whatever the status of its case. Raises AlertNotFound."""
-    return _item(ws.calibration, settings, alerts.get_alert(ws, alert_id), scores)
+    return _item(ws, alerts.get_alert(ws, alert_id), scores)
 
 
-def shown(
-    ws: Workspace, settings: Settings, page: AlertPage, *, scores: bool
-) -> tuple[AlertItem, ...]:
+def shown(ws: Workspace, page: AlertPage, *, scores: bool) -> tuple[AlertItem, ...]:
     """The alerts of a page as they are shown."""
-    return tuple(_item(ws.calibration, settings, record, scores) for record in page.items)
+    return tuple(_item(ws, record, scores) for record in page.items)
 
 
-def standing(ws: Workspace, settings: Settings, case_id: str) -> AlertStanding:
-    """How a case stands with its alerts. Raises CaseNotFound."""
-    return alerts.standing(
-        ws,
-        case_id,
-        default_limit=settings.alert_expected_false,
-        default_budget=settings.alert_budget_per_week,
-    )
-
-
-def _item(
-    calibration: Calibration | None, settings: Settings, record: AlertRecord, scores: bool
-) -> AlertItem:
-    rate = None
+def _item(ws: Workspace, record: AlertRecord, scores: bool) -> AlertItem:
+    rate, calibration = None, ws.calibration
     if scores and calibration is not None and calibration.contract_id == record.contract_id:
         rate = calibration.fmr(record.score, max(1, record.photos_fused)).upper
     return AlertItem(
@@ -141,8 +125,6 @@ def _item(
         lead=record.lead,
         budget=Budget(
             this_week=record.this_week,
-            budget=settings.alert_budget_per_week
-            if record.case_budget is None
-            else record.case_budget,
+            budget=record.case_budget or ws.options.alert_budget,
         ),
     )

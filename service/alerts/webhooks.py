@@ -188,11 +188,14 @@ def _require_taken(answer: httpx2.Response) -> None:
 
 
 def _wait(text: str) -> float | None:
-    """Seconds to wait by a Retry-After header; None where it states none (a date is not read)."""
+    """Seconds to wait by a Retry-After header; None where it states none (a date is not read).
+
+    Never 0: a receiver may ask for a longer pause than the queue's own, not for none.
+    """
     seconds = text.strip()
     if not seconds.isascii() or not seconds.isdecimal():
         return None
-    return min(float(seconds[:10]), LONGEST_WAIT_S)
+    return max(1.0, min(float(seconds[:10]), LONGEST_WAIT_S))
 
 
 def _unreachable(error: Exception) -> DeliveryFailed:

@@ -39,7 +39,6 @@ def list_alerts(
     """Alerts, oldest first. Keep `resume_cursor` and give it as `cursor` to get what is new."""
     found = feed.feed(
         service.workspace,
-        service.settings,
         cursor=cursor,
         limit=limit,
         case_id=case_id,
@@ -52,7 +51,5 @@ def list_alerts(
 @api.get("/alerts/{alert_id}", response_model=AlertOut, responses=problems(404))
 def get_alert(service: ServiceDep, principal: Reader, alert_id: AlertId) -> AlertOut:
     """One alert, also of a case that is found or closed."""
-    found = feed.one(
-        service.workspace, service.settings, alert_id, scores=principal.may("scores:read")
-    )
+    found = feed.one(service.workspace, alert_id, scores=principal.may("scores:read"))
     return AlertOut.model_validate(found)

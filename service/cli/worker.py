@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from indexer.runner import Runner
+from service.alerts.deliver import Deliverer
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
 from service.opening import open_pack
@@ -61,7 +62,7 @@ def _work(settings: Settings, parent: int) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     with workspace_for(settings) as workspace:
-        runner = Runner(workspace)
+        runner = Runner(workspace, deliver=Deliverer(workspace, settings))
         runner.start()
         try:
             while not stop.wait(_PARENT_POLL_S):

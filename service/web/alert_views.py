@@ -9,7 +9,6 @@ from indexer.records import CaseRecord
 from indexer.workspace import Workspace
 from service.alerts import feed
 from service.alerts.feed import AlertItem
-from service.config import Settings
 from service.web import texts
 from service.web.views import rate_text, rounded
 
@@ -47,7 +46,6 @@ class StandingView:
 
 def alert_list(
     ws: Workspace,
-    settings: Settings,
     *,
     cursor: str | None,
     case_id: str | None,
@@ -63,22 +61,22 @@ def alert_list(
         include_closed=include_closed,
     )
     return AlertList(
-        items=tuple(_view(item) for item in feed.shown(ws, settings, page, scores=scores)),
+        items=tuple(_view(item) for item in feed.shown(ws, page, scores=scores)),
         next_cursor=None if page.next_after is None else alerts.alert_cursor(page.next_after),
         case=case,
     )
 
 
-def standing_view(ws: Workspace, settings: Settings, case_id: str) -> StandingView:
+def standing_view(ws: Workspace, case_id: str) -> StandingView:
     """How a case stands with its alerts. Raises CaseNotFound."""
-    found = feed.standing(ws, settings, case_id)
+    found = alerts.standing(ws, case_id)
     return StandingView(
-        raised=found.raised,
+        raised=found.limit.raised,
         held=found.held,
-        budget=f"{found.budget:,}",
-        limit=limit_text(found.limit),
-        limit_now=limit_text(found.limit_in_force),
-        tightened=found.tightened,
+        budget=f"{found.limit.budget:,}",
+        limit=limit_text(found.limit.base),
+        limit_now=limit_text(found.limit.expected_false),
+        tightened=found.limit.tightened,
     )
 
 

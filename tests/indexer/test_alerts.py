@@ -131,23 +131,10 @@ def test_other_text_is_no_cursor(cursor: str) -> None:
         alerts.alert_seq(cursor)
 
 
-@pytest.mark.parametrize(
-    ("raised", "limit"),
-    [(0, 1.0), (19, 1.0), (20, 0.1), (39, 0.1), (40, 0.01), (60, 0.001)],
-)
-def test_the_budget_tightens_the_limit_tenfold(raised: int, limit: float) -> None:
-    assert alerts.limit_in_force(1.0, raised, 20) == pytest.approx(limit)
-
-
-def test_a_flood_of_alerts_never_makes_the_limit_unusable() -> None:
-    assert 0 < alerts.limit_in_force(1.0, 10**9, 1) < 1e-20
-
-
 def test_a_case_knows_how_it_stands_with_its_budget(ws: Workspace, case_id: str) -> None:
-    def now() -> alerts.AlertStanding:
-        return alerts.standing(ws, case_id, default_limit=1.0, default_budget=20)
-
-    assert now() == alerts.AlertStanding(raised=0, budget=20, limit=1.0, limit_in_force=1.0, held=0)
+    found = alerts.standing(ws, case_id)
+    assert (found.limit.raised, found.limit.base, found.held) == (0, 1.0, 0)
+    assert not found.limit.tightened
     cases.update_case(ws, case_id, {"alert_budget": 2, "alert_expected_false": 0.5})
     candidate_id = add_candidate(ws, case_id, 1, "7")
     raise_alert(ws, case_id, candidate_id)
@@ -156,8 +143,8 @@ def test_a_case_knows_how_it_stands_with_its_budget(ws: Workspace, case_id: str)
     raise_alert(ws, case_id, at=utc_now() - timedelta(days=7, seconds=1))
     with ws.catalog.write() as session:
         session.get_one(Candidate, candidate_id).held_at = utc_now()
-    found = now()
-    assert (found.raised, found.budget, found.limit, found.held) == (2, 2, 0.5, 1)
-    assert found.tightened and found.limit_in_force == pytest.approx(0.05)
+    found = alerts.standing(ws, case_id)
+    assert (found.limit.raised, found.limit.budget, found.limit.base, found.held) == (2, 2, 0.5, 1)
+    assert found.limit.tightened and found.limit.expected_false == pytest.approx(0.05)
     with pytest.raises(CaseNotFound):
-        alerts.standing(ws, new_id(), default_limit=1.0, default_budget=20)
+        alerts.standing(ws, new_id())

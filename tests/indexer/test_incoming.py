@@ -378,6 +378,13 @@ def test_bad_items_are_kept_shown_and_dropped(
     assert quarantine.drop(catalog, None) == 0
 
 
+def test_any_name_of_a_file_is_kept(ws: Workspace) -> None:
+    quarantine.add(ws.catalog, [bad("x" * 300 + "\udcff\0.jsonl line 1")], WHO)
+    (record,) = quarantine.items(ws.catalog)
+    assert record.place.endswith("x?.jsonl line 1")
+    assert len(record.place) == 200
+
+
 def test_the_quarantine_is_emptied_after_a_month(ws: Workspace) -> None:
     quarantine.add(ws.catalog, [bad("old"), bad("new")], WHO)
     with ws.catalog.write() as session:

@@ -129,6 +129,26 @@ def test_what_is_bad_is_told_and_the_rest_goes_on(ws: Workspace, files: Path) ->
     assert ws.ads.count() == 3
 
 
+def test_text_that_no_database_holds_is_refused_alone(ws: Workspace, files: Path) -> None:
+    source = write_lines(
+        files / "ads.jsonl",
+        {**ad_line(1), "title": "a\0b", "images": []},
+        {**ad_line(2), "attributes": {"a": ["\0"]}, "images": []},
+        {**ad_line(3), "attributes": {"a\0": 1}, "images": []},
+        b'{"site": "s", "external_id": "4", "attributes": {"a": "\\ud800"}}',
+        {**ad_line(5), "title": "half \U0001f600 of none", "images": []},
+    )
+    report = ingest_ads(ws, source, files)
+    assert refused_codes(report.refused) == {"malformed_line": 4}
+    (ad,) = ads.list_ads(ws).items
+    assert ad.title == "half \U0001f600 of none"
+    table = files / "cases.csv"
+    table.write_bytes(b"case_number,notes\n1,a\0b\n2,\xff\n3,fine\n")
+    report = ingest_cases(ws, table, files)
+    assert refused_codes(report.refused) == {"malformed_line": 2}
+    assert [case.case_number for case in cases.list_cases(ws).items] == ["3"]
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from indexer import candidates, cases, forget, health, jobs
-from indexer.catalog.tables import Face, Photo
+from indexer.catalog.tables import Face, ImageHash, Photo
 from indexer.records import Progress
 from indexer.reindex import outdated, reindex
 from indexer.workspace import Workspace, open_workspace
@@ -170,3 +170,14 @@ def test_a_case_without_an_enrolled_photo_is_not_searched(stored: tuple[Workspac
     with renewed(old) as ws:
         state = candidates.ranked(ws, case_id, 5).search_state
         assert (state.state, state.up_to) == ("not_searched", None)
+
+
+def test_images_of_earlier_versions_are_hashed(stored: tuple[Workspace, str]) -> None:
+    ws, _ = stored
+    with ws.catalog.write() as session:
+        before = {row.sha256: row.pdq for row in session.scalars(select(ImageHash))}
+        session.execute(delete(ImageHash))
+    assert len(before) == 31
+    assert reindex(ws).jobs == 0
+    with ws.catalog.read() as session:
+        assert {row.sha256: row.pdq for row in session.scalars(select(ImageHash))} == before

@@ -47,6 +47,7 @@ def open_with(settings: Settings, analyser: Analyser) -> Workspace:
     return open_workspace(
         settings.data_dir,
         analyser,
+        catalog_url=settings.catalog_url,
         calibration=analyser.pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(max_queued_jobs=settings.max_queued_jobs),

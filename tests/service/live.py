@@ -1,95 +1,158 @@
-"""A real service as a process of its own, over a real data folder."""
+"""A real Homeward in a process of its own, which can be killed and started again."""
 
 from __future__ import annotations
 
 import os
-import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, Self
 
 import httpx2
-import pytest
 
 from tests.service.conftest import AUTH, KEY
 
-T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
-RUN = "from service.cli import main; main()"
-_LISTENS = re.compile(r"listens on (http://\S+)")
+
+_SERVE = """
+import sys
+from pathlib import Path
+import uvicorn
+from indexer import queue
+from indexer.workspace import WorkspaceOptions, open_workspace
+from service.app import create_app
+from service.cli.serve import listen
+from service.config import load_settings
+from tests.indexer.small import SmallAnalyser
+
+data, key, port, bound, refuse_every, works = sys.argv[1:]
+settings = load_settings(
+    data_dir=Path(data), api_key=key, max_queued_jobs=int(bound), rate_limit_per_minute=1_000_000
+)
+if not int(works):
+    queue.claim = lambda *_: []
+
+class Busy:
+    '''Refuses every so-manieth request as a limit or a full queue would, before it is read.'''
+
+    def __init__(self, app, every):
+        self.app, self.every, self.seen = app, every, 0
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "http":
+            self.seen += 1
+            if self.every and self.seen % self.every == 0:
+                status = (429, 503)[self.seen // self.every % 2]
+                headers = [(b"retry-after", b"1"), (b"content-type", b"application/problem+json")]
+                start = {"type": "http.response.start", "status": status, "headers": headers}
+                await send(start)
+                body = b'{"code": "rate_limited", "detail": "Too many."}'
+                await send({"type": "http.response.body", "body": body})
+                return
+        await self.app(scope, receive, send)
+
+listener = listen("127.0.0.1", int(port))
+options = WorkspaceOptions(max_queued_jobs=settings.max_queued_jobs)
+with open_workspace(settings.data_dir, SmallAnalyser(), options=options) as workspace:
+    app = Busy(create_app(settings, workspace), int(refuse_every))
+    print(listener.getsockname()[1], flush=True)
+    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run(sockets=[listener])
+"""
 
 
-def environment(data_dir: Path, **settings: str) -> dict[str, str]:
-    """What a process of Homeward over ``data_dir`` needs; ``settings`` are without the prefix."""
-    given = {
-        "data_dir": str(data_dir),
-        "api_key": KEY,
-        "port": "0",
-        "compute_threads": "2",
-        "model_threads": "1",
-        "rate_limit_per_minute": "100000",
-        **settings,
-    }
-    return {**os.environ, **{f"HOMEWARD_{name.upper()}": value for name, value in given.items()}}
+class LiveServer:
+    """Listens on loopback; the port stays the same over restarts.
 
+    ``refuse_every``: every so-manieth request is refused as busy. ``works``: whether it does the
+    jobs that come in.
+    """
 
-def homeward(
-    data_dir: Path, *words: str | Path, expect: int = 0, text: str | None = None, **settings: str
-) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end, which has to be ``expect``."""
-    run = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, words)],
-        cwd=REPOSITORY,
-        env=environment(data_dir, **settings),
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert run.returncode == expect, run.stdout + run.stderr
-    assert "Traceback" not in run.stderr
-    return run
+    def __init__(
+        self,
+        data: Path,
+        *,
+        max_queued_jobs: int = 10_000,
+        refuse_every: int = 0,
+        works: bool = True,
+    ) -> None:
+        self._data = str(data)
+        self._words = (str(max_queued_jobs), str(refuse_every), str(int(works)))
+        self._process: subprocess.Popen[str] | None = None
+        self.port = 0
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
-@contextmanager
-def serving(data_dir: Path, log: Path, **settings: str) -> Iterator[httpx2.Client]:
-    """``homeward serve`` as a process, what it prints in ``log``; a client with the key."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, "serve"],
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Returns once it answers."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, self._data, KEY, str(self.port), *self._words],
+            stdout=subprocess.PIPE,
             cwd=REPOSITORY,
-            env=environment(data_dir, **settings),
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            text=True,
         )
-    try:
-        address = wait_until(lambda: _address(process, log), 120)
-        with httpx2.Client(base_url=address, headers=AUTH, timeout=60) as client:
-            yield client
-    finally:
-        process.terminate()
-        process.wait(60)
+        watchdog = threading.Timer(60, self._process.kill)
+        watchdog.start()
+        assert self._process.stdout is not None
+        said = self._process.stdout.readline()
+        watchdog.cancel()
+        assert said, "the server did not start"
+        self.port = int(said)
+        while self._process.poll() is None:
+            try:
+                httpx2.get(f"{self.url}/healthz")
+                return
+            except httpx2.TransportError:
+                time.sleep(0.02)
+        raise AssertionError("the server stopped while it started")
 
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
 
-def _address(process: subprocess.Popen[bytes], log: Path) -> str | None:
-    said = log.read_text(encoding="utf-8")
-    assert process.poll() is None, said
-    found = _LISTENS.search(said)
-    return found.group(1) if found else None
+    def __enter__(self) -> Self:
+        self.start()
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.kill()
 
-def wait_until(look: Callable[[], T | None], seconds: float = 60) -> T:
-    """What ``look`` finds, asked again and again; the test fails if that is nothing for long."""
-    end = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > end:
-            pytest.fail(f"waited {seconds:g} s in vain")
-        time.sleep(0.1)
+    def ads(self) -> list[dict[str, Any]]:
+        """Every ad that is in."""
+        return list(self._ads())
+
+    def _ads(self) -> Iterator[dict[str, Any]]:
+        cursor: str | None = None
+        with httpx2.Client(base_url=self.url, headers=AUTH, timeout=60) as client:
+            while True:
+                words = {"limit": "200"} | ({"cursor": cursor} if cursor else {})
+                answer = client.get("/v1/ads", params=words)
+                if answer.status_code in (429, 503):
+                    continue
+                assert answer.status_code == 200, answer.text
+                yield from answer.json()["items"]
+                cursor = answer.json()["next_cursor"]
+                if cursor is None:
+                    return

@@ -280,11 +280,13 @@ def test_evaluate_writes_its_figures(data_dir: Path, tmp_path: Path, files: Path
             source = files / "pictures" / f"{name}.jpg"
             (people / person / f"{number}.jpg").write_bytes(source.read_bytes())
     out = tmp_path / "figures.json"
-    words = ("evaluate", people, "--json", out, "--plots", tmp_path / "plots")
+    words = ("evaluate", people, "--json", out, "--plots", tmp_path / "plots", "--clusters")
     result = run(*words, "--data-dir", data_dir)
     assert result.exit_code == 0, result.output
     figures = json.loads(out.read_text())
     assert (figures["images"], figures["identities"]) == (4, 3)
+    assert [line["made_up"] for line in figures["clusters"]] == [0, 10_000, 100_000]
+    assert "precision" in result.stdout
     assert list((tmp_path / "plots").glob("*.png"))
     # `--degrade` alone is the standard set, whether the folder stands before or after it.
     bare = run("evaluate", "--degrade", people, "--json", "--data-dir", data_dir)

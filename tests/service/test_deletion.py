@@ -28,7 +28,7 @@ from indexer import ledger
 from models.packs.base import FacePack
 from models.types import RgbImage
 from tests.service.conftest import KEY, jpeg, post_ad, post_case
-from tests.service.live import REPOSITORY, environment, homeward, serving, wait_until
+from tests.service.processes import REPOSITORY, environment, homeward, serving, wait_until
 
 pytestmark = pytest.mark.slow
 

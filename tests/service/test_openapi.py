@@ -82,6 +82,7 @@ def test_every_call_documents_its_errors(client: TestClient) -> None:
         "POST /v1/cases/{case_id}/photos",
         "DELETE /v1/cases/{case_id}/photos/{photo_id}",
         "GET /v1/cases/{case_id}/candidates",
+        "POST /v1/candidates/{candidate_id}/judgements",
         "POST /v1/cases/{case_id}/search",
         "POST /v1/ads",
         "POST /v1/ads/batch",

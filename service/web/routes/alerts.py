@@ -36,7 +36,6 @@ def alert_list(
         session=session,
         page=alert_views.alert_list(
             service.workspace,
-            service.settings,
             cursor=cursor,
             case_id=wanted,
             include_closed=show == "all",

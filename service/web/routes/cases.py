@@ -178,9 +178,7 @@ async def show_case(
     )
     standing = None
     if view.case.status == "open" and session.principal.may("alerts:read"):
-        standing = await run_in_threadpool(
-            alert_views.standing_view, service.workspace, service.settings, case_id
-        )
+        standing = await run_in_threadpool(alert_views.standing_view, service.workspace, case_id)
     return web.pages.page(
         "case.html",
         session=session,

@@ -119,7 +119,7 @@ def test_what_stays_is_given_up(receiver: Receiver, status: int) -> None:
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [("7", 7.0), ("0", 0.0), ("999999999999", 3600.0), ("-1", None), ("soon", None), ("²", None),
+    [("7", 7.0), ("0", 1.0), ("999999999999", 3600.0), ("-1", None), ("soon", None), ("²", None),
      ("Wed, 21 Oct 2026 07:28:00 GMT", None)],
 )  # fmt: skip
 def test_the_receiver_may_say_how_long_to_wait(
