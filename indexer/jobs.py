@@ -27,6 +27,7 @@ from indexer.clusters import join_clusters
 from indexer.errors import (
     CaseClosed,
     CaseNotFound,
+    CatalogAway,
     CatalogBusy,
     CatalogUnusable,
     JobNotFound,
@@ -37,6 +38,7 @@ from indexer.errors import (
 )
 from indexer.faces import overlap
 from indexer.galleries import add_faces
+from indexer.hashes import fill_hashes
 from indexer.ids import decode_cursor, encode_cursor
 from indexer.images import Analysed
 from indexer.queue import job_record
@@ -52,8 +54,9 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
-_COMMON = (StorageFull, StorageDenied, CatalogBusy, CatalogUnusable)
-"""What breaks off any job alike: trying each by itself would tell nothing."""
+_COMMON = (StorageFull, StorageDenied, CatalogAway, CatalogBusy, CatalogUnusable)
+"""What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
+nothing."""
 
 
 # --- looking ---------------------------------------------------------------------------------
@@ -195,8 +198,8 @@ def run_pending(
 def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
     """Do jobs that were claimed together. Returns false where they broke off.
 
-    A job that breaks off is put back, and is failed with the reason after too many attempts;
-    one that a full disk broke off is not, since that says nothing about the job.
+    A job that breaks off is put back, and is failed with the reason after too many attempts; one
+    that a full disk or an absent catalog broke off is not, since that says nothing about the job.
     """
     try:
         ads = [job for job in jobs if job.kind == "ingest_ad"]
@@ -216,7 +219,7 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
                 run_claimed(ws, [job])
             else:
                 failure = Failure(item=job.job_id, code=code, detail=str(error))
-                _give_up(ws, job, failure, counts=not isinstance(error, StorageFull))
+                _give_up(ws, job, failure, counts=not isinstance(error, _COMMON))
         return False
     return True
 
@@ -244,6 +247,7 @@ def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
         pending = _without_vectors(session, ws.contract_id, every)
     owners = {job.job_id: set(shas[job.job_id]) for job in jobs}
     _analyse_pending(ws, pending, owners, alone=any(job.alone for job in jobs))
+    _fill_hashes(ws, every)
     with ws.catalog.write() as session:
         # Only what an ad still shows: it may have been forgotten meanwhile.
         shown = _still_shown(session, every)
@@ -256,6 +260,16 @@ def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
         for job in jobs:
             own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
             queue.finish(session, ws.runner_id, job.job_id, own)
+
+
+def _fill_hashes(ws: Workspace, shas: Sequence[str]) -> None:
+    """Hash what was analysed as the photo of a case, say, before an ad showed it.
+
+    Only what could be analysed: a picture that killed a process is not decoded again.
+    """
+    with ws.catalog.read() as session:
+        failed = _failures(session, ws.contract_id, shas)
+    fill_hashes(ws, [sha256 for sha256 in shas if sha256 not in failed])
 
 
 def _capture_images(session: Session, job_id: str) -> list[str]:

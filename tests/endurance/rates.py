@@ -123,9 +123,12 @@ def answers(ads: int, postgresql: bool) -> dict[str, Any]:
             _wait_done(world)
             idle = _ask(world, case_id, lambda: False, 400)
             halt = threading.Event()
-            sender = threading.Thread(
-                target=lambda: (_send(world, ads, Pictures(3), "load"), halt.set()), daemon=True
-            )
+
+            def load() -> None:
+                _send(world, ads, Pictures(3), "load")
+                halt.set()
+
+            sender = threading.Thread(target=load, daemon=True)
             sender.start()
             time.sleep(1)
             busy = _ask(world, case_id, halt.is_set, 400)
@@ -136,7 +139,7 @@ def answers(ads: int, postgresql: bool) -> dict[str, Any]:
 
 
 def _ask(world: World, case_id: str, over: Callable[[], bool], most: int) -> list[float]:
-    found = []
+    found: list[float] = []
     with world.client() as client:
         while len(found) < most and not over():
             before = time.perf_counter()
@@ -203,12 +206,7 @@ def _send_batches(world: World, ads: int, problems: list[str], size: int = 100) 
                 sha256 = hashlib.sha256(data).hexdigest()
                 ad = {"site": "site-a.example", "external_id": f"ad-{number}", "images": [sha256]}
                 lines.append(json.dumps(ad))
-                _keep_at(
-                    problems,
-                    201,
-                    200,
-                    send=lambda d=data, s=sha256: client.put(f"/v1/images/{s}", content=d),
-                )
+                _put(client, data, sha256, problems)
             while lines and not problems:
                 answer = client.post(
                     "/v1/ads/batch",
@@ -231,10 +229,10 @@ def _send_batches(world: World, ads: int, problems: list[str], size: int = 100) 
                 lines = full
 
 
-def _keep_at(problems: list[str], *statuses: int, send: Callable[[], httpx2.Response]) -> None:
+def _put(client: httpx2.Client, data: bytes, sha256: str, problems: list[str]) -> None:
     while not problems:
-        answer = send()
-        if answer.status_code in statuses:
+        answer = client.put(f"/v1/images/{sha256}", content=data)
+        if answer.status_code in (200, 201):
             return
         if answer.status_code not in (429, 503):
             problems.append(f"{answer.status_code} {answer.text[:300]}")

@@ -42,6 +42,7 @@ class Soak:
         self.cases: list[str] = []
         self.slowest: dict[str, float] = {}
         self.streamed = 0
+        self.sent = 0
 
     def run(self, seconds: float) -> list[dict[str, float]]:
         """Load for so long; returns samples of memory and handles of all processes together."""
@@ -82,7 +83,8 @@ class Soak:
 
     def _write(self, client: httpx2.Client, pictures: Pictures) -> str:
         draw = pictures.random
-        number = len(self.ads)
+        self.sent += 1
+        number = self.sent
         if number % 40 == 7 and len(self.cases) < 30:
             case_id = post_case(client, f"case-{number}", pictures.vary(draw.randrange(7)))
             with self.lock:

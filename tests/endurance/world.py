@@ -160,7 +160,7 @@ class World:
     def start_workers(self, number: int = 1) -> None:
         self.workers = self.command("worker", "-n", str(number))
 
-    def client(self, timeout: float = 60.0) -> httpx2.Client:
+    def client(self, timeout: float | None = 60.0) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, headers=AUTH, timeout=timeout, trust_env=False)
 
     def wait_ready(self, seconds: float = 120) -> None:

@@ -95,7 +95,7 @@ def test_what_differs_on_the_template_is_not(
     assert sighting(ws, case_id, other) is None
 
 
-@pytest.mark.parametrize(("x", "same"), [(61, True), (90, False)])
+@pytest.mark.parametrize(("x", "same"), [(61, True), (66, False), (90, False)])
 def test_the_place_in_the_picture_counts(ws: Workspace, x: int, same: bool) -> None:
     """A small face, so that the pictures look alike wherever it is."""
     case_id = make_case(ws, face_picture(1))
