@@ -13,7 +13,7 @@ from PIL import Image
 
 from models.packs.base import FacePack
 from tests.service.conftest import AUTH, jpeg, post_ad, post_case
-from tests.service.live import homeward, serving, wait_until
+from tests.service.processes import homeward, serving, wait_until
 
 pytestmark = pytest.mark.slow
 
