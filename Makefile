@@ -50,6 +50,18 @@ test: $(STAMP) ## run every test, with the coverage floor
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
 		$(if $(PYTEST),--no-cov $(PYTEST),--cov --cov-report=term)
 
+.PHONY: soak
+soak: $(STAMP) ## kill real processes CRASH_ROUNDS (50) times on each database, then load them for SOAK_MINUTES (30)
+	@mkdir -p .cache
+	CRASH_ROUNDS=$${CRASH_ROUNDS:-50} OMP_NUM_THREADS=1 $(BIN)/python -m pytest --no-cov -s \
+		tests/endurance/test_crash.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.soak --minutes $${SOAK_MINUTES:-30}
+
+.PHONY: rates
+rates: $(STAMP) ## measure two workers against one, and answers beside a full load
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.rates workers
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.rates answers
+
 .PHONY: lint
 lint: $(STAMP) ## format, lint, types and who may import whom
 	$(BIN)/ruff check $(SOURCES)

@@ -23,6 +23,7 @@ from typing import IO
 _HEADER = 100
 _INTERIOR = (2, 5)
 _LEAF = (10, 13)
+_AUTO_VACUUM = slice(52, 56)
 _MAX_PAGES = 0x0200_0000
 """From here on the first byte of a page that is no b-tree page may look like that of one."""
 
@@ -54,7 +55,10 @@ def slack_of(page: bytes, usable: int, *, first: bool) -> tuple[int, int] | None
 def dirty_pages(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
     """Offset of each page whose slack is not zero, with begin and end of the slack in it."""
     file.seek(0)
-    size, usable = page_size(file.read(_HEADER))
+    header = file.read(_HEADER)
+    size, usable = page_size(header)
+    if any(header[_AUTO_VACUUM]):
+        return  # its pointer maps may look like b-trees; no catalog of ours has them
     pages = min(os.fstat(file.fileno()).st_size // size, _MAX_PAGES)
     file.seek(0)
     for number in range(pages):

@@ -25,7 +25,15 @@ import psutil
 
 from tests.endurance import truth
 from tests.endurance.soak import catalog
-from tests.endurance.world import REPOSITORY, Pictures, World, ad_files, post_case
+from tests.endurance.world import (
+    REPOSITORY,
+    RUN,
+    UPRIGHT,
+    Pictures,
+    World,
+    ad_files,
+    post_case,
+)
 
 PACKS = REPOSITORY / ".cache" / "packs"
 SMALL = 64
@@ -157,15 +165,22 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 # --- very many -------------------------------------------------------------------------------
 
 
-def many(ads: int, number: int, postgresql: bool, at: Path | None) -> dict[str, Any]:
+def many(ads: int, number: int, postgresql: bool, at: Path | None, upright: bool) -> dict[str, Any]:
     """Send ``ads`` ads with one small image each in one run; watch rate and memory; then open a
-    case and wait for its first candidate."""
+    case and wait for its first candidate. ``upright``: see ``world.UPRIGHT``."""
     with tempfile.TemporaryDirectory(dir=at) as folder, catalog(postgresql) as url:
-        world = World(Path(folder) / "data", PACKS, url, jobs_in_server=False, max_queued_jobs=4000)
+        world = World(
+            Path(folder) / "data",
+            PACKS,
+            url,
+            program=UPRIGHT if upright else RUN,
+            jobs_in_server=False,
+            max_queued_jobs=4000,
+        )
         try:
             world.start_server()
             world.wait_ready()
-            world.start_workers(number)
+            world.start_single(number)
             started = time.monotonic()
             problems: list[str] = []
             sender = threading.Thread(
@@ -184,6 +199,7 @@ def many(ads: int, number: int, postgresql: bool, at: Path | None) -> dict[str, 
     return {
         "ads": ads,
         "workers": number,
+        "upright_only": upright,
         "seconds": round(seconds),
         "images_per_second": round(ads / seconds, 1),
         "first_candidate": first,
@@ -317,6 +333,7 @@ def main() -> None:
     parser.add_argument("--ads", type=int)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--postgresql", action="store_true")
+    parser.add_argument("--upright", action="store_true", help="look at pictures upright only")
     parser.add_argument("--folder", type=Path, help="where the data folder is made")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -325,7 +342,9 @@ def main() -> None:
     elif given.what == "answers":
         report = answers(given.ads or 800, given.postgresql)
     else:
-        report = many(given.ads or 100_000, given.workers, given.postgresql, given.folder)
+        report = many(
+            given.ads or 100_000, given.workers, given.postgresql, given.folder, given.upright
+        )
     text = json.dumps(report, indent=1)
     if given.json is not None:
         given.json.write_text(text + "\n")

@@ -24,7 +24,19 @@ from PIL import Image, ImageEnhance
 REPOSITORY = Path(__file__).parents[2]
 KEY = "a-key-that-only-these-tests-use"
 AUTH = {"authorization": f"Bearer {KEY}"}
-_RUN = "from service.cli import main; main()"
+RUN = "from service.cli import main; main()"
+UPRIGHT = """
+import functools
+from models.find import SearchOptions
+from models.pipeline import AnalysisOptions, Analyser
+from service import opening
+options = AnalysisOptions(search=SearchOptions(turns=False))
+opening.Analyser = functools.partial(Analyser, options=options)
+from service.cli import main
+main()
+"""
+"""Homeward as it is, and one that looks at pictures upright only: a third of the work, for runs
+whose length matters more than what lies on its side."""
 
 # The faces of insightface's group picture, each with some room around it: x, y, right, bottom.
 _GROUP = (
@@ -100,8 +112,15 @@ class World:
     """A data folder with a service, workers and a client for it."""
 
     def __init__(
-        self, folder: Path, packs: Path, catalog_url: str | None = None, **settings: object
+        self,
+        folder: Path,
+        packs: Path,
+        catalog_url: str | None = None,
+        *,
+        program: str = RUN,
+        **settings: object,
     ) -> None:
+        self.program = program
         self.folder = folder
         self.catalog_url = catalog_url
         self.port = free_port()
@@ -128,11 +147,12 @@ class World:
             self._environment[f"HOMEWARD_{name.upper()}"] = str(value)
         self.server: subprocess.Popen[bytes] | None = None
         self.workers: subprocess.Popen[bytes] | None = None
+        self.single: list[subprocess.Popen[bytes]] = []
 
     def command(self, *words: str) -> subprocess.Popen[bytes]:
         """Start ``homeward`` with these words."""
         return subprocess.Popen(
-            [sys.executable, "-c", _RUN, *words],
+            [sys.executable, "-c", self.program, *words],
             env=self._environment,
             cwd=REPOSITORY,
             stdout=self.log,
@@ -142,7 +162,7 @@ class World:
     def run(self, *words: str, codes: Sequence[int] = (0,), timeout: float = 3600) -> str:
         """Run ``homeward`` to its end; returns what it printed."""
         done = subprocess.run(
-            [sys.executable, "-c", _RUN, *words],
+            [sys.executable, "-c", self.program, *words],
             env=self._environment,
             cwd=REPOSITORY,
             stdout=subprocess.PIPE,
@@ -159,6 +179,11 @@ class World:
 
     def start_workers(self, number: int = 1) -> None:
         self.workers = self.command("worker", "-n", str(number))
+
+    def start_single(self, number: int) -> None:
+        """Workers of this very program, with nobody watching over them."""
+        own = str(os.getpid())
+        self.single = [self.command("worker", "--child-of", own) for _ in range(number)]
 
     def client(self, timeout: float | None = 60.0) -> httpx2.Client:
         return httpx2.Client(base_url=self.url, headers=AUTH, timeout=timeout, trust_env=False)
@@ -199,22 +224,27 @@ class World:
 
     def stop(self) -> None:
         """End everything in good order."""
-        for process in (self.workers, self.server):
+        every = [*self.single, self.workers, self.server]
+        for process in every:
             if process is not None:
                 process.send_signal(signal.SIGTERM)
-        for process in (self.workers, self.server):
+        for process in every:
             if process is not None:
                 assert process.wait(90) == 0, "a process did not end well"
         self.server = self.workers = None
+        self.single = []
 
     def close(self) -> None:
         self.kill("all")
+        for process in self.single:
+            process.kill()
+            process.wait()
         self.log.close()
 
     def processes(self) -> list[psutil.Process]:
         """Every process of this world that lives."""
         found = []
-        for process in (self.server, self.workers):
+        for process in (self.server, self.workers, *self.single):
             if process is not None:
                 found += [psutil.Process(process.pid), *_children(process)]
         return found
