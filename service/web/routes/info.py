@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 from fastapi import Query
 from starlette.responses import Response
@@ -29,9 +29,7 @@ def job_list(
     cursor: Short = None,
 ) -> Response:
     """Queued, running and ended work, newest first."""
-    wanted: JobState | None = (
-        state if state in ("queued", "running", "done", "failed") else None  # type: ignore[assignment]
-    )
+    wanted = cast("JobState", state) if state in get_args(JobState) else None
     return web.pages.page(
         "jobs.html",
         session=session,

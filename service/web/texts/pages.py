@@ -338,6 +338,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "job.state.running": "running",
     "job.state.done": "done",
     "job.state.failed": "failed",
+    "job.state.dropped": "given up",
     # --- about -------------------------------------------------------------------------------
     "about.title": "About this installation",
     "about.what": "Homeward compares photos of missing people with pictures in ads and lists "
