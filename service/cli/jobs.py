@@ -38,6 +38,7 @@ State = Annotated[
     ),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many at most.")]
+AllFailed = Annotated[bool, typer.Option("--all-failed", help="Every job of the dead letters.")]
 Ids = Annotated[list[str] | None, typer.Argument(metavar="JOB_ID...", help="Ids of jobs.")]
 
 
@@ -76,9 +77,7 @@ def list_all(
 def retry(
     context: typer.Context,
     job_ids: Ids = None,
-    every: Annotated[
-        bool, typer.Option("--all-failed", help="Every job of the dead letters.")
-    ] = False,
+    every: AllFailed = False,
     data_dir: DataDir = None,
 ) -> None:
     """Queue jobs of the dead letters again, as if they had never been tried."""
@@ -93,9 +92,7 @@ def retry(
 def drop(
     context: typer.Context,
     job_ids: Ids = None,
-    every: Annotated[
-        bool, typer.Option("--all-failed", help="Every job of the dead letters.")
-    ] = False,
+    every: AllFailed = False,
     data_dir: DataDir = None,
 ) -> None:
     """Give jobs up: they are not done, and are no longer listed among the dead letters."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,20 +21,30 @@ def small_analyser() -> SmallAnalyser:
     return SmallAnalyser()
 
 
+Opens = Callable[..., Reopen]
+
+
 @pytest.fixture
-def opened(
+def opens(
     tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
-) -> Iterator[Reopen]:
-    """Opens the same data folder as often as called, as several processes would."""
+) -> Iterator[Opens]:
+    """Makes what opens the one data folder, with these options of ``open_workspace``."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(
-            open_workspace(
-                tmp_path / "data",
-                small_analyser,
-                catalog_url=catalog_url,
-                options=WorkspaceOptions(max_queued_jobs=200),
+
+        def with_options(**options: Any) -> Reopen:
+            return lambda: stack.enter_context(
+                open_workspace(
+                    tmp_path / "data", small_analyser, catalog_url=catalog_url, **options
+                )
             )
-        )
+
+        yield with_options
+
+
+@pytest.fixture
+def opened(opens: Opens) -> Reopen:
+    """Opens the same data folder as often as called, as several processes would."""
+    return opens(options=WorkspaceOptions(max_queued_jobs=200))
 
 
 def url_of(ws: Workspace) -> str:
@@ -47,20 +58,9 @@ def ws(opened: Reopen) -> Workspace:
 
 
 @pytest.fixture
-def reopen_watched(
-    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
-) -> Iterator[Reopen]:
+def reopen_watched(opens: Opens) -> Reopen:
     """As ``opened``, with a calibration, so that alerts are raised."""
-    with ExitStack() as stack:
-        yield lambda: stack.enter_context(
-            open_workspace(
-                tmp_path / "data",
-                small_analyser,
-                catalog_url=catalog_url,
-                calibration=CALIBRATION,
-                options=WorkspaceOptions(alert_budget=100),
-            )
-        )
+    return opens(calibration=CALIBRATION, options=WorkspaceOptions(alert_budget=100))
 
 
 @pytest.fixture
