@@ -275,6 +275,8 @@ def _image_rows(capture_id: str, one: Prepared) -> list[CaptureImage]:
             upload_sha256=image.sha256,
             sha256=None if image.header is None else image.sha256,
             filename=short_name(image.filename),
+            header_width=image.header.width if image.header else None,
+            header_height=image.header.height if image.header else None,
             code=image.rejected.code if image.rejected else None,
             detail=image.rejected.detail if image.rejected else None,
         )

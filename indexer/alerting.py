@@ -7,16 +7,17 @@ ten would do, would cry wolf on its first day.
 
 A case that has raised its weekly budget of alerts is told of rarer things only: what it allows is
 divided by ten, and again for each further budget's worth. It never falls below what the
-calibration can tell apart, so the strongest candidates always come through. What is held back is
-noted with the candidate, stays in the ranked list, and is told once the week allows it.
+calibration can tell apart in so large a gallery, so the strongest candidates always come through.
+What is held back is noted with the candidate, stays in the ranked list, and is told once the week
+allows it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
@@ -68,9 +69,16 @@ def expected_false(ws: Workspace, score: float, photos: int, gallery_size: int) 
     return rate * max(gallery_size, LEAST_GALLERY)
 
 
-def _least(ws: Workspace, photos: int, gallery_size: int) -> float:
-    """The fewest strangers that the calibration can promise in this gallery, at any score."""
-    return expected_false(ws, 1.0, photos, gallery_size) or 0.0
+def _allowed(ws: Workspace, photos: int, gallery_size: int, limit: float) -> float:
+    """``limit``, or the fewest strangers that the calibration can promise in this gallery at any
+    score, where that is more: however large the gallery, the surest are told."""
+    return max(limit, expected_false(ws, 1.0, photos, gallery_size) or 0.0)
+
+
+def is_told(ws: Workspace, score: float, photos: int, gallery_size: int, limit: float) -> bool:
+    """Whether a candidate with this fused score is told where ``limit`` strangers are allowed."""
+    strangers = expected_false(ws, score, photos, gallery_size)
+    return strangers is not None and strangers <= _allowed(ws, photos, gallery_size, limit)
 
 
 def raise_alerts(
@@ -89,13 +97,17 @@ def raise_alerts(
     raised: list[str] = []
     told: set[str] = set()
     for row in sorted(rows, key=lambda row: (-row.score, row.candidate_id)):
-        strangers = expected_false(ws, row.score, row.photos_fused, gallery_size)
-        if strangers is None or strangers > limit.base or row.sighting_id in told:
+        worth = row.score, row.photos_fused, gallery_size
+        if row.sighting_id in told:
             continue
-        least = _least(ws, row.photos_fused, gallery_size)
-        if strangers > max(limit.expected_false, least):
+        if not is_told(ws, *worth, limit.base):
+            row.held_at = None
+            continue
+        if not is_told(ws, *worth, limit.expected_false):
             row.held_at = row.held_at or utc_now()
             continue
+        strangers = expected_false(ws, *worth)
+        assert strangers is not None
         raised.append(_raise(session, ws, case, row, strangers, limit, gallery_size))
         told.add(row.sighting_id)
         limit = _limit(limit.base, limit.raised + 1, limit.budget)
@@ -146,9 +158,14 @@ def _raise(
         tightened=limit.tightened,
         created_at=utc_now(),
     )
-    row.held_at = None
     session.add(alert)
     session.flush()
+    # The other copies of the same sighting need no alert of their own any more.
+    session.execute(
+        update(Candidate)
+        .where(Candidate.case_id == case.case_id, Candidate.sighting_id == row.sighting_id)
+        .values(held_at=None)
+    )
     queue_deliveries(session, alert, case, emails=ws.options.emails)
     return alert.alert_id
 
@@ -156,11 +173,18 @@ def _raise(
 def release_held(ws: Workspace) -> int:
     """Tell what was held back, for the cases whose week allows it now; returns how many alerts."""
     with ws.catalog.read() as session:
-        case_ids: Sequence[str] = session.scalars(
+        case_ids = session.scalars(
             select(Candidate.case_id).where(Candidate.held_at.is_not(None)).distinct()
         ).all()
+        # Looked at without the write lock: most weeks allow nothing yet.
+        free = [
+            case_id
+            for case_id in case_ids
+            if (case := session.get(Case, case_id)) is not None
+            and not limit_in_force(session, ws, case).tightened
+        ]
     released = 0
-    for case_id in case_ids:
+    for case_id in free:
         size = ws.ads.count()
         with ws.catalog.write() as session:
             case = session.get(Case, case_id)

@@ -216,11 +216,10 @@ def search_state(session: Session, case_id: str, enrolled: int) -> SearchState:
 
 def _compared_up_to(session: Session) -> datetime:
     """Now, or the time of the oldest ad whose analysis waits or broke off."""
-    open_work = select(Job.job_id).where(
-        Job.kind == "ingest_ad", Job.state.in_(("queued", "running", "failed"))
-    )
     oldest = session.scalar(
-        select(func.min(Capture.received_at)).where(Capture.job_id.in_(open_work))
+        select(func.min(Capture.received_at))
+        .join(Job, Job.job_id == Capture.job_id)
+        .where(Job.kind == "ingest_ad", Job.state.in_(("queued", "running", "failed")))
     )
     return oldest or utc_now()
 

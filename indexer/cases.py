@@ -163,6 +163,7 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         number = changes.get("case_number", row.case_number)
         if (agency, number) != (row.agency, row.case_number):
             _refuse_duplicate(session, agency, number)
+        before = row.alert_expected_false
         for name, value in _columns(changes).items():
             setattr(row, name, value)
         if status is not None and status != row.status:
@@ -174,6 +175,9 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
                 if total := len(photos.all()):
                     queue.enqueue(session, "enrol_case", case_id, total=total)
             row.status = status
+        if row.status == "open" and (row.alert_expected_false or 0.0) > (before or 0.0):
+            # More is to be told now, of what is stored too.
+            queue.enqueue(session, "probe_case", case_id)
         row.updated_at = utc_now()
         session.flush()
         record = _load(session, ws.contract_id, case_id)
@@ -221,7 +225,7 @@ def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
     ).all()
     for some in chunks(candidates):
         session.execute(delete(Candidate).where(Candidate.candidate_id.in_(some)))
-    images.drop_empty_leads(session)
+    images.drop_empty_leads(session, [case.case_id])
     removals.request(session, [])
     record_purge(
         session,

@@ -163,7 +163,7 @@ def _forget_unreviewed(session: Session, case_id: str) -> int:
     session.execute(
         delete(Candidate).where(Candidate.case_id == case_id, Candidate.status == "unreviewed")
     )
-    images.drop_empty_leads(session)
+    images.drop_empty_leads(session, [case_id])
     return len(ids)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
@@ -177,20 +177,37 @@ def image_records(
                 )
             )
         }
+        told = _header_sizes(session, hidden)
         for row in session.scalars(select(ImageRow).where(ImageRow.sha256.in_(some))):
             analysis = None if row.sha256 in hidden else analyses.get(row.sha256)
+            # What decoding found out is hidden as well: a turned photo has its sides exchanged.
+            width, height = told.get(row.sha256, (row.width, row.height))
             records[row.sha256] = ImageRecord(
                 sha256=row.sha256,
                 format=row.format,
-                width=row.width,
-                height=row.height,
+                width=width,
+                height=height,
                 size=row.size,
-                notes=tuple(row.notes),
+                notes=() if row.sha256 in hidden else tuple(row.notes),
                 analysis=cast("AnalysisState", analysis.state) if analysis else "pending",
                 code=analysis.code if analysis else None,
                 faces=faces.get(row.sha256, ()),
             )
     return records
+
+
+def _header_sizes(session: Session, sha256s: Collection[str]) -> dict[str, tuple[int, int]]:
+    """Width and height as the headers of uploaded images say."""
+    rows = session.execute(
+        select(CaptureImage.sha256, CaptureImage.header_width, CaptureImage.header_height).where(
+            CaptureImage.sha256.in_(sha256s), CaptureImage.header_width.is_not(None)
+        )
+    )
+    return {
+        sha256: (width, height)
+        for sha256, width, height in rows
+        if sha256 is not None and width is not None and height is not None
+    }
 
 
 # --- writing ---------------------------------------------------------------------------------
@@ -279,6 +296,7 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
     """
     counts = {"faces": 0, "vectors": 0, "images": 0, "blobs": 0}
     gone: list[str] = []
+    concerned: set[str] = set()
     for sha256 in dict.fromkeys(sha256s):
         faces = session.scalars(select(FaceRow).where(FaceRow.sha256 == sha256)).all()
         in_ads = _exists(session, CaptureImage, sha256)
@@ -303,7 +321,9 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
         if not in_ads:
             # No ad shows these faces any more, even where a case keeps the picture.
             for some in chunks(face.face_id for face in faces):
-                session.execute(delete(Candidate).where(Candidate.face_id.in_(some)))
+                candidates = Candidate.face_id.in_(some)
+                concerned |= set(session.scalars(select(Candidate.case_id).where(candidates)))
+                session.execute(delete(Candidate).where(candidates))
         if not in_ads and not _exists(session, Photo, sha256):
             counts["faces"] += len(faces)
             counts["images"] += 1
@@ -311,20 +331,21 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
             session.execute(delete(ImageRow).where(ImageRow.sha256 == sha256))
             if not _exists(session, CapturePage, sha256):
                 gone.append(sha256)
-    drop_empty_leads(session)
+    drop_empty_leads(session, concerned)
     counts["blobs"] = len(gone)
     removals.request(session, gone)
     return counts
 
 
-def drop_empty_leads(session: Session) -> None:
-    """Take away leads that hold no candidate any more, in the caller's transaction.
+def drop_empty_leads(session: Session, case_ids: Collection[str]) -> None:
+    """Take away leads of these cases that hold no candidate any more, in the caller's transaction.
 
-    Candidates went; so what their cases knew of their lists holds no longer.
+    Candidates went; so what the cases knew of their lists holds no longer.
     """
-    session.execute(update(Case).where(Case.listed_floor.is_not(None)).values(listed_floor=None))
-    held = select(Candidate.lead_id).where(Candidate.lead_id == Lead.lead_id)
-    session.execute(delete(Lead).where(~held.exists()))
+    for some in chunks(case_ids):
+        session.execute(update(Case).where(Case.case_id.in_(some)).values(listed_floor=None))
+        held = select(Candidate.lead_id).where(Candidate.lead_id == Lead.lead_id)
+        session.execute(delete(Lead).where(Lead.case_id.in_(some), ~held.exists()))
 
 
 def _exists(
@@ -336,7 +357,7 @@ def _exists(
 # --- analysis of what is stored --------------------------------------------------------------
 
 
-def analyse_stored(ws: Workspace, sha256s: Iterable[str]) -> Iterator[Analysed | Failure]:
+def analyse_stored(ws: Workspace, sha256s: Iterable[str]) -> Generator[Analysed | Failure]:
     """Decode and analyse stored images in bounded batches; one that fails does not stop the rest.
 
     ``Failure.item`` is the SHA-256. Images are decoded by a few threads while the batch before

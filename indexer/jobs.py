@@ -12,17 +12,24 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Protocol, cast, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import images, queue
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog import Catalog
-from indexer.catalog.tables import CaptureImage, Face, ImageAnalysis, Job, Photo
+from indexer.catalog.tables import (
+    CaptureImage,
+    Face,
+    GalleryMember,
+    ImageAnalysis,
+    Job,
+    Photo,
+)
 from indexer.clusters import join_clusters
 from indexer.errors import (
     CaseClosed,
@@ -33,7 +40,6 @@ from indexer.errors import (
     JobNotFound,
     JobStateInvalid,
     StorageDenied,
-    StorageError,
     StorageFull,
 )
 from indexer.faces import overlap
@@ -41,6 +47,7 @@ from indexer.galleries import add_faces
 from indexer.hashes import fill_hashes
 from indexer.ids import decode_cursor, encode_cursor
 from indexer.images import Analysed
+from indexer.memory import give_back_if_due
 from indexer.queue import job_record
 from indexer.records import Failure, JobRecord, JobState, Page, Progress
 from indexer.times import utc_now
@@ -119,8 +126,7 @@ def retry(ws: HasCatalog, job_id: str) -> JobRecord:
     """
     with ws.catalog.write() as session:
         job = _in_state(session, job_id, ("failed", "dropped"))
-        if job.kind == "ingest_ad":
-            try_again(session, _capture_images(session, job_id))
+        try_again(session, _images_of(session, job))
         job.state = "queued"
         job.attempts = job.done = 0
         job.run_after = job.started_at = job.finished_at = None
@@ -138,6 +144,12 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
         job.state = "dropped"
         job.finished_at = utc_now()
         return job_record(job)
+
+
+def _images_of(session: Session, job: Job) -> list[str]:
+    if job.kind == "ingest_ad":
+        return _capture_images(session, job.job_id)
+    return list(session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)))
 
 
 def _in_state(session: Session, job_id: str, states: Sequence[JobState]) -> Job:
@@ -202,6 +214,14 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
     that a full disk or an absent catalog broke off is not, since that says nothing about the job.
     """
     try:
+        return _run(ws, jobs)
+    finally:
+        queue.let_go(ws, jobs)
+        give_back_if_due()
+
+
+def _run(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
+    try:
         ads = [job for job in jobs if job.kind == "ingest_ad"]
         if ads:
             _ingest_ads(ws, ads)
@@ -216,7 +236,7 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
         for job in jobs:
             if len(jobs) > 1 and not isinstance(error, _COMMON):
                 # One of them is the cause; alone, each shows whether it is.
-                run_claimed(ws, [job])
+                _run(ws, [job])
             else:
                 failure = Failure(item=job.job_id, code=code, detail=str(error))
                 _give_up(ws, job, failure, counts=not isinstance(error, _COMMON))
@@ -227,9 +247,9 @@ def run_claimed(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
 def _give_up(ws: Workspace, job: JobRecord, failure: Failure, *, counts: bool) -> None:
     try:
         state = queue.put_back(ws, job.job_id, failure, counts=counts)
-    except StorageError:
-        # The catalog itself is away. It is put back as soon as the catalog can be written again;
-        # if this process ends before, its free lock tells the next one that nobody has the job.
+    except Exception:  # noqa: BLE001 - whatever it is, the job must not be lost
+        # Mostly the catalog itself is away. It is put back as soon as the catalog can be written
+        # again; if this process ends before, its free lock tells the next one that nobody has it.
         ws.stranded.add(job.job_id)
         _log.exception("job %s could not be put back; it is tried again", job.job_id)
         return
@@ -291,22 +311,37 @@ def _capture_images(session: Session, job_id: str) -> list[str]:
 
 
 def _without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:
-    """Images that were never analysed under the contract, or of which a face has no vector."""
+    """Images that are still to be analysed for the gallery of ads under the contract.
+
+    A failure for a reason that may have passed is tried again. What was analysed as the photo of a
+    case is analysed once more: the time that it takes must not tell that a case has it.
+    """
     whole: set[str] = set()
     for some in chunks(shas):
         analysed = set(
             session.scalars(
                 select(ImageAnalysis.sha256).where(
-                    ImageAnalysis.sha256.in_(some), ImageAnalysis.contract_id == contract_id
+                    ImageAnalysis.sha256.in_(some),
+                    ImageAnalysis.contract_id == contract_id,
+                    or_(ImageAnalysis.state == "done", ImageAnalysis.code.not_in(queue.PASSING)),
                 )
             )
         )
-        lacking = session.scalars(
-            select(Face.sha256).where(
-                Face.sha256.in_(some), Face.contract_id == contract_id, Face.vector.is_(None)
+        outside = session.scalars(
+            select(Face.sha256)
+            .outerjoin(
+                GalleryMember,
+                (GalleryMember.face_id == Face.face_id)
+                & (GalleryMember.gallery == "ads")
+                & (GalleryMember.contract_id == contract_id),
+            )
+            .where(
+                Face.sha256.in_(some),
+                Face.contract_id == contract_id,
+                or_(Face.vector.is_(None), GalleryMember.face_id.is_(None)),
             )
         )
-        whole |= analysed - set(lacking)
+        whole |= analysed - set(outside)
     return [sha256 for sha256 in shas if sha256 not in whole]
 
 
@@ -314,20 +349,32 @@ def _analyse_pending(
     ws: Workspace, pending: Sequence[str], owners: dict[str, set[str]], *, alone: bool
 ) -> None:
     done: set[str] = set()
-    results = analyse_one_by_one(ws, pending) if alone else images.analyse_stored(ws, pending)
-    for some in chunks(results, 1 if alone else ws.options.batch_size):
-        done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
-        with ws.catalog.write() as session:
-            shown = set(_still_shown(session, list(done)))
-            for one in some:
-                if isinstance(one, Failure):
-                    if one.item in shown:
-                        images.note_failure(session, ws.contract_id, one)
-                elif one.sha256 in shown:
-                    images.keep_analysis(session, ws.contract_id, one)
-            for job_id, shas in owners.items():
-                ready = len(shas & done) + len(shas.difference(pending))
-                queue.advance(session, ws.runner_id, job_id, ready)
+    analyse = analyse_one_by_one if alone else images.analyse_stored
+    with closing(analyse(ws, pending)) as results:
+        for some in chunks(results, 1 if alone else ws.options.batch_size):
+            _keep_results(ws, some, pending, owners, done)
+
+
+def _keep_results(
+    ws: Workspace,
+    some: Sequence[Analysed | Failure],
+    pending: Sequence[str],
+    owners: dict[str, set[str]],
+    done: set[str],
+) -> None:
+    """Store what came of some images, and how far that brings each job."""
+    done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
+    with ws.catalog.write() as session:
+        shown = set(_still_shown(session, list(done)))
+        for one in some:
+            if isinstance(one, Failure):
+                if one.item in shown:
+                    images.note_failure(session, ws.contract_id, one)
+            elif one.sha256 in shown:
+                images.keep_analysis(session, ws.contract_id, one)
+        for job_id, shas in owners.items():
+            ready = len(shas & done) + len(shas.difference(pending))
+            queue.advance(session, ws.runner_id, job_id, ready)
 
 
 def _still_shown(session: Session, shas: Sequence[str]) -> list[str]:
@@ -386,19 +433,20 @@ def _enrol_case(ws: Workspace, job: JobRecord) -> None:
     by_sha = {sha256: photo_id for photo_id, sha256 in photos}
     failures: list[Failure] = []
     analyse = analyse_one_by_one if job.alone else images.analyse_stored
-    for at, one in enumerate(analyse(ws, list(by_sha)), start=1):
-        if isinstance(one, Failure):
-            failures.append(Failure(item=by_sha[one.item], code=one.code, detail=one.detail))
-            continue
-        with ws.catalog.write() as session:
-            try:
-                require_open(session, job.subject_id)
-            except (CaseNotFound, CaseClosed):
-                break
-            failure = _enrol_again(session, ws.contract_id, by_sha[one.sha256], one)
-            if failure is not None:
-                failures.append(failure)
-            queue.advance(session, ws.runner_id, job.job_id, at)
+    with closing(analyse(ws, list(by_sha))) as results:
+        for at, one in enumerate(results, start=1):
+            if isinstance(one, Failure):
+                failures.append(Failure(item=by_sha[one.item], code=one.code, detail=one.detail))
+                continue
+            with ws.catalog.write() as session:
+                try:
+                    require_open(session, job.subject_id)
+                except (CaseNotFound, CaseClosed):
+                    break
+                failure = _enrol_again(session, ws.contract_id, by_sha[one.sha256], one)
+                if failure is not None:
+                    failures.append(failure)
+                queue.advance(session, ws.runner_id, job.job_id, at)
     with suppress(CaseNotFound, CaseClosed):
         probe_ads(ws, job.subject_id)
     with ws.catalog.write() as session:

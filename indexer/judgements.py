@@ -120,8 +120,14 @@ def judge(
             supersedes=before[-1].judgement_id if before else None,
         )
         session.add(judgement)
-        row.status = conclusion
-        row.held_at = None
+        # The face may be a candidate under another contract as well.
+        for other, there in session.execute(
+            select(Candidate, Face)
+            .join(Face, Face.face_id == Candidate.face_id)
+            .where(Candidate.case_id == row.case_id, Face.sha256 == face.sha256)
+        ):
+            if _same_face(there, judgement):
+                other.status, other.held_at = conclusion, None
         return _record(judgement)
 
 

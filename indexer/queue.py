@@ -17,7 +17,8 @@ import os
 import random
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -42,6 +43,8 @@ LEASE_S = 60.0
 MAX_ATTEMPTS = 5
 MAX_DELIVERIES = 12
 """Attempts before a job is failed: of work here, and of what is sent to others."""
+DEATHS_PER_IMAGE = 2
+"""Processes that one picture may kill before it is not tried again."""
 
 PRIORITIES: dict[JobKind, int] = {
     "probe_case": 0,
@@ -98,17 +101,26 @@ def waiting_in(session: Session) -> int:
 # --- taking ----------------------------------------------------------------------------------
 
 
-def claim(ws: Workspace, limit: int, kinds: Sequence[JobKind] = WORK) -> list[JobRecord]:
+def claim(
+    ws: Workspace,
+    limit: int,
+    kinds: Sequence[JobKind] = WORK,
+    *,
+    without: Collection[str] = (),
+) -> list[JobRecord]:
     """Take the next jobs of ``kinds`` for this runner: up to ``limit`` ads, or one of the others.
 
-    By priority, then the oldest first; one at which a process died comes alone.
+    By priority, then the oldest first; one at which a process died comes alone. ``without``:
+    subjects that are passed over for now.
     """
     _put_back_stranded(ws)
     due = _due(kinds)
+    if without:
+        due.append(Job.subject_id.not_in(without))
     with ws.catalog.read() as session:
         if session.scalar(select(Job.job_id).where(*due).limit(1)) is None:
             return []
-    with ws.catalog.write() as session:
+    with _claiming(ws) as session:
         order = (Job.priority, Job.job_id)
         first = session.scalar(select(Job).where(*due).order_by(*order).limit(1))
         if first is None:
@@ -120,12 +132,24 @@ def claim(ws: Workspace, limit: int, kinds: Sequence[JobKind] = WORK) -> list[Jo
         return _take(ws, session, jobs)
 
 
+@contextmanager
+def _claiming(ws: Workspace) -> Generator[Session]:
+    """A write that takes jobs: where it fails, none of them is in hand."""
+    before = set(ws.in_hand)
+    try:
+        with ws.catalog.write() as session:
+            yield session
+    except BaseException:
+        ws.in_hand.intersection_update(before)
+        raise
+
+
 def claim_one(ws: Workspace, job_id: str) -> JobRecord | None:
     """Take this job if it is queued, even within its pause, else ``None``.
 
     Raises :class:`JobNotFound`.
     """
-    with ws.catalog.write() as session:
+    with _claiming(ws) as session:
         job = session.get(Job, job_id)
         if job is None:
             raise JobNotFound(job_id)
@@ -134,7 +158,7 @@ def claim_one(ws: Workspace, job_id: str) -> JobRecord | None:
 
 def claim_these(ws: Workspace, job_ids: Sequence[str]) -> list[JobRecord]:
     """Take those of the jobs that are queued and due."""
-    with ws.catalog.write() as session:
+    with _claiming(ws) as session:
         jobs = session.scalars(
             select(Job).where(*_due(), Job.job_id.in_(job_ids)).order_by(Job.job_id)
         ).all()
@@ -183,6 +207,7 @@ def _take(ws: Workspace, session: Session, jobs: Sequence[Job]) -> list[JobRecor
     if jobs:
         _register(ws, session)
     for job in jobs:
+        ws.in_hand.add(job.job_id)
         job.state = "running"
         job.runner = ws.runner_id
         job.attempts += 1
@@ -236,14 +261,19 @@ def advance(session: Session, runner_id: str, job_id: str, done: int) -> None:
 def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Failure] = ()) -> None:
     """Mark a job done, in the caller's transaction; failures of items are kept with it.
 
-    Where an item killed the process again and again, the job is failed instead: somebody has to
+    Where an item failed for a reason that may pass, the job is tried again later, and failed after
+    too many attempts; so it is where an item killed the process again and again: somebody has to
     look at it. A job that is no longer this runner's is left alone.
     """
     job = session.get(Job, job_id)
     if job is None or job.runner != runner_id:
         return
+    passing = [failure for failure in failures if failure.code in PASSING]
+    if passing and job.attempts < MAX_ATTEMPTS:
+        _put_back(job, passing[0])
+        return
     deadly = any(failure.code == CRASHED for failure in failures)
-    job.state = "failed" if deadly else "done"
+    job.state = "failed" if deadly or passing else "done"
     job.done = job.total
     job.runner = None
     job.finished_at = utc_now()
@@ -252,6 +282,9 @@ def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Fai
 
 CRASHED = "analysis_crashed"
 """Code of a picture at which processes died: it is not tried again by itself."""
+
+PASSING = frozenset({"analysis_failed", "blob_damaged", "blob_missing"})
+"""Codes of what may be over at the next attempt: a folder that was not mounted, a full GPU."""
 
 
 # --- breaking off ----------------------------------------------------------------------------
@@ -298,10 +331,26 @@ def _put_back_stranded(ws: Workspace) -> None:
             raise
 
 
+def let_go(ws: Workspace, jobs: Iterable[JobRecord]) -> None:
+    """Say that no thread of this process holds these jobs any more."""
+    ws.in_hand.difference_update(job.job_id for job in jobs)
+
+
+def _take_up_own(ws: Workspace) -> None:
+    with ws.catalog.read() as session:
+        held = session.scalars(
+            select(Job.job_id).where(Job.state == "running", Job.runner == ws.runner_id)
+        ).all()
+    ws.stranded.update(job_id for job_id in held if job_id not in ws.in_hand)
+    if ws.stranded:
+        _put_back_stranded(ws)
+
+
 def recover(ws: Workspace) -> int:
     """Queue the running jobs that nobody does: of processes that died, and of this one where it
-    could not put them back. Returns how many were of dead processes."""
+    could not put them back or never knew of them. Returns how many were of dead processes."""
     _put_back_stranded(ws)
+    _take_up_own(ws)
     with ws.catalog.read() as session:
         rows = {row.runner_id: row for row in session.scalars(select(RunnerRow))}
         busy = session.scalars(select(Job.runner).where(Job.state == "running").distinct()).all()
@@ -328,6 +377,8 @@ def recover(ws: Workspace) -> int:
                     job,
                     Failure(item=job.job_id, code="runner_died", detail="The process died."),
                     after_s=0.0,
+                    # Each of its pictures may kill a few processes before it is passed over.
+                    most=MAX_ATTEMPTS + DEATHS_PER_IMAGE * job.total,
                 )
             session.execute(delete(RunnerRow).where(RunnerRow.runner_id == runner))
     for runner in dead:
@@ -364,11 +415,16 @@ def _queue_again(job: Job) -> JobState:
 
 
 def _put_back(
-    job: Job, failure: Failure, *, again: bool = True, after_s: float | None = None
+    job: Job,
+    failure: Failure,
+    *,
+    again: bool = True,
+    after_s: float | None = None,
+    most: int = MAX_ATTEMPTS,
 ) -> JobState:
     sends = job.kind in DELIVERIES
     job.runner = None
-    if again and job.attempts < (MAX_DELIVERIES if sends else MAX_ATTEMPTS):
+    if again and job.attempts < (MAX_DELIVERIES if sends else most):
         job.state = "queued"
         pause = _pause(job.attempts, sends)
         if after_s is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from indexer import jobs, queue
@@ -18,6 +19,9 @@ _log = logging.getLogger(__name__)
 _POLL_S = 1.0
 _MAINTAIN_S = 10.0
 _PAUSE_S = 2.0
+_REST_S = 30.0
+STUCK_S = 1800.0
+"""A batch is a few dozen pictures: one that takes half an hour hangs in native code."""
 
 Deliver = Callable[[JobRecord], None]
 """Sends what a job is to send; raises :class:`DeliveryFailed`."""
@@ -38,6 +42,8 @@ class Runner:
         self._work = threading.Condition()
         self._wakes = 0
         self._deliver = deliver
+        self._resting: dict[str, float] = {}
+        self._busy_since: dict[str, float] = {}
         loops = [(f"jobs-{n}", lambda: self._loop(self._do_jobs)) for n in range(threads)]
         if deliver is not None:
             loops.append(("deliveries", lambda: self._loop(self._do_deliveries)))
@@ -66,8 +72,13 @@ class Runner:
                 thread.join(timeout_s)
 
     def alive(self) -> bool:
-        """Whether every thread runs."""
-        return all(thread.is_alive() for thread in self._threads)
+        """Whether every thread runs, and none has stood at one batch for ``STUCK_S``."""
+        return all(thread.is_alive() for thread in self._threads) and not self.stuck()
+
+    def stuck(self) -> bool:
+        """Whether a thread has stood at one batch for so long that it will not come back."""
+        now = time.monotonic()
+        return any(now - since > STUCK_S for since in list(self._busy_since.values()))
 
     def _loop(self, do_some: Callable[[], bool]) -> None:
         """Call ``do_some`` as long as it finds work; else wait to be woken, or a second."""
@@ -88,14 +99,30 @@ class Runner:
         if not room_left(self._ws):
             return False
         claimed = queue.claim(self._ws, jobs.ADS_AT_ONCE)
-        if claimed and not jobs.run_claimed(self._ws, claimed):
-            self._stop.wait(_PAUSE_S)
+        if claimed:
+            me = threading.current_thread().name
+            self._busy_since[me] = time.monotonic()
+            try:
+                done = jobs.run_claimed(self._ws, claimed)
+            finally:
+                del self._busy_since[me]
+            if not done:
+                self._stop.wait(_PAUSE_S)
         return bool(claimed)
 
     def _do_deliveries(self) -> bool:
-        claimed = queue.claim(self._ws, 1, queue.DELIVERIES)
+        now = time.monotonic()
+        self._resting = {who: until for who, until in self._resting.items() if until > now}
+        claimed = queue.claim(self._ws, 1, queue.DELIVERIES, without=list(self._resting))
         for job in claimed:
-            self._send(job)
+            try:
+                self._send(job)
+            except Exception:
+                # Not even put back: it is taken up as soon as the catalog can be written again.
+                self._ws.stranded.add(job.job_id)
+                raise
+            finally:
+                queue.let_go(self._ws, claimed)
         return bool(claimed)
 
     def _send(self, job: JobRecord) -> None:
@@ -104,6 +131,8 @@ class Runner:
             self._deliver(job)
         except DeliveryFailed as error:
             _log.warning("%s of job %s failed: %s", job.kind, job.job_id, error.detail)
+            # Others go first for a while: one that does not answer must not keep them waiting.
+            self._resting[job.subject_id] = time.monotonic() + _REST_S
             failure = Failure(item=job.job_id, code=error.code, detail=error.detail)
             queue.put_back(
                 self._ws, job.job_id, failure, again=error.retry, after_s=error.retry_after

@@ -30,6 +30,7 @@ in size between copies: the lowest that was seen is 0.38, of two faces in one pi
 COPY_SHARE: Final = 0.5
 """How far between the calibration's highest score and 1 the cosine of a copy has to lie."""
 
+_SAME_BOX: Final = 0.5
 _UNCALIBRATED: Final = 0.985
 _AT_ONCE: Final = 32
 
@@ -174,10 +175,12 @@ class _Sightings:
             self._by_look.add(pdq, candidate_id)
 
     def _is_copy(self, one: _Shown, other: _Shown) -> bool:
+        if one.sha256 == other.sha256:
+            # Two faces in one picture are two faces, however near; read again, they are the same.
+            again = one.contract_id != other.contract_id
+            return again and overlap(one.box, other.box) >= _SAME_BOX
         if overlap(one.box, other.box) < SAME_PLACE:
             return False
-        if one.sha256 == other.sha256:
-            return True
         if one.vector is None or other.vector is None:
             return False
         if {one.contract_id, other.contract_id} != {self._contract_id}:

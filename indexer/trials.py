@@ -2,13 +2,13 @@
 
 A picture can kill its process in ways that no handler sees: native code that crashes, memory that
 the system refuses. After such a death the job comes back to be done alone, and each of its
-pictures is noted before it is analysed. One that was noted ``MAX_CRASHES`` times and never came
-through is not tried again; its neighbours are done as always.
+pictures is noted before it is analysed. One at which ``DEATHS_PER_IMAGE`` processes died is not
+tried again; its neighbours are done as always.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
@@ -17,36 +17,32 @@ from indexer import images
 from indexer.batches import chunks
 from indexer.catalog.tables import Image, ImageAnalysis, ImageTrial
 from indexer.images import Analysed
-from indexer.queue import CRASHED
+from indexer.queue import CRASHED, DEATHS_PER_IMAGE
 from indexer.records import Failure
 from indexer.workspace import Workspace
 
-MAX_CRASHES = 2
 
-
-def analyse_one_by_one(ws: Workspace, sha256s: Iterable[str]) -> Iterator[Analysed | Failure]:
+def analyse_one_by_one(ws: Workspace, sha256s: Iterable[str]) -> Generator[Analysed | Failure]:
     """As ``images.analyse_stored``, one picture at a time, each noted before it is tried.
 
-    The note is taken back when the caller comes for the next one: by then it has kept what came.
+    The note is taken back when the caller comes for the next one, by when it has kept what came,
+    or closes this: whatever else fails, only a death leaves it behind.
     """
     for sha256 in sha256s:
         crashes = _note(ws, sha256)
         if crashes is None:
             continue  # forgotten meanwhile
-        if crashes > MAX_CRASHES:
+        if crashes > DEATHS_PER_IMAGE:
             yield Failure(
                 item=sha256,
                 code=CRASHED,
-                detail=f"The process died {MAX_CRASHES} times while it analysed this picture.",
+                detail=f"The process died {DEATHS_PER_IMAGE} times while it analysed this picture.",
             )
             continue
-        yield from images.analyse_stored(ws, [sha256])
-        with ws.catalog.write() as session:
-            session.execute(
-                delete(ImageTrial).where(
-                    ImageTrial.sha256 == sha256, ImageTrial.contract_id == ws.contract_id
-                )
-            )
+        try:
+            yield from images.analyse_stored(ws, [sha256])
+        finally:
+            _take_back(ws, sha256, crashes)
 
 
 def try_again(session: Session, sha256s: Iterable[str]) -> None:
@@ -60,6 +56,18 @@ def try_again(session: Session, sha256s: Iterable[str]) -> None:
         )
 
 
+def _take_back(ws: Workspace, sha256: str, crashes: int) -> None:
+    """As it was before this attempt; all forgotten where the picture came through."""
+    with ws.catalog.write() as session:
+        row = session.get(ImageTrial, (sha256, ws.contract_id))
+        if row is None:
+            return
+        if crashes > 1 and session.get(ImageAnalysis, (sha256, ws.contract_id)) is None:
+            row.crashes = crashes - 1
+        else:
+            session.delete(row)
+
+
 def _note(ws: Workspace, sha256: str) -> int | None:
     with ws.catalog.write() as session:
         if session.get(Image, sha256) is None:
@@ -68,6 +76,6 @@ def _note(ws: Workspace, sha256: str) -> int | None:
         if row is None:
             row = ImageTrial(sha256=sha256, contract_id=ws.contract_id, crashes=0)
             session.add(row)
-        if row.crashes <= MAX_CRASHES:
+        if row.crashes <= DEATHS_PER_IMAGE:
             row.crashes += 1
         return row.crashes

@@ -115,6 +115,9 @@ class Workspace:
         self._runner_lock = try_lock(queue.runner_lock_path(self.locks_dir, self.runner_id))
         # Jobs of this runner that broke off while the catalog could not be written.
         self.stranded: set[str] = set()
+        # Jobs that a thread of this process holds. One that is said to run here and is not among
+        # them has slipped through: a claim whose answer was lost, say.
+        self.in_hand: set[str] = set()
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)

@@ -279,12 +279,16 @@ class Capture(Base):
     captured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_captured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    job_id: Mapped[str] = mapped_column(Id)
+    job_id: Mapped[str] = mapped_column(Id, index=True)
     content: Mapped[dict[str, Any]] = mapped_column(Json)
 
 
 class CaptureImage(Base):
-    """One uploaded image of a capture, in order. A rejected one has no row in ``images``."""
+    """One uploaded image of a capture, in order. A rejected one has no row in ``images``.
+
+    ``header_width`` and ``header_height``: what its header says, which is shown until the image
+    was analysed as one of an ad.
+    """
 
     __tablename__ = "capture_images"
 
@@ -293,6 +297,8 @@ class CaptureImage(Base):
     )
     position: Mapped[int] = mapped_column(primary_key=True)
     upload_sha256: Mapped[str] = mapped_column(Sha)
+    header_width: Mapped[int | None]
+    header_height: Mapped[int | None]
     sha256: Mapped[str | None] = mapped_column(ForeignKey("images.sha256"), index=True)
     filename: Mapped[str | None] = mapped_column(String(500))
     code: Mapped[str | None] = mapped_column(String(60))

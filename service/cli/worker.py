@@ -18,9 +18,19 @@ from rich.text import Text
 
 from indexer.runner import Runner
 from service.alerts.deliver import Deliverer
-from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
+from service.cli.console import (
+    FAILED,
+    DataDir,
+    err,
+    expected_errors,
+    out,
+    settings_for,
+    workspace_for,
+)
 from service.config import Settings
 from service.opening import open_pack
+
+_log = logging.getLogger(__name__)
 
 _PARENT_POLL_S = 0.5
 _RESTART_S = (0.5, 30.0)
@@ -68,6 +78,10 @@ def _work(settings: Settings, parent: int) -> None:
             while not stop.wait(_PARENT_POLL_S):
                 if os.getppid() != parent:
                     break
+                if runner.stuck():
+                    # Its jobs are taken up by others, picture by picture.
+                    _log.critical("a picture hangs; this process ends itself")
+                    os._exit(FAILED)
         finally:
             runner.close(_GRACE_S)
 

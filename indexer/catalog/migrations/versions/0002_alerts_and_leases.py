@@ -54,6 +54,9 @@ def _cases_and_ads() -> None:
 
 
 def _images() -> None:
+    for name in ("header_width", "header_height"):
+        op.add_column("capture_images", sa.Column(name, sa.Integer(), nullable=True))
+    op.create_index(op.f("ix_captures_job_id"), "captures", ["job_id"], unique=False)
     op.create_table(
         "image_trials",
         sa.Column("sha256", sa.String(length=64), nullable=False),
