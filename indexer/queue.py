@@ -270,6 +270,7 @@ def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Fai
         return
     passing = [failure for failure in failures if failure.code in PASSING]
     if passing and job.attempts < MAX_ATTEMPTS:
+        job.failures = [failure_json(failure) for failure in failures]
         _put_back(job, passing[0])
         return
     deadly = any(failure.code == CRASHED for failure in failures)

@@ -139,6 +139,8 @@ class _Sightings:
             self.load(self._held[candidate_id][0] for candidate_id in some)
             for candidate_id in some:
                 other_id, sighting_id = self._held[candidate_id]
+                if other_id == face_id:
+                    return sighting_id
                 other = self._faces.get(other_id)
                 if other is not None and self._is_copy(face, other):
                     return sighting_id

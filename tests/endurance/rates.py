@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import random
 import sys
 import tempfile
 import threading
@@ -26,6 +25,7 @@ import psutil
 from tests.endurance import truth
 from tests.endurance.soak import catalog
 from tests.endurance.world import (
+    DRAWN,
     REPOSITORY,
     RUN,
     UPRIGHT,
@@ -34,6 +34,7 @@ from tests.endurance.world import (
     ad_files,
     post_case,
 )
+from tests.indexer.small import face_picture
 
 PACKS = REPOSITORY / ".cache" / "packs"
 SMALL = 64
@@ -165,15 +166,17 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 # --- very many -------------------------------------------------------------------------------
 
 
-def many(ads: int, number: int, postgresql: bool, at: Path | None, upright: bool) -> dict[str, Any]:
+def many(ads: int, number: int, postgresql: bool, at: Path | None, how: str) -> dict[str, Any]:
     """Send ``ads`` ads with one small image each in one run; watch rate and memory; then open a
-    case and wait for its first candidate. ``upright``: see ``world.UPRIGHT``."""
+    case and wait for its first candidate. ``how``: ``full``, ``upright`` or ``drawn``, see
+    ``world``."""
+    program, pictures = _HOW[how]
     with tempfile.TemporaryDirectory(dir=at) as folder, catalog(postgresql) as url:
         world = World(
             Path(folder) / "data",
             PACKS,
             url,
-            program=UPRIGHT if upright else RUN,
+            program=program,
             jobs_in_server=False,
             max_queued_jobs=4000,
         )
@@ -184,13 +187,13 @@ def many(ads: int, number: int, postgresql: bool, at: Path | None, upright: bool
             started = time.monotonic()
             problems: list[str] = []
             sender = threading.Thread(
-                target=_send_batches, args=(world, ads, problems), daemon=True
+                target=_send_batches, args=(world, ads, problems, pictures()), daemon=True
             )
             sender.start()
             samples = list(_watch(world, ads, started, problems))
             sender.join(600)
             seconds = time.monotonic() - started
-            first = _first_candidate(world)
+            first = _first_candidate(world, pictures().plain(0))
             world.stop()
             doctor = json.loads(world.run("doctor", "--json", codes=(0, 1)))
         finally:
@@ -199,7 +202,7 @@ def many(ads: int, number: int, postgresql: bool, at: Path | None, upright: bool
     return {
         "ads": ads,
         "workers": number,
-        "upright_only": upright,
+        "how": how,
         "seconds": round(seconds),
         "images_per_second": round(ads / seconds, 1),
         "first_candidate": first,
@@ -211,9 +214,32 @@ def many(ads: int, number: int, postgresql: bool, at: Path | None, upright: bool
     }
 
 
-def _send_batches(world: World, ads: int, problems: list[str], size: int = 100) -> None:
+class _Drawn(Pictures):
+    """Pictures of drawn faces: 5,000 people in a few photos each."""
+
+    def __len__(self) -> int:
+        return 5_000
+
+    def plain(self, person: int) -> bytes:
+        return face_picture(person)
+
+    def vary(self, person: int) -> bytes:
+        # The first is always the same photo: the case that is opened at the end has it.
+        photo = self.random.randrange(20) if person else 0
+        return face_picture(person, photo, salt=self.random.randrange(10**6))
+
+
+_HOW: dict[str, tuple[str, Callable[[], Pictures]]] = {
+    "full": (RUN, lambda: Pictures(7, SMALL)),
+    "upright": (UPRIGHT, lambda: Pictures(7, SMALL)),
+    "drawn": (DRAWN, lambda: _Drawn(7)),
+}
+
+
+def _send_batches(
+    world: World, ads: int, problems: list[str], pictures: Pictures, size: int = 100
+) -> None:
     """Images ahead by digest, then the ads that name them, a hundred at a time."""
-    pictures = Pictures(7, SMALL)
     with world.client(300) as client:
         for start in range(0, ads, size):
             lines = []
@@ -303,9 +329,8 @@ def _mean(samples: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
-def _first_candidate(world: World) -> dict[str, float]:
+def _first_candidate(world: World, person: bytes) -> dict[str, float]:
     """Seconds from the photo of a new case to its list, and to its first alert."""
-    person = Pictures(random.randrange(10**6)).plain(0)
     with world.client(300) as client:
         made = client.post("/v1/cases", json={"case_number": "first"})
         case_id = made.json()["case_id"]
@@ -333,7 +358,7 @@ def main() -> None:
     parser.add_argument("--ads", type=int)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--postgresql", action="store_true")
-    parser.add_argument("--upright", action="store_true", help="look at pictures upright only")
+    parser.add_argument("--how", choices=tuple(_HOW), default="full")
     parser.add_argument("--folder", type=Path, help="where the data folder is made")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -343,7 +368,7 @@ def main() -> None:
         report = answers(given.ads or 800, given.postgresql)
     else:
         report = many(
-            given.ads or 100_000, given.workers, given.postgresql, given.folder, given.upright
+            given.ads or 100_000, given.workers, given.postgresql, given.folder, given.how
         )
     text = json.dumps(report, indent=1)
     if given.json is not None:

@@ -25,6 +25,16 @@ REPOSITORY = Path(__file__).parents[2]
 KEY = "a-key-that-only-these-tests-use"
 AUTH = {"authorization": f"Bearer {KEY}"}
 RUN = "from service.cli import main; main()"
+DRAWN = """
+from service import opening
+from tests.indexer.small import SmallAnalyser
+
+opening.Analyser = lambda pack: SmallAnalyser(pack.contract.id)
+from service.cli import main
+main()
+"""
+"""Homeward but for its networks: faces are drawn blocks (``tests.indexer.small``). For runs in
+which there have to be very many."""
 UPRIGHT = """
 import functools
 from models.find import SearchOptions
@@ -35,8 +45,8 @@ opening.Analyser = functools.partial(Analyser, options=options)
 from service.cli import main
 main()
 """
-"""Homeward as it is, and one that looks at pictures upright only: a third of the work, for runs
-whose length matters more than what lies on its side."""
+"""Homeward that looks at pictures upright only: a third of the work, for runs whose length matters
+more than what lies on its side."""
 
 # The faces of insightface's group picture, each with some room around it: x, y, right, bottom.
 _GROUP = (

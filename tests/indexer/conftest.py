@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from indexer import queue
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from tests.indexer.small import SmallAnalyser
 from tests.indexer.watch import CALIBRATION
@@ -66,3 +67,9 @@ def reopen_watched(opens: Opens) -> Reopen:
 @pytest.fixture
 def watched(reopen_watched: Reopen) -> Workspace:
     return reopen_watched()
+
+
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What broke off is tried again almost at once."""
+    monkeypatch.setattr(queue, "_PAUSES", {False: (0.01, 0.01), True: (0.01, 0.01)})

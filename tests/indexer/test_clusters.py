@@ -17,7 +17,7 @@ from indexer.galleries import add_faces
 from indexer.workspace import Workspace, open_workspace
 from models.calibration import Calibration, Curve
 from models.types import FloatArray
-from tests.indexer.conftest import Reopen
+from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import CONTRACT, DIMENSION, SmallAnalyser, face_picture
 from tests.indexer.test_candidates import make_case, send
 
@@ -165,7 +165,9 @@ def test_two_contracts_never_mix(calibrated: Workspace) -> None:
     one, other = axes()[:2]
     old = add(calibrated, [one, towards(one, other, 0.98)])
     join(calibrated, old)
-    with open_workspace(calibrated.data_dir, SmallAnalyser("small-ffffffffffff")) as ws:
+    renewed = SmallAnalyser("small-ffffffffffff")
+    url = url_of(calibrated)
+    with open_workspace(calibrated.data_dir, renewed, catalog_url=url) as ws:
         with ws.catalog.write() as session:
             for face_id in old:
                 row = session.get_one(Face, face_id)

@@ -197,6 +197,7 @@ def test_many_receive_the_same_bytes_while_they_are_forgotten(ws: Workspace) -> 
             thread.join()
     assert errors == []
     assert ws.blobs.get(sha256_hex(picture)) == picture
+    ws.maintain()
     assert health.check(ws, verify_blobs=True).ok
 
 

@@ -47,12 +47,6 @@ def enrol(ws: Workspace, person: int) -> str:
     return cases.add_photo(ws, case_id, face_picture(person)).job_id
 
 
-@pytest.fixture
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What broke off is tried again almost at once."""
-    monkeypatch.setattr(queue, "_PAUSES", {False: (0.01, 0.01), True: (0.01, 0.01)})
-
-
 def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
     end = time.monotonic() + seconds
     while not what():

@@ -89,11 +89,11 @@ def test_closed_cases_stay_out(stored: tuple[Workspace, str]) -> None:
         assert ws.cases.count() == 2
 
 
-def test_what_cannot_be_read_again_is_listed(opened: Reopen) -> None:
+def test_what_cannot_be_read_again_is_listed(opened: Reopen, short_pauses: None) -> None:
     ws = opened()
     send(ws, "poisoned", picture((8, 8, 24, POISON)))
     send(ws, "sound", picture((8, 8, 24, colour(3))))
-    jobs.run_pending(ws)
+    jobs.run_pending(ws, patient=True)
     with renewed(ws) as new:
         report = reindex(new)
         assert [failure.code for failure in report.failures] == ["analysis_failed"]
