@@ -173,6 +173,27 @@ def test_a_receiver_that_drips_is_left_in_time() -> None:
             thread.join()
 
 
+def test_a_resolver_that_hangs_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    release, done = threading.Event(), threading.Event()
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        release.wait(60)
+        done.set()
+        raise OSError("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    try:
+        with pytest.raises(DeliveryFailed, match="did not answer within") as caught:
+            sender(timeout=0.3).send(hook("https://hooks.example/"), new_id(), "{}")
+        assert caught.value.retry
+        with pytest.raises(NameUnknown):
+            sender(timeout=0.3).check("https://hooks.example/")
+        assert not done.is_set(), "nobody waited for it"
+    finally:
+        release.set()
+    assert done.wait(60)
+
+
 def test_a_long_answer_is_not_read(receiver: Receiver) -> None:
     receiver.status, receiver.answer = 200, b"x" * 20_000_000
     sender().send(hook(f"http://127.0.0.1:{receiver.port}/"), new_id(), "{}")
