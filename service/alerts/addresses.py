@@ -105,9 +105,13 @@ def _refused(detail: str) -> WebhookRefused:
 
 
 def shown_url(text: str) -> str:
-    """The address without its query, which may hold a secret."""
-    address, mark, _ = text.partition("?")
-    return f"{address}?…" if mark else address
+    """Scheme, host and port of an address, ``/…`` for the rest, which may hold a secret."""
+    try:
+        url = httpx2.URL(text)
+        place = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    except (httpx2.InvalidURL, ValueError):
+        return "…"
+    return place if url.raw_path in (b"", b"/") else f"{place}/…"
 
 
 async def system_resolve(host: str, port: int) -> list[str]:

@@ -82,7 +82,10 @@ class WebhookIn(In):
 
 class WebhookOut(Out):
     webhook_id: Id
-    url: str = Field(description="Without its query, which may hold a secret")
+    url: str = Field(
+        description="Scheme, host and port only, since the rest may hold a secret; whole in the "
+        "answer to the request that set it"
+    )
     description: str
     created_by: str
     created_at: TimeOut
