@@ -58,13 +58,14 @@ class Service:
             self.upload_places.release()
 
     @asynccontextmanager
-    async def stream_place(self) -> AsyncIterator[None]:
-        """A place for an event stream. Raises :class:`Overloaded` where all are taken."""
+    async def stream_place(self, key_id: str) -> AsyncIterator[None]:
+        """A place for an event stream of a key. Raises :class:`Overloaded` where all, or those
+        that one key may hold, are taken."""
         try:
-            async with self.streams.place():
+            async with self.streams.place(key_id):
                 yield
         except NoPlace:
             raise Overloaded(
-                "More event streams are open than this service keeps.",
+                "More event streams are open than this service keeps in all or for one key.",
                 remedy="Wait a few seconds and try again, or read the list instead.",
             ) from None

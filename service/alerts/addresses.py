@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final
 
 import httpx2
@@ -103,16 +105,46 @@ def _refused(detail: str) -> WebhookRefused:
 
 
 def shown_url(text: str) -> str:
-    """The address without its query, which may hold a secret."""
-    address, mark, _ = text.partition("?")
-    return f"{address}?…" if mark else address
+    """Scheme, host and port of an address, ``/…`` for the rest, which may hold a secret."""
+    try:
+        url = httpx2.URL(text)
+        place = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    except (httpx2.InvalidURL, ValueError):
+        return "…"
+    return place if url.raw_path in (b"", b"/") else f"{place}/…"
 
 
 async def system_resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name by the resolver of this machine, in the order to try them."""
+    """The addresses of a name by the resolver of this machine, in the order to try them.
+
+    The resolver cannot be broken off. It is asked in a thread of its own that nobody waits for:
+    the loop's threads are joined when the loop ends, so a resolver that hangs would keep a try
+    beyond its time. Raises ``OSError`` where the name is not known.
+    """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    answer: asyncio.Future[list[str]] = loop.create_future()
+
+    def give(found: list[str] | OSError | UnicodeError) -> None:
+        if answer.done():
+            return
+        if isinstance(found, (OSError, UnicodeError)):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    def look() -> None:
+        found: list[str] | OSError | UnicodeError
+        try:
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(entry[4][0]) for entry in entries))
+        except (OSError, UnicodeError) as error:
+            found = error
+        # The loop has ended where the answer comes too late for anyone to want it.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(give, found)
+
+    threading.Thread(target=look, name="resolver", daemon=True).start()
+    return await answer
 
 
 async def addresses_of(url: httpx2.URL, resolve: Resolve, *, allow_private: bool) -> list[str]:

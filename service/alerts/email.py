@@ -52,7 +52,9 @@ class Mailer:
     def send(self, delivery: EmailDelivery, told: Told) -> None:
         """One mail to each address that waits, each alone, so that none learns of the others.
 
-        ``told`` is called after each that is sent, and for one that is refused for good. Raises
+        ``told`` is called after each that is sent, and for an address that is itself refused for
+        good. What the server has against the sender or the mail is put right in the settings, and
+        a later try then has to reach everyone: nobody is told by it. Raises
         :class:`DeliveryFailed` where some address could not be told.
         """
         sender = sender_of(self._settings)
@@ -68,15 +70,14 @@ class Mailer:
             for address in delivery.waiting:
                 try:
                     server.send_message(self.message(delivery, sender, address), sender, [address])
-                except smtplib.SMTPServerDisconnected:
-                    raise
-                except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
-                    code = _code(error)
-                    if _for_good(code):
+                except smtplib.SMTPRecipientsRefused as error:
+                    code, said = error.recipients[address]
+                    (refused if _for_good(code) else later).append(_place(delivery, address, code))
+                    if _is_of_address(code, said):
                         told(address)
-                        refused.append(_place(delivery, address, code))
-                    else:
-                        later.append(_place(delivery, address, code))
+                except smtplib.SMTPDataError as error:
+                    code = int(error.smtp_code)
+                    (refused if _for_good(code) else later).append(_place(delivery, address, code))
                 else:
                     told(address)
         if refused or later:
@@ -120,8 +121,16 @@ class Mailer:
                 retry=False,
                 remedy="Set HOMEWARD_SMTP_SECURITY to what the server offers.",
             ) from None
-        except (smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused) as error:
-            code = _code(error)
+        except smtplib.SMTPSenderRefused as error:
+            code = int(error.smtp_code)
+            raise DeliveryFailed(
+                f"The mail server refused the sender with {code}.",
+                retry=not _for_good(code),
+                remedy="Check HOMEWARD_SMTP_FROM, and whether the server wants a user and a "
+                "password; then try the job again.",
+            ) from None
+        except smtplib.SMTPResponseException as error:
+            code = int(error.smtp_code)
             raise DeliveryFailed(
                 f"The mail server refused the conversation with {code}.", retry=not _for_good(code)
             ) from None
@@ -166,15 +175,17 @@ class Mailer:
         server.login(settings.smtp_user, settings.smtp_password.get_secret_value())
 
 
-def _code(error: smtplib.SMTPException) -> int:
-    if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return next(iter(error.recipients.values()))[0]
-    assert isinstance(error, smtplib.SMTPResponseException)
-    return int(error.smtp_code)
-
-
 def _for_good(code: int) -> bool:
     return 500 <= code < 600
+
+
+def _is_of_address(code: int, said: bytes) -> bool:
+    """Whether a refused address is refused for good and for its own sake.
+
+    Many servers hold what they have against the sender back until the address is named: that
+    shows in 530 (RFC 4954) or an enhanced status 5.7.x, security or policy (RFC 3463).
+    """
+    return _for_good(code) and code != 530 and not said.startswith(b"5.7.")
 
 
 def _place(delivery: EmailDelivery, address: str, code: int) -> str:

@@ -23,7 +23,8 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertItem:
-    """One alert. ``score`` and ``false_match_rate_upper`` are ``None`` for who may not see
+    """One alert. ``score``, ``false_match_rate_upper`` and ``expected_false_candidates_upper``
+    (the rate times the gallery, which gives the score away) are ``None`` for who may not see
     scores; the rate also where the alert is of another embedding contract than the present."""
 
     seq: int
@@ -36,7 +37,7 @@ class AlertItem:
     lead_id: str
     score: float | None
     false_match_rate_upper: float | None
-    expected_false_candidates_upper: float
+    expected_false_candidates_upper: float | None
     expected_false_limit: float
     tightened: bool
     band: Band
@@ -111,7 +112,7 @@ def _item(ws: Workspace, record: AlertRecord, scores: bool) -> AlertItem:
         lead_id=record.lead_id,
         score=record.score if scores else None,
         false_match_rate_upper=rate,
-        expected_false_candidates_upper=record.expected_false,
+        expected_false_candidates_upper=record.expected_false if scores else None,
         expected_false_limit=record.expected_false_limit,
         tightened=record.tightened,
         band=band(record.expected_false),

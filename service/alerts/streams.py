@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final, Literal
@@ -26,6 +27,8 @@ POLL_S: Final = 0.5
 RECHECK_S: Final = 5.0
 """A stream whose key was revoked ends within this time, and sends nothing more till then."""
 BATCH: Final = 50
+LEAST_PER_KEY: Final = 4
+"""One key may hold a quarter of the places, and so many at least."""
 
 Allowed = Callable[[], bool]
 """Whether who listens may still do so; asked in a thread."""
@@ -33,15 +36,18 @@ JobStep = tuple[Literal["progress", "end"], JobRecord | None]
 
 
 class NoPlace(Exception):
-    """All places for streams are taken, or the service stops."""
+    """All places for streams are taken, or those of one key, or the service stops."""
 
 
 class EventStreams:
-    """The open streams of one process: at most ``limit``, and all end when the service stops."""
+    """The open streams of one process: at most ``limit``, a part of them for each key so that
+    none keeps the others out; all end when the service stops."""
 
     def __init__(self, workspace: Workspace, limit: int) -> None:
         self._ws = workspace
         self._limit = limit
+        self._limit_per_key = max(LEAST_PER_KEY, limit // 4)
+        self._held: Counter[str] = Counter()
         self._stopping = asyncio.Event()
         self._looking = asyncio.Lock()
         self._seen = 0
@@ -49,15 +55,20 @@ class EventStreams:
         self.open = 0
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place for one stream. Raises :class:`NoPlace`."""
-        if self.open >= self._limit or self._stopping.is_set():
+    async def place(self, key_id: str) -> AsyncIterator[None]:
+        """A place for one stream of a key. Raises :class:`NoPlace`."""
+        full = self.open >= self._limit or self._held[key_id] >= self._limit_per_key
+        if full or self._stopping.is_set():
             raise NoPlace
         self.open += 1
+        self._held[key_id] += 1
         try:
             yield
         finally:
             self.open -= 1
+            self._held[key_id] -= 1
+            if not self._held[key_id]:
+                del self._held[key_id]
 
     def close(self) -> None:
         """End every stream. Call it in the loop that they run in."""

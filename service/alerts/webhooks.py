@@ -256,11 +256,11 @@ def set_webhook(
 
 
 def shown(webhook: WebhookRecord, *, secret: bool = False) -> dict[str, Any]:
-    """A webhook as people see it: without the query of its address, and without its secret
+    """A webhook as people see it: with the host of its address only, and without its secret,
     unless it was made just now."""
     values: dict[str, Any] = {
         "webhook_id": webhook.webhook_id,
-        "url": shown_url(webhook.url),
+        "url": webhook.url if secret else shown_url(webhook.url),
         "description": webhook.description,
         "created_by": webhook.created_by,
         "created_at": webhook.created_at,

@@ -19,7 +19,7 @@ from service.api.common import JobId, problems, router
 from service.api.schemas.ads import JobOut
 from service.api.schemas.alerts import AlertOut
 from service.api.schemas.common import QueryText
-from service.deps import ServiceDep, requires
+from service.deps import PrincipalDep, ServiceDep, requires
 from service.state import Service
 
 api = router("alerts")
@@ -37,9 +37,9 @@ def _stream(text: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
-async def _place(service: ServiceDep) -> AsyncIterator[None]:
+async def _place(service: ServiceDep, principal: PrincipalDep) -> AsyncIterator[None]:
     """Held until the stream has ended."""
-    async with service.stream_place():
+    async with service.stream_place(principal.key_id):
         yield
 
 

@@ -69,7 +69,7 @@ async def add_webhook(
 def list_webhooks(
     service: ServiceDep, principal: Writer, limit: Limit = 50, cursor: Cursor = None
 ) -> WebhookList:
-    """The webhooks, oldest first; never their secrets."""
+    """The webhooks, oldest first; never their secrets, and of their addresses the host only."""
     page = notify.list_webhooks(service.workspace.catalog, limit=limit, cursor=cursor)
     return WebhookList.model_validate(
         {"items": [webhooks.shown(item) for item in page.items], "next_cursor": page.next_cursor}

@@ -45,7 +45,7 @@ def add(
     with _catalog(settings) as catalog:
         made = set_webhook(catalog, WebhookSender.of(settings), url, description[:200], ACTOR)
     if as_json:
-        print_json({**_values(shown(made)), "secret": made.secret})
+        print_json(_values(shown(made, secret=True)))
         return
     out.print(Text(f"Webhook {made.webhook_id} is set. Its secret (shown once, keep it):"))
     out.print(Text(f"    {made.secret}"))

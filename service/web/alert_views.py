@@ -15,7 +15,8 @@ from service.web.views import rate_text, rounded
 
 @dataclass(frozen=True, slots=True)
 class AlertView:
-    """One alert in words. ``limit`` is the limit that was in force."""
+    """One alert in words. ``limit`` is the limit that was in force; ``expectation`` and
+    ``figures`` are empty for who may not see scores."""
 
     item: AlertItem
     expectation: str
@@ -95,20 +96,23 @@ def bound_text(expected: float) -> str:
 
 
 def _view(item: AlertItem) -> AlertView:
+    expected = item.expected_false_candidates_upper
     return AlertView(
         item=item,
-        expectation=bound_text(item.expected_false_candidates_upper),
+        expectation="" if expected is None else bound_text(expected),
         limit=limit_text(item.expected_false_limit),
-        figures=() if item.score is None else _figures(item, item.score),
+        figures=()
+        if item.score is None or expected is None
+        else _figures(item, item.score, expected),
     )
 
 
-def _figures(item: AlertItem, score: float) -> tuple[tuple[str, str], ...]:
+def _figures(item: AlertItem, score: float, expected: float) -> tuple[tuple[str, str], ...]:
     rows = [("figure.score", f"{score:.4f}")]
     if item.false_match_rate_upper is not None:
         rows.append(("figure.fmr_upper", rate_text(item.false_match_rate_upper)))
     rows += [
-        ("figure.expected_upper", rate_text(item.expected_false_candidates_upper)),
+        ("figure.expected_upper", rate_text(expected)),
         ("figure.gallery", f"{item.gallery_size:,}"),
         ("figure.photos", str(item.photos_fused)),
         ("figure.contract", item.contract_id),

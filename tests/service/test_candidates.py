@@ -44,7 +44,10 @@ def loaded(
     other_bytes: bytes,
     nobody_bytes: bytes,
 ) -> Iterator[Loaded]:
-    """Four ads: two with the very same picture of the person, one with another of her, one not."""
+    """Four ads: two with the very same picture of the person, one with another of her, one not.
+
+    Her two pictures show one face to the model, which makes them one lead of three ads.
+    """
     folder: Path = tmp_path_factory.mktemp("loaded")
     settings = make_settings(folder)
     with (
@@ -78,19 +81,22 @@ def test_the_person_ranks_before_the_stranger(loaded: Loaded) -> None:
     assert body["search_state"]["state"] == "searched"
     assert body["notice"]
     names = [item["ad"]["external_id"] for item in body["items"]]
-    assert names[:2] == ["same-1", "mirrored"]
-    assert names[2:] == ["other"]
-    assert [item["rank"] for item in body["items"]] == [1, 2, 3]
+    assert names == ["same-1", "other"]
+    assert [(item["lead"]["ads"], item["lead"]["images"]) for item in body["items"]] == [
+        (3, 2),
+        (1, 1),
+    ]
+    assert [item["rank"] for item in body["items"]] == [1, 2]
     scores = [item["score"] for item in body["items"]]
     assert scores == sorted(scores, reverse=True)
     assert all(-1 <= score <= 1 for score in scores)
 
 
-def test_one_lead_for_the_same_picture_in_two_ads(loaded: Loaded) -> None:
+def test_one_lead_for_two_pictures_of_the_person_in_three_ads(loaded: Loaded) -> None:
     client, _, case_id = loaded
     first = client.get(f"/v1/cases/{case_id}/candidates").json()["items"][0]
-    assert first["lead"]["ads"] == 2
-    assert first["lead"]["images"] == 1
+    assert first["lead"]["ads"] == 3
+    assert first["lead"]["images"] == 2
     assert first["lead"]["first_seen"] == "2026-01-01T00:00:00.000Z"
     assert first["lead"]["last_seen"] == "2026-03-01T00:00:00.000Z"
 
@@ -159,8 +165,8 @@ def test_a_search_with_another_photo_is_recorded_and_not_kept(
     )
     assert answer.status_code == 200, answer.text
     body = answer.json()
-    assert len(body["items"]) == 2
-    assert {item["ad"]["external_id"] for item in body["items"]} == {"same-1", "mirrored"}
+    assert [item["ad"]["external_id"] for item in body["items"]] == ["same-1", "other"]
+    assert [item["lead"]["ads"] for item in body["items"]] == [3, 1]
     assert body["faces"][0]["face_index"] == body["face_index"] == 0
     assert body["purpose"] == "verify_sighting"
     record = next(
@@ -231,14 +237,16 @@ def test_a_case_without_photos_has_no_candidates(loaded: Loaded) -> None:
 
 
 def test_images_are_served_as_pictures_and_nothing_else(
-    loaded: Loaded, mirrored_bytes: bytes
+    loaded: Loaded, portrait_bytes: bytes, mirrored_bytes: bytes
 ) -> None:
     client, _, case_id = loaded
-    item = next(
-        i
-        for i in client.get(f"/v1/cases/{case_id}/candidates").json()["items"]
-        if i["ad"]["external_id"] == "mirrored"
+    found = client.post(
+        f"/v1/cases/{case_id}/search",
+        files={"file": portrait_bytes},
+        data={"purpose": "training", "region": "South"},
     )
+    (item,) = found.json()["items"]
+    assert item["ad"]["external_id"] == "mirrored"
     answer = client.get(f"/v1/images/{item['image_sha256']}")
     assert answer.content == mirrored_bytes
     assert answer.headers["content-type"] == "image/jpeg"

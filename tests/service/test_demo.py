@@ -48,9 +48,16 @@ def test_it_is_loaded_once_and_finds_the_sample_person(tmp_path: Path, analyser:
         assert first.loaded
         assert said
         found = ranked(ws, first.case_id, k=20)
-        best = [candidate.image_sha256 for candidate in found.items[:8]]
         names = {_digest(path): path.name for path in (tmp_path / demo.FOLDER / "images").iterdir()}
-        assert all(names[sha256].startswith("sample-") for sha256 in best)
+        shown = [names[item.image_sha256].startswith("sample-") for item in found.items]
+        # The first three leads are the sample person's, and hold all her ads and pictures and no
+        # others: the close pictures, the wide ones, and those inside a larger picture.
+        assert shown == [True] * 3 + [False] * (len(shown) - 3)
+        leads = [item.lead for item in found.items[:3]]
+        assert sorted((lead.ads, lead.images) for lead in leads) == [(2, 2), (4, 3), (6, 6)]
+        assert sum(lead.images for lead in leads) == sum(
+            name.startswith("sample-") for name in names.values()
+        )
         again = demo.prepare(ws, say=said.append)
         assert again.case_id == first.case_id
         assert not again.loaded

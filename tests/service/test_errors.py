@@ -18,6 +18,7 @@ from service.errors import STATUS_BY_CODE, field_errors, status_of, title_of
 from tests.service.conftest import problem
 
 NEVER_OVER_HTTP = {
+    "delivery_failed",  # the reason of a job that failed
     "item_invalid",  # a line of a file
     "quarantine_item_not_found",  # a command
     "source_unreadable",  # a file of the command line

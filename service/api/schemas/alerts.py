@@ -37,13 +37,14 @@ class AlertItemOut(Out):
         description="Upper bound of how often two different people score at least this high; null "
         "without the scope scores:read or where it was measured under another contract"
     )
-    expected_false_candidates_upper: float = Field(
-        description="Strangers to expect at this score or above, upper bound"
+    expected_false_candidates_upper: float | None = Field(
+        description="Strangers to expect at this score or above, upper bound; null without the "
+        "scope scores:read"
     )
     expected_false_limit: float = Field(description="How many were allowed for an alert then")
     tightened: bool = Field(description="Whether the weekly budget had lowered that")
     band: Literal["very_strong", "strong", "moderate", "weak"] = Field(
-        description="By expected_false_candidates_upper"
+        description="By the upper bound of strangers to expect; told without scores:read too"
     )
     gallery_size: int
     photos_fused: int = Field(ge=0, description="Photos of the person behind the score")
@@ -81,7 +82,10 @@ class WebhookIn(In):
 
 class WebhookOut(Out):
     webhook_id: Id
-    url: str = Field(description="Without its query, which may hold a secret")
+    url: str = Field(
+        description="Scheme, host and port only, since the rest may hold a secret; whole in the "
+        "answer to the request that set it"
+    )
     description: str
     created_by: str
     created_at: TimeOut

@@ -124,8 +124,22 @@ def test_addresses_of_webhooks() -> None:
     url = parsed("https://desk.example:8443/in?token=1", allow_private=False)
     assert (url.host, url.port, url.raw_path) == ("desk.example", 8443, b"/in?token=1")
     assert parsed("http://10.0.0.1/in", allow_private=True).scheme == "http"
-    assert shown_url("https://desk.example/in?token=1") == "https://desk.example/in?…"
-    assert shown_url("https://desk.example/in") == "https://desk.example/in"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("https://hooks.example/services/T0/B0/topsecret", "https://hooks.example/…"),
+        ("https://desk.example:8443/?token=topsecret", "https://desk.example:8443/…"),
+        ("https://[2606:4700::1111]:8443/topsecret", "https://[2606:4700::1111]:8443/…"),
+        ("https://desk.example", "https://desk.example"),
+        ("https://desk.example/", "https://desk.example"),
+        ("https://some:topsecret@desk.example/", "https://desk.example"),
+        ("https://desk.example:topsecret/", "…"),
+    ],
+)
+def test_of_an_address_only_the_host_is_shown(text: str, told: str) -> None:
+    assert shown_url(text) == told
 
 
 @given(

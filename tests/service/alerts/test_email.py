@@ -41,6 +41,14 @@ class Mailbox:
     encrypted: list[bool] = field(default_factory=list)
     port: int = 0
 
+    async def handle_MAIL(
+        self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if "sender" in self.refuse:
+            return self.refuse["sender"]
+        envelope.mail_from = address
+        return "250 OK"
+
     async def handle_RCPT(
         self, server: Any, session: Session, envelope: Envelope, address: str, options: list[str]
     ) -> str:
@@ -178,13 +186,46 @@ def test_an_address_that_is_refused_for_now_is_tried_again(tmp_path: Path, start
     assert [to for _, to, _ in box.mails] == [[TEAM[2]], [TEAM[0]]]
 
 
+@pytest.mark.parametrize(
+    ("answer", "retry"),
+    [("530 5.7.0 Authentication required", False), ("550 not you", False), ("451 later", True)],
+)
+def test_a_refused_sender_is_no_refused_address(
+    tmp_path: Path, start: Start, answer: str, retry: bool
+) -> None:
+    box, told = start(), list[str]()
+    box.refuse = {"sender": answer}
+    with pytest.raises(DeliveryFailed, match=f"refused the sender with {answer[:3]}") as caught:
+        mailer(tmp_path, box).send(delivery(), told.append)
+    assert caught.value.retry is retry
+    assert told == []
+    box.refuse = {}
+    mailer(tmp_path, box).send(delivery(), told.append)
+    assert told == list(TEAM)
+    assert [to for _, to, _ in box.mails] == [[address] for address in TEAM]
+
+
+@pytest.mark.parametrize(
+    "answer", ["530 5.7.0 Authentication required", "554 5.7.1 Relay access denied"]
+)
+def test_an_address_that_is_refused_for_the_sender_is_not_given_up(
+    tmp_path: Path, start: Start, answer: str
+) -> None:
+    box, told = start(), list[str]()
+    box.refuse = dict.fromkeys(TEAM, answer)
+    with pytest.raises(DeliveryFailed) as caught:
+        mailer(tmp_path, box).send(delivery(), told.append)
+    assert not caught.value.retry
+    assert told == []
+
+
 def test_a_mail_that_is_refused_as_a_whole(tmp_path: Path, start: Start) -> None:
     for answer, retry in (("452 full", True), ("554 not wanted", False)):
-        box = start()
+        box, told = start(), list[str]()
         box.refuse = {"data": answer}
         with pytest.raises(DeliveryFailed) as caught:
-            mailer(tmp_path, box).send(delivery(TEAM[0]), lambda _: None)
-        assert caught.value.retry is retry
+            mailer(tmp_path, box).send(delivery(TEAM[0]), told.append)
+        assert caught.value.retry is retry and told == []
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -23,7 +24,7 @@ from models.packs.base import FacePack
 from service.accounts.keys import KeyStore
 from service.alerts import streams
 from tests.indexer.raising import add_candidate, raise_alert
-from tests.service.alerts.conftest import Live, events
+from tests.service.alerts.conftest import Event, Live, events
 from tests.service.conftest import KEY, problem
 
 StartLive = Callable[..., Live]
@@ -137,6 +138,28 @@ def test_more_streams_than_there_are_places_are_refused(
             assert "homeward_http_requests_in_flight 1.0" in metrics
             counted = 'homeward_http_requests_total{method="GET",route="/v1/alerts/events"'
             assert f'{counted},status="200"}} 2.0' in metrics
+        while live.state.service.streams.open:
+            threading.Event().wait(0.02)
+        with client.stream("GET", ALERTS) as answer:
+            assert next(events(answer)).name == "ready"
+
+
+def test_one_key_keeps_no_other_out(start_live: StartLive, case_id: str) -> None:
+    live = start_live(max_event_streams=20)
+    other = KeyStore(live.ws.catalog).create("a team", ("alerts:read",))
+    with live.client() as client, live.client(other.text) as second, ExitStack() as stack:
+
+        def begin(who: httpx2.Client) -> Iterator[Event]:
+            seen = events(stack.enter_context(who.stream("GET", ALERTS)))
+            assert next(seen).name == "ready"
+            return seen
+
+        # Kept, because a stream that nobody reads any more is closed.
+        kept = [begin(client) for _ in range(5)]
+        problem(client.get(ALERTS), 503, "overloaded")
+        kept.append(begin(second))
+        assert live.state.service.streams.open == 6
+        stack.close()
         while live.state.service.streams.open:
             threading.Event().wait(0.02)
         with client.stream("GET", ALERTS) as answer:

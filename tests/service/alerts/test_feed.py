@@ -90,8 +90,10 @@ def test_scores_are_told_only_to_who_may_see_them(
         body = client.get(path, headers=plain).json()
         (item,) = body.get("items", [body])
         assert item["score"] is None and item["false_match_rate_upper"] is None
+        assert item["expected_false_candidates_upper"] is None
         assert item["band"] == "strong"
-    assert read(client)["items"][0]["score"] == 0.75
+    item = read(client)["items"][0]
+    assert (item["score"], item["expected_false_candidates_upper"]) == (0.75, 0.05)
     wrong = key_with(ws, "cases:read", "scores:read", "ads:read")
     for path in ("/v1/alerts", f"/v1/alerts/{alert_id}", "/v1/alerts/events"):
         problem(client.get(path, headers=wrong), 403, "forbidden")

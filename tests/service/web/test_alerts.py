@@ -125,6 +125,7 @@ def test_figures_are_for_who_may_see_scores(
         visitor.sign_in(key, expect=200 if "cases:read" in scopes else 403)
         page = visitor.get("/alerts", expect=status)
         assert (TEXTS["figure.score"] in page.prose) is sees
+        assert (bound_text(0.05) in page.prose) is sees, "it would give the score away"
 
 
 def test_a_case_shows_how_it_stands_with_its_alerts(
