@@ -83,7 +83,7 @@ def restore_files(
     manifest = read_manifest(path)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     _require_empty_folder(data_dir)
-    require_empty(manifest.catalog_kind, url)
+    require_empty(manifest.catalog_kind, url, pg_dump)
     make_folder(data_dir)
     _require_free(data_dir, manifest)
     before = {entry.name for entry in data_dir.iterdir()}

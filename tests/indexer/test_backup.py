@@ -287,6 +287,15 @@ def test_nothing_is_restored_over_anything(place: Place) -> None:
     with pytest.raises(BackupFailed, match="a catalog already"):
         restore.restore_files(path, other, catalog_url=f"sqlite:///{there}")
     assert [entry.name for entry in other.iterdir()] == ["packs"], "empty but for a cache"
+    elsewhere = place.root / "elsewhere.sqlite3"
+    for end in ("-wal", "-shm", "-journal"):
+        log = Path(f"{elsewhere}{end}")
+        log.write_bytes(b"of a catalog that was here")
+        with pytest.raises(BackupFailed, match="the log of one"):
+            restore.restore_files(path, other, catalog_url=f"sqlite:///{elsewhere}")
+        with pytest.raises(BackupFailed, match="the log of one"):
+            dump.put_back("sqlite", path, f"sqlite:///{elsewhere}")
+        log.unlink()
     restore.restore_files(path, other)
 
 
