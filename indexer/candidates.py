@@ -30,7 +30,6 @@ from indexer.catalog.tables import (
 from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
-from indexer.ids import new_id
 from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, allowed_faces, fused_search
@@ -44,7 +43,7 @@ from indexer.records import (
     SearchState,
 )
 from indexer.searches import PURPOSES, add_search
-from indexer.sightings import sightings_of
+from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.types import FloatArray
@@ -339,7 +338,7 @@ def store(
     if fresh:
         now = utc_now()
         before = decided(session, case_id, [face.face_id for face, _ in fresh])
-        ids = {face.face_id: new_id() for face, _ in fresh}
+        ids = candidate_ids(session, case_id, [face.face_id for face, _ in fresh])
         sightings = sightings_of(session, case_id, ws.contract_id, ids, ws.calibration)
         _add_leads(session, case_id, {lead_id for _, lead_id in fresh}, now)
         session.execute(

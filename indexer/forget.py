@@ -17,7 +17,7 @@ from collections.abc import Callable
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from indexer import images, removals
+from indexer import images, queue, removals
 from indexer.batches import chunks
 from indexer.catalog.tables import (
     Ad,
@@ -48,7 +48,9 @@ def forget_photo(
 ) -> PurgeRecord:
     """Forget one photo of a case.
 
-    Raises :class:`CaseNotFound`, :class:`PhotoNotFound`, :class:`LegalHold`.
+    What it found goes with it: every candidate that was not judged; the photos that are left
+    search again. Alerts that were raised stay, as a record. Raises :class:`CaseNotFound`,
+    :class:`PhotoNotFound`, :class:`LegalHold`.
     """
     with ws.catalog.write() as session:
         case = session.get(Case, case_id)
@@ -61,9 +63,11 @@ def forget_photo(
         sha256 = photo.sha256
         session.execute(delete(Photo).where(Photo.photo_id == photo_id))
         counts = {"photos": 1, **images.release(session, [sha256])}
-        left = session.scalar(select(func.count()).where(Photo.case_id == case_id))
-        if not left:
-            counts["candidates"] = _forget_unreviewed(session, case_id)
+        counts["candidates"] = _forget_unreviewed(session, case_id)
+        if case.status == "open" and session.scalar(
+            select(Photo.photo_id).where(Photo.case_id == case_id).limit(1)
+        ):
+            queue.enqueue(session, "probe_case", case_id)
         _forget_responses(session, [case_id, photo_id])
         record = record_purge(session, actor, "photo", photo_id, counts)
     removals.finish_if_possible(ws)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from indexer import jobs, ledger, purges, retention
 from indexer.catalog.engine import driver_facts
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
+from indexer.compaction import too_large
 from indexer.errors import BlobDamaged, BlobMissing
 from indexer.records import GalleryName
 from indexer.reindex import outdated
@@ -161,6 +162,14 @@ def _deletions(ws: Workspace) -> HealthItem:
             False,
             f"{len(pending)} remains are still to be cleared",
             "Start Homeward, or wait: it is done within a minute while running.",
+        )
+    if too_large(ws.catalog):
+        return HealthItem(
+            "deletions",
+            False,
+            "the catalog is too large: what SQLite leaves of deleted rows in the slack of its "
+            "pages is not cleared",
+            "Move to PostgreSQL.",
         )
     return HealthItem("deletions", True, "nothing left to clear")
 

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +28,7 @@ FIRST = "0" * 64
 
 _MAX_LINE = 10_000
 _RECORD: TypeAdapter[PurgeRecord] = TypeAdapter(PurgeRecord)
+_BEGINNING = b'{"purge_id"'
 _FIELDS = ("purge_id", "at", "actor", "kind", "subject_id", "counts")
 
 
@@ -69,7 +69,7 @@ def read(path: Path) -> Ledger:
     with storage_errors(str(path)), path.open("rb") as file:
         while line := file.readline(_MAX_LINE):
             number += 1
-            if not line.endswith(b"\n") and not file.read(1):
+            if not line.endswith(b"\n") and _cut_off(line) and not file.read(1):
                 torn = True
                 break
             purge, before = _checked(line, before, f"line {number} of {path.name}")
@@ -105,24 +105,43 @@ def _checked(line: bytes, before: str, where: str) -> tuple[PurgeRecord, str]:
     return purge, digest
 
 
+def _cut_off(tail: bytes) -> bool:
+    """Whether this is the beginning of a line of ours, and no more than one."""
+    return len(tail) <= _MAX_LINE and tail[: len(_BEGINNING)] == _BEGINNING[: len(tail)]
+
+
 def _end(file: IO[bytes], path: Path) -> str:
-    """Go to the end of the last whole line, cut off what follows; its digest."""
+    """Go to the end of the last whole line, cut off what follows; its digest. Nothing is cut off
+    before all is known to be ours."""
     size = file.seek(0, os.SEEK_END)
     start = max(0, size - 2 * _MAX_LINE)
     file.seek(start)
     tail = file.read()
     whole = tail.rfind(b"\n") + 1
+    digest = FIRST
+    if start + whole:
+        digest = _digest_of(tail[:whole].rstrip(b"\n").rpartition(b"\n")[2], path)
+    if not _cut_off(tail[whole:]):
+        raise _none_of_ours(path)
     file.truncate(start + whole)
     file.seek(start + whole)
-    if not start + whole:
-        return FIRST
-    last = tail[:whole].splitlines()[-1]
+    return digest
+
+
+def _digest_of(line: bytes, path: Path) -> str:
     try:
-        digest = json.loads(last)["sha256"]
-        datetime.fromisoformat(json.loads(last)["at"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise LedgerDamaged(
-            f"The last line of {path.name} is no entry of a list of purges.",
-            remedy="Move the file away; a whole one is written from the catalog.",
-        ) from error
-    return str(digest)
+        value = json.loads(line)
+        digest = str(value.pop("sha256"))
+        ours = digest == _digest(value)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+        raise _none_of_ours(path) from error
+    if not ours:
+        raise _none_of_ours(path)
+    return digest
+
+
+def _none_of_ours(path: Path) -> LedgerDamaged:
+    return LedgerDamaged(
+        f"The last line of {path.name} is no entry of a list of purges.",
+        remedy="Move the file away; a whole one is written from the catalog.",
+    )

@@ -65,7 +65,8 @@ def write_ledger(ws: Workspace) -> int:
     if path is None or not _to_write(ws, path):
         return 0
     written = 0
-    with file_lock(ws.locks_dir / "purges.lock"):
+    # Beside the file: more than one data folder may name it.
+    with file_lock(path.with_name(f"{path.name}.lock")):
         if not path.exists():
             with ws.catalog.write() as session:
                 session.execute(update(Purge).values(written_at=None))

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 
 from indexer import cases, forget, ledger, removals
 from indexer.backup import MANIFEST, Manifest, check_digest, members, read_manifest
@@ -23,12 +23,24 @@ from indexer.batches import chunks
 from indexer.blobs import LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.dump import put_back, require_empty
-from indexer.catalog.engine import sqlite_url
-from indexer.catalog.tables import Ad, Case, Job, Photo, Purge, RunnerRow, WebSession
+from indexer.catalog.engine import parsed, sqlite_url
+from indexer.catalog.tables import (
+    Ad,
+    ApiKey,
+    Case,
+    Job,
+    Photo,
+    Purge,
+    RunnerRow,
+    Webhook,
+    WebSession,
+)
 from indexer.errors import BackupFailed, LedgerDamaged, StorageFull
 from indexer.files import TEMP_SUFFIX, fsync_folder, make_folder, storage_errors
+from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
 from indexer.workspace import RESTORING, Workspace
+from models.errors import HomewardError
 
 Report = Callable[[Progress], None]
 
@@ -49,22 +61,22 @@ class Reapplied:
     unknown: list[PurgeRecord] = field(default_factory=list)
 
 
-def require_ledger(path: Path, manifest: Manifest) -> tuple[PurgeRecord, ...]:
-    """The purges listed in the file, checked against the back-up.
+def require_ledger(path: Path, manifest: Manifest) -> ledger.Ledger:
+    """What the file of purges lists, checked against the back-up.
 
     Raises :class:`LedgerDamaged` where lines were changed, or where the last purge that the
     back-up knows is not in it: it is cut, or of another installation.
     """
-    listed = ledger.read(path).purges
+    found = ledger.read(path)
     if manifest.last_purge is not None and manifest.last_purge not in {
-        purge.purge_id for purge in listed
+        purge.purge_id for purge in found.purges
     }:
         raise LedgerDamaged(
             f"{path.name} does not list the last purge that the back-up knows: it was cut, or is "
             "of another installation.",
             remedy="Use the newest copy of the file of purges.",
         )
-    return listed
+    return found
 
 
 def restore_files(
@@ -77,16 +89,18 @@ def restore_files(
 ) -> Manifest:
     """Put catalog and originals back, every digest checked, and set right what was going on.
 
-    Nobody can open the folder before :func:`finished`. Where it fails, the folder is empty again.
+    Nobody can open the folder before :func:`finished`. Where it fails, the folder is empty again;
+    but where a database outside of it may be filled by then, it stays closed.
     Raises :class:`BackupDamaged`, :class:`BackupFailed`, the StorageError tree.
     """
     manifest = read_manifest(path)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     _require_empty_folder(data_dir)
-    require_empty(manifest.catalog_kind, url)
+    require_empty(manifest.catalog_kind, url, pg_dump)
     make_folder(data_dir)
     _require_free(data_dir, manifest)
     before = {entry.name for entry in data_dir.iterdir()}
+    outside = False
     try:
         with storage_errors(str(data_dir)):
             os.close(os.open(data_dir / RESTORING, os.O_CREAT | os.O_EXCL, 0o600))
@@ -94,6 +108,7 @@ def restore_files(
         make_folder(data_dir / "locks")
         copy = data_dir / f".catalog{TEMP_SUFFIX}"
         _extract(path, manifest, data_dir, copy, progress)
+        outside = not _lies_in(url, data_dir)
         put_back(manifest.catalog_kind, copy, url, pg_dump)
         copy.unlink(missing_ok=True)
         catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
@@ -101,10 +116,24 @@ def restore_files(
             _settle(catalog)
         finally:
             catalog.close()
-    except BaseException:
-        _clear(data_dir, before)
+    except BaseException as error:
+        _clear(data_dir, before | {RESTORING} if outside else before)
+        if outside and isinstance(error, HomewardError):
+            raise BackupFailed(
+                f"The restore broke off: {error.detail} The database outside of {data_dir} may be "
+                "filled by now, also with what was deleted after the back-up.",
+                remedy=f"Drop that database and make an empty one, empty {data_dir} and restore "
+                f"again. {error.remedy}",
+            ) from error
         raise
     return manifest
+
+
+def _lies_in(url: str, data_dir: Path) -> bool:
+    """Whether the catalog is a file in the folder, and goes with it."""
+    parts = parsed(url)
+    file = Path(parts.database or "").resolve()
+    return parts.get_backend_name() == "sqlite" and file.is_relative_to(data_dir.resolve())
 
 
 def _require_empty_folder(data_dir: Path) -> None:
@@ -157,10 +186,12 @@ def _extract(path: Path, manifest: Manifest, data_dir: Path, copy: Path, progres
 
 
 def _settle(catalog: Catalog) -> None:
-    """Jobs that were running wait again, as if not tried; browsers have to sign in anew."""
+    """Jobs that were running wait again, as if not tried; browsers have to sign in anew. What was
+    to be sent then is not sent: most of it was, long ago."""
     with catalog.write() as session:
         session.execute(delete(WebSession))
         session.execute(delete(RunnerRow))
+        session.execute(delete(Job).where(Job.kind.in_(DELIVERIES)))
         session.execute(
             update(Job)
             .where(Job.state == "running")
@@ -240,8 +271,19 @@ def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
         result.unknown.append(purge)
 
 
+def in_force(ws: Workspace) -> tuple[int, int]:
+    """How many webhooks and how many keys came back with the back-up and are in force now."""
+    with ws.catalog.read() as session:
+        webhooks = session.scalar(select(func.count()).select_from(Webhook)) or 0
+        keys = session.scalar(select(func.count()).where(ApiKey.revoked_at.is_(None))) or 0
+    return webhooks, keys
+
+
 def finished(ws: Workspace) -> None:
     """Clear what the deletions left, list them, and let others open the folder.
+
+    They are listed in the folder. Whoever opens it lists what was repeated here once more, in the
+    file that is theirs to use: the next back-up has to find it there.
 
     Raises the StorageError tree; then the folder stays closed.
     """
@@ -251,6 +293,8 @@ def finished(ws: Workspace) -> None:
             "Remains of deletions could not be cleared: something else reads the catalog.",
             remedy="Stop whatever has the folder open, empty it and restore again.",
         )
+    with ws.catalog.write() as session:
+        session.execute(update(Purge).where(Purge.actor == ACTOR).values(written_at=None))
     with storage_errors(str(ws.data_dir)):
         (ws.data_dir / RESTORING).unlink()
         fsync_folder(ws.data_dir)

@@ -8,7 +8,7 @@ template that many ads share, with another face on it, is not a copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,9 +16,10 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.catalog.tables import Candidate, Face, Image, ImageHash
+from indexer.catalog.tables import Alert, Candidate, Face, Image, ImageHash
 from indexer.faces import overlap
 from indexer.hashes import MIN_QUALITY, NearHashes
+from indexer.ids import new_id
 from indexer.vectors.base import exact_scores
 from models.calibration import Calibration
 from models.types import Box, FloatArray
@@ -71,14 +72,37 @@ def sightings_of(
 
     ``fresh``: face id to the id that its candidate will have, oldest first. A face that is a copy
     (see :func:`sighting_of`) of a candidate, or of a face before it in ``fresh``, has that one's
-    sighting; any other starts its own, named by its candidate.
+    sighting; any other starts its own, named by its candidate, or has the one that was told.
     """
     seen = _Sightings(session, case_id, contract_id, calibration)
     seen.load(fresh)
+    told = _told(session, case_id, fresh)
     found: dict[str, str] = {}
     for face_id, candidate_id in fresh.items():
         found[face_id] = seen.find(face_id) or candidate_id
         seen.note(face_id, candidate_id, found[face_id])
+    # Where one was told before, its copies keep to what was told, and are not told again.
+    again = {found[face_id]: sighting_id for face_id, (_, sighting_id) in told.items()}
+    return {face_id: again.get(sighting_id, sighting_id) for face_id, sighting_id in found.items()}
+
+
+def candidate_ids(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str, str]:
+    """Ids for faces that become candidates of one case: the one under which a face was told
+    before, so that its alert leads to it again; else a new one."""
+    told = _told(session, case_id, face_ids)
+    return {face_id: told[face_id][0] if face_id in told else new_id() for face_id in face_ids}
+
+
+def _told(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """Candidate and sighting of the alerts that were raised for these faces."""
+    found: dict[str, tuple[str, str]] = {}
+    for some in chunks(face_ids):
+        rows = session.execute(
+            select(Alert.face_id, Alert.candidate_id, Alert.sighting_id)
+            .where(Alert.case_id == case_id, Alert.face_id.in_(some))
+            .order_by(Alert.seq)
+        )
+        found.update((face_id, (one, sighting)) for face_id, one, sighting in rows)
     return found
 
 

@@ -10,7 +10,7 @@ is still found when the list is asked for, because that is an exhaustive search.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,8 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
         return 0
     with ws.catalog.write() as session:
         case = require_open(session, case_id)
+        if not _all_enrolled(session, case_id, face_ids):
+            return 0
         store(session, ws, case_id, ranking.faces, photos, "ranking")
         told = [
             face.face_id for face in ranking.faces if is_told(ws, face.score, photos, size, limit)
@@ -81,7 +83,7 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
             for case_id in {case_id for one in ids for case_id in cases_of.get(one, ())}:
                 wanted.setdefault(case_id, []).append(face_id)
         people = _people(session, ws, list(wanted))
-    kept: dict[str, tuple[list[FusedFace], int]] = {}
+    kept: dict[str, tuple[list[FusedFace], list[str]]] = {}
     for case_id, person in people.items():
         found = [
             face
@@ -91,7 +93,7 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
             or is_told(ws, face.score, len(person.vectors), size, person.limit)
         ]
         if found:
-            kept[case_id] = found, len(person.vectors)
+            kept[case_id] = found, person.face_ids
     return _store(ws, kept, size) if kept else 0
 
 
@@ -114,33 +116,43 @@ def _near_cases(ws: Workspace, probes: FloatArray, size: int) -> list[Neighbours
         count *= 4
 
 
-def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], int]], size: int) -> int:
+def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], list[str]]], size: int) -> int:
     fresh = 0
     for some in chunks(kept, _CASES_AT_ONCE):
         with ws.catalog.write() as session:
             for case_id in some:
-                found, photos = kept[case_id]
+                found, enrolled_ids = kept[case_id]
                 case = session.get(Case, case_id)
                 if case is None or case.status != "open":
                     continue
-                fresh += len(store(session, ws, case_id, found, photos, "watchlist"))
+                if not _all_enrolled(session, case_id, enrolled_ids):
+                    continue
+                fresh += len(store(session, ws, case_id, found, len(enrolled_ids), "watchlist"))
                 raise_alerts(session, ws, case, [face.face_id for face in found], size)
     return fresh
 
 
+def _all_enrolled(session: Session, case_id: str, face_ids: Collection[str]) -> bool:
+    """Whether none of these photos was forgotten since it was compared: what it found, perhaps a
+    stranger, must not come after it. Whoever forgets one queues a search with those left."""
+    now = session.scalars(select(Photo.face_id).where(Photo.case_id == case_id))
+    return set(now).issuperset(face_ids)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Person:
+    face_ids: list[str]
     vectors: FloatArray
     floor: float | None
     limit: float
 
 
 def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[str, _Person]:
-    vectors: dict[str, list[FloatArray]] = {}
+    vectors: dict[str, dict[str, FloatArray]] = {}
     cases: dict[str, Case] = {}
     for some in chunks(case_ids):
         rows = session.execute(
-            select(Case, Face.vector)
+            select(Case, Face.face_id, Face.vector)
             .join(Photo, Photo.case_id == Case.case_id)
             .join(Face, Face.face_id == Photo.face_id)
             .join(
@@ -154,13 +166,16 @@ def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[st
             )
             .order_by(Photo.photo_id)
         )
-        for case, vector in rows:
+        for case, face_id, vector in rows:
             if vector is not None:
-                vectors.setdefault(case.case_id, []).append(vector)
+                vectors.setdefault(case.case_id, {})[face_id] = vector
                 cases[case.case_id] = case
     return {
         case_id: _Person(
-            np.stack(rows), cases[case_id].listed_floor, base_limit(ws, cases[case_id])
+            list(rows),
+            np.stack(list(rows.values())),
+            cases[case_id].listed_floor,
+            base_limit(ws, cases[case_id]),
         )
         for case_id, rows in vectors.items()
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -223,9 +223,12 @@ def open_workspace(
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
     Upgrades the catalog, loads or rebuilds the galleries, takes up the jobs and deletions that
-    an earlier process left. Raises :class:`StorageDenied`, :class:`StorageFull`,
-    :class:`CatalogUnusable`, :class:`RestoreUnfinished` (unless ``restoring``), and
-    ``ContractMismatch`` for a calibration of another contract.
+    an earlier process left. ``restoring``: by the restore that goes on in it, which lets no ad age
+    and lists purges in this folder alone, whatever the options say.
+
+    Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
+    :class:`RestoreUnfinished` (unless ``restoring``), and ``ContractMismatch`` for a calibration
+    of another contract.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
@@ -233,8 +236,13 @@ def open_workspace(
         raise RestoreUnfinished(
             f"A back-up is being restored into {data_dir}, or that broke off: what was deleted "
             "may be there again.",
-            remedy="Let it end; if it broke off, empty the folder and restore again.",
+            remedy="Let it end; if it broke off, empty the folder, drop the database where it lies "
+            "elsewhere, and restore again.",
         )
+    options = options or WorkspaceOptions()
+    if restoring:
+        # A drill must not write into the file that belongs to what runs.
+        options = replace(options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl")
     for folder in (data_dir, data_dir / "index", data_dir / "locks"):
         make_folder(folder)
     _probe_writable(data_dir)
@@ -245,9 +253,7 @@ def open_workspace(
     try:
         blobs = LocalBlobStore(data_dir / "blobs")
         blobs.sweep()
-        ws = Workspace(
-            data_dir, catalog, blobs, analyser, calibration, limits, options or WorkspaceOptions()
-        )
+        ws = Workspace(data_dir, catalog, blobs, analyser, calibration, limits, options)
     except BaseException:
         catalog.close()
         raise

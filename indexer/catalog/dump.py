@@ -145,9 +145,9 @@ def _facts(connection: Connection, path: Path, kind: CatalogKind) -> CatalogCopy
 # --- the way back ----------------------------------------------------------------------------
 
 
-def require_empty(kind: CatalogKind, url: str) -> None:
+def require_empty(kind: CatalogKind, url: str, pg_dump: str | None = None) -> None:
     """Raises :class:`BackupFailed` where the catalog at ``url`` is not of this kind or is there
-    already."""
+    already, or where the program that puts it back is not there."""
     engine = create_engine(parsed(url))
     try:
         if engine.dialect.name != kind:
@@ -158,16 +158,26 @@ def require_empty(kind: CatalogKind, url: str) -> None:
                 "for SQLite.",
             )
         if kind == "sqlite":
-            there = Path(engine.url.database or "").exists()
+            there = _sqlite_there(Path(engine.url.database or ""))
         else:
+            _program("pg_restore", pg_dump)
             there = bool(inspect(engine).get_table_names())
     finally:
         engine.dispose()
     if there:
-        raise BackupFailed(
-            "There is a catalog already where the back-up is to be restored.",
-            remedy="Restore into an empty data folder and, with PostgreSQL, an empty database.",
-        )
+        raise _there_already()
+
+
+def _sqlite_there(target: Path) -> bool:
+    """Whether the file is there, or a log of one that was: SQLite would play it into the new."""
+    return any(Path(f"{target}{end}").exists() for end in ("", "-wal", "-shm", "-journal"))
+
+
+def _there_already() -> BackupFailed:
+    return BackupFailed(
+        "There is a catalog already where the back-up is to be restored, or the log of one.",
+        remedy="Restore into an empty data folder and, with PostgreSQL, an empty database.",
+    )
 
 
 def put_back(kind: CatalogKind, copy: Path, url: str, pg_dump: str | None = None) -> None:
@@ -177,6 +187,8 @@ def put_back(kind: CatalogKind, copy: Path, url: str, pg_dump: str | None = None
     try:
         if kind == "sqlite":
             target = Path(engine.url.database or "")
+            if _sqlite_there(target):
+                raise _there_already()
             with storage_errors(str(target)):
                 os.replace(copy, target)
             return

@@ -7,16 +7,20 @@ Nothing reads that slack, so it may be zeroed in place, as long as nobody writes
 
 This file is run as a program of its own, and uses the standard library alone: were the catalog
 opened and closed here inside a process that has it open, that process would lose its POSIX locks
-(https://www.sqlite.org/howtocorrupt.html, section 2.2). It looks for slack that holds something,
-says ``found N``, waits for a line on its input (by then nobody writes), zeroes it and says
-``done``.
+(https://www.sqlite.org/howtocorrupt.html, section 2.2). The program holds the write lock itself
+while it zeroes, so that it does no harm where whoever started it has died. It says ``done``,
+``busy`` where readers and writers left it no moment, or ``large`` where the file has too many
+pages for their kinds to be told apart.
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +28,13 @@ _HEADER = 100
 _INTERIOR = (2, 5)
 _LEAF = (10, 13)
 _AUTO_VACUUM = slice(52, 56)
-_MAX_PAGES = 0x0200_0000
+MAX_PAGES = 0x0200_0000
 """From here on the first byte of a page that is no b-tree page may look like that of one."""
+
+_TRIES = 10
+_WAIT_S = 0.2
+_LONGEST_S = 20
+"""How long the write lock is held at most; other writers wait for less than their time-out."""
 
 
 def page_size(header: bytes) -> tuple[int, int]:
@@ -59,7 +68,7 @@ def dirty_pages(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
     size, usable = page_size(header)
     if any(header[_AUTO_VACUUM]):
         return  # its pointer maps may look like b-trees; no catalog of ours has them
-    pages = min(os.fstat(file.fileno()).st_size // size, _MAX_PAGES)
+    pages = os.fstat(file.fileno()).st_size // size
     file.seek(0)
     for number in range(pages):
         page = file.read(size)
@@ -68,6 +77,13 @@ def dirty_pages(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
         found = slack_of(page, usable, first=number == 0)
         if found is not None and any(page[found[0] : found[1]]):
             yield number * size, *found
+
+
+def too_large(file: IO[bytes]) -> bool:
+    """Whether the file has so many pages that it has to be left alone."""
+    file.seek(0)
+    size, _ = page_size(file.read(_HEADER))
+    return os.fstat(file.fileno()).st_size // size > MAX_PAGES
 
 
 def clear(file: IO[bytes], offsets: list[int]) -> None:
@@ -85,20 +101,53 @@ def clear(file: IO[bytes], offsets: list[int]) -> None:
     os.fsync(file.fileno())
 
 
-def main(path: Path) -> None:
-    """The dialogue described above, over standard input and output."""
-    with path.open("r+b", buffering=1 << 20) as file:
+def main(path: Path) -> str:
+    """Zero the slack of the pages of ``path``; returns what came of it, as described above."""
+    with path.open("rb", buffering=1 << 20) as file:
+        if too_large(file):
+            return "large"
         offsets = [offset for offset, _, _ in dirty_pages(file)]
-        sys.stdout.write(f"found {len(offsets)}\n")
-        sys.stdout.flush()
-        if sys.stdin.readline().strip() != "clear":
-            return
-        file.seek(0)
-    with path.open("r+b", buffering=0) as raw:
+    # Only now: closing the file would drop the locks of a connection that is open by then.
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=_WAIT_S)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")
+        if not _alone(connection, path):
+            return "busy"
+        # The default of the signal ends the process, and with it the lock; what is zeroed by
+        # then stays so, and the next time there is less to do.
+        signal.alarm(_LONGEST_S)
+        return _clear_alone(connection, path, offsets)
+
+
+def _alone(connection: sqlite3.Connection, path: Path) -> bool:
+    """Take the write lock with an empty write-ahead log: then the file is all there is."""
+    log = Path(f"{path}-wal")
+    for _ in range(_TRIES):
+        with suppress(sqlite3.OperationalError):  # another writes; the next try is soon
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            connection.execute("BEGIN IMMEDIATE")
+            if not log.exists() or log.stat().st_size == 0:
+                return True
+            connection.execute("ROLLBACK")
+    return False
+
+
+def _clear_alone(connection: sqlite3.Connection, path: Path, offsets: list[int]) -> str:
+    raw = path.open("r+b", buffering=0)
+    try:
+        if too_large(raw):
+            return "large"
         clear(raw, offsets)
-    sys.stdout.write("done\n")
-    sys.stdout.flush()
+        # A commit makes every other connection read its pages anew, without the slack.
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        connection.execute(f"PRAGMA user_version = {(version + 1) % 2**31}")
+        connection.execute("COMMIT")
+        return "done"
+    finally:
+        # In this order: closing the file drops the locks of the connection.
+        connection.close()
+        raw.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    sys.stdout.write(main(Path(sys.argv[1])) + "\n")

@@ -12,7 +12,8 @@ from rich.text import Text
 from indexer import restore as restoring
 from indexer.backup import Manifest, back_up, read_manifest, verify
 from indexer.blobs import LocalBlobStore
-from indexer.records import Progress, PurgeRecord
+from indexer.ledger import Ledger
+from indexer.records import Progress
 from indexer.times import rfc3339
 from service import __version__
 from service.cli.console import (
@@ -106,9 +107,10 @@ def restore(
     manifest = read_manifest(file)
     if purges is None and not no_purges:
         purges = _ask()
-    listed: tuple[PurgeRecord, ...] = ()
+    listed = Ledger((), torn=False)
     if purges is not None:
         listed = restoring.require_ledger(purges, manifest)
+        _say_listed(listed)
     with Reporter() as reporter:
 
         def progress(step: Progress) -> None:
@@ -123,8 +125,9 @@ def restore(
         )
         workspace = open_for(settings, restoring=True)
         try:
-            result = restoring.reapply(workspace, listed, progress)
+            result = restoring.reapply(workspace, listed.purges, progress)
             restoring.finished(workspace)
+            webhooks, keys = restoring.in_force(workspace)
             faces = f"{workspace.cases.count()} of cases, {workspace.ads.count()} of ads"
         finally:
             workspace.close()
@@ -132,18 +135,33 @@ def restore(
     out.print(Text(f"Faces that are searched: {faces}."))
     again = ", ".join(f"{count} {kind}(s)" for kind, count in sorted(result.forgotten.items()))
     out.print(
-        Text(f"Forgotten again by the {len(listed)} purges listed: {again or 'nothing had to be'}.")
+        Text(
+            f"Forgotten again by the {len(listed.purges)} purges listed: "
+            f"{again or 'nothing had to be'}."
+        )
     )
     for case_id in result.closed_cases:
         out.print(Text(f"Closed again: case {case_id}. Open it if the person is missing still."))
     out.print(
-        Text("Keys that were revoked after the back-up are valid again: see `homeward keys list`.")
+        Text(
+            f"In force again, also if they were revoked or removed after the back-up: {keys} keys "
+            f"and {webhooks} webhooks. See `homeward keys list` and `homeward webhooks list`."
+        )
     )
     out.print(Text("Run `homeward doctor --blobs` now."))
     for purge in result.unknown:
         err.print(Text(f"Not repeated, of unknown kind: {purge.kind} {purge.subject_id}"))
     if result.unknown or manifest.missing:
         raise typer.Exit(SOME_REFUSED)
+
+
+def _say_listed(listed: Ledger) -> None:
+    """What the file of purges holds: whether it is the newest is for a person to judge."""
+    last = max((purge.at for purge in listed.purges), default=None)
+    until = f", the last of {rfc3339(last)}" if last else ""
+    out.print(Text(f"The file of purges lists {len(listed.purges)}{until}."))
+    if listed.torn:
+        err.print(Text("Its last line is cut off: one purge, or a few, may be missing in it."))
 
 
 def _ask() -> Path | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 
-from indexer import alerting, candidates, cases, forget, jobs, judgements, queue
-from indexer.catalog.tables import Alert, Candidate, Judgement
+from indexer import alerting, candidates, cases, forget, jobs, judgements, queue, watchlist
+from indexer.catalog.tables import Alert, Candidate, Face, Judgement
 from indexer.errors import CandidateNotFound, CaseClosed
 from indexer.galleries import add_faces
 from indexer.ids import new_id
@@ -178,6 +179,56 @@ def test_what_is_judged_while_it_is_held_back_is_not_told(watched: Workspace) ->
         judgements.judge(watched, candidate_id, "inconclusive", "sample", actor="a")
     _last_week(watched)
     assert alerting.release_held(watched) == 0
+
+
+def test_a_forgotten_photo_takes_what_it_found_along(watched: Workspace) -> None:
+    case_id = open_case(watched, 1, alert_budget=1)
+    wrong = cases.add_photo(watched, case_id, face_picture(2, 90)).photo_id
+    right = show(watched, "a", face_picture(1, 90), face_picture(1, 5))
+    strangers = show(watched, "b", face_picture(2, 1), face_picture(2, 2), face_picture(2, 3))
+    judged = candidate_of(watched, case_id, strangers.images[2].sha256).candidate_id
+    judgements.judge(watched, judged, "inconclusive", "sample", actor="a")
+    told = alerts_of(watched)
+    known = candidate_of(watched, case_id, right.images[0].sha256).candidate_id
+    assert known in {alert.candidate_id for alert in told}
+    with watched.catalog.read() as session:
+        held = session.query(Candidate).filter(Candidate.held_at.is_not(None)).count()
+    assert held, "a stranger waits to be told"
+    forget.forget_photo(watched, case_id, wrong)
+    _last_week(watched)
+    assert alerting.release_held(watched) == 0
+    with watched.catalog.read() as session:
+        assert [row.candidate_id for row in session.query(Candidate)] == [judged]
+    assert jobs.run_pending(watched) == 1, "the photo that is left searches again"
+    after = alerts_of(watched)
+    stays = [alert.seq for alert in told]
+    assert [alert.seq for alert in after][: len(told)] == stays, "what was told stays"
+    shas = {image.sha256 for image in strangers.images}
+    again = candidate_of(watched, case_id, right.images[0].sha256)
+    assert again.candidate_id == known, "its alert leads to it again"
+    with watched.catalog.read() as session:
+        faces = {row.face_id: row.sha256 for row in session.query(Face)}
+    assert not shas & {faces[alert.face_id] for alert in after[len(told) :]}
+    assert len({alert.face_id for alert in after}) == len(after), "nothing is told twice"
+
+
+def test_what_a_forgotten_photo_found_does_not_come_after_it(
+    watched: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id = open_case(watched, 1)
+    wrong = cases.add_photo(watched, case_id, face_picture(2, 90)).photo_id
+    jobs.run_pending(watched)
+    fused = watchlist._fused
+
+    def fused_and_forgotten(*given: Any) -> Any:
+        found = fused(*given)
+        monkeypatch.undo()
+        forget.forget_photo(watched, case_id, wrong)
+        return found
+
+    monkeypatch.setattr(watchlist, "_fused", fused_and_forgotten)
+    show(watched, "a", face_picture(2, 1))
+    assert alerts_of(watched) == []
 
 
 # --- judgements ------------------------------------------------------------------------------

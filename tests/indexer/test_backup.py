@@ -13,10 +13,11 @@ import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from indexer import ads, backup, candidates, cases, forget, jobs, ledger, purges, queue, restore
 from indexer.backup import Manifest, back_up, verify
@@ -28,6 +29,7 @@ from indexer.errors import (
     BackupDamaged,
     BackupFailed,
     CaseNotFound,
+    CatalogUnusable,
     LedgerDamaged,
     RestoreUnfinished,
     StorageError,
@@ -172,7 +174,7 @@ def test_deletions_made_since_are_repeated(place: Place) -> None:
         forget.forget_case(ws, dropped)
         forget.forget_photo(ws, case_id, second)
         cases.update_case(ws, found, {"status": "found"})
-    listed = restore.require_ledger(place.purges, manifest)
+    listed = restore.require_ledger(place.purges, manifest).purges
     assert len(listed) == 6
     there, result = place.restored(path, listed=listed)
     assert dict(result.forgotten) == {"ad": 1, "case": 1, "photo": 1}
@@ -204,7 +206,7 @@ def test_a_ledger_that_is_cut_or_of_another_installation_is_refused(place: Place
         forget.forget_ad(ws, sent["1"])
         forget.forget_ad(ws, sent["2"])
     _, manifest = place.back_up()
-    assert len(restore.require_ledger(place.purges, manifest)) == 2
+    assert len(restore.require_ledger(place.purges, manifest).purges) == 2
     lines = place.purges.read_bytes().splitlines(keepends=True)
     place.purges.write_bytes(lines[0])
     with pytest.raises(LedgerDamaged, match="last purge"):
@@ -252,7 +254,7 @@ def test_originals_that_are_gone_are_noted(place: Place, monkeypatch: pytest.Mon
     assert manifest.deleted == 1
     assert set(manifest.missing) == {lost, spoilt}
     assert verify(path) == manifest
-    listed = restore.require_ledger(place.purges, manifest)
+    listed = restore.require_ledger(place.purges, manifest).purges
     there, _ = place.restored(path, listed=listed)
     with there.opened() as ws:
         wrong = {item.name for item in check(ws, verify_blobs=True).items if not item.ok}
@@ -287,6 +289,15 @@ def test_nothing_is_restored_over_anything(place: Place) -> None:
     with pytest.raises(BackupFailed, match="a catalog already"):
         restore.restore_files(path, other, catalog_url=f"sqlite:///{there}")
     assert [entry.name for entry in other.iterdir()] == ["packs"], "empty but for a cache"
+    elsewhere = place.root / "elsewhere.sqlite3"
+    for end in ("-wal", "-shm", "-journal"):
+        log = Path(f"{elsewhere}{end}")
+        log.write_bytes(b"of a catalog that was here")
+        with pytest.raises(BackupFailed, match="the log of one"):
+            restore.restore_files(path, other, catalog_url=f"sqlite:///{elsewhere}")
+        with pytest.raises(BackupFailed, match="the log of one"):
+            dump.put_back("sqlite", path, f"sqlite:///{elsewhere}")
+        log.unlink()
     restore.restore_files(path, other)
 
 
@@ -302,6 +313,62 @@ def test_a_folder_is_closed_while_it_is_restored(place: Place) -> None:
         restore.finished(ws)
     with other.opened() as ws:
         assert ws.ads.count() == 4
+
+
+def test_a_filled_database_elsewhere_stays_closed(place: Place) -> None:
+    with place.opened() as ws:
+        with ws.catalog.write() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        path = place.root / "b.tar"
+        back_up(ws.catalog, ws.blobs, path, homeward="9", data_dir=place.data_dir)
+    other = place.root / "other"
+    with pytest.raises(CatalogUnusable):
+        restore.restore_files(path, other)
+    assert list(other.iterdir()) == [], "what was put into the folder goes with it"
+    url = f"sqlite:///{place.root / 'elsewhere.sqlite3'}"
+    with pytest.raises(BackupFailed, match="may be filled") as failed:
+        restore.restore_files(path, other, catalog_url=url)
+    assert "Drop that database" in failed.value.remedy
+    assert [entry.name for entry in other.iterdir()] == ["restoring"]
+    with pytest.raises(RestoreUnfinished):
+        open_workspace(other, SmallAnalyser(), catalog_url=url)
+    with pytest.raises(BackupFailed, match="not empty"):
+        restore.restore_files(path, other, catalog_url=url)
+
+
+def test_a_drill_leaves_what_runs_alone(place: Place) -> None:
+    """The file of purges in use is not written to, and no ad ages, while a restore goes on."""
+    with place.opened() as ws:
+        case_id, sent = fill(ws)
+        with ws.catalog.write() as session:
+            session.get_one(Ad, sent["2"]).last_received_at -= timedelta(days=90)
+            for kind in ("deliver_webhook", "deliver_email"):
+                queue.enqueue(session, kind, case_id)
+        path, _ = place.back_up()
+        forget.forget_ad(ws, sent["1"])
+        forget.forget_case(ws, case_id)
+    live = place.purges.read_bytes()
+    drill = place.root / "drill"
+    options = WorkspaceOptions(purge_ledger=place.purges, ad_max_age_days=30)
+    restore.restore_files(path, drill)
+    with open_workspace(drill, SmallAnalyser(), options=options, restoring=True) as ws:
+        restore.reapply(ws, ledger.read(place.purges).purges)
+        restore.finished(ws)
+        assert ws.ads.count() == 3
+        assert not [job for job in queued(ws) if job.kind.startswith("deliver")]
+    assert place.purges.read_bytes() == live
+    repeated = {purge.subject_id for purge in ledger.read(drill / "purges.jsonl").purges}
+    assert repeated == {sent["1"], case_id}
+    # Where it was no drill, the file in use has to list what the restore repeated.
+    with Place(place.root, drill, place.purges).opened() as ws:
+        assert purges.pending_entries(ws) == 0
+    assert "restore" in {purge.actor for purge in ledger.read(place.purges).purges}
+    assert (place.root / "purges.jsonl.lock").exists()
+
+
+def queued(ws: Workspace) -> list[Job]:
+    with ws.catalog.read() as session:
+        return list(session.scalars(select(Job)))
 
 
 Change = Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
@@ -468,13 +535,14 @@ def test_postgresql(place: Place, postgresql: TestServer, pg_dump: str) -> None:
             restore.restore_files(path, there)
         restore.restore_files(path, there, catalog_url=target, pg_dump=pg_dump)
         with open_workspace(there, SmallAnalyser(), catalog_url=target, restoring=True) as ws:
-            listed = restore.require_ledger(place.purges, manifest)
+            listed = restore.require_ledger(place.purges, manifest).purges
             result = restore.reapply(ws, listed)
             restore.finished(ws)
             assert dict(result.forgotten) == {"ad": 1, "case": 1}
             assert (ws.cases.count(), ws.ads.count()) == (1, 3)
             again = [item.candidate_id for item in candidates.ranked(ws, case_id).items]
             assert again == [one for one in best if one in again]
+            ws.maintain()
             report = check(ws, verify_blobs=True)
             assert [item for item in report.items if not item.ok] == []
 
@@ -489,7 +557,7 @@ def test_jobs_and_entries_survive_a_second_round(place: Place) -> None:
     second, manifest = there.back_up("second.tar")
     with there.opened() as ws:
         forget.forget_ad(ws, sent["3"])
-    listed = restore.require_ledger(there.purges, manifest)
+    listed = restore.require_ledger(there.purges, manifest).purges
     last, result = there.restored(second, "last", listed)
     assert dict(result.forgotten) == {"ad": 1}
     with last.opened() as ws:

@@ -92,17 +92,31 @@ def test_a_line_that_was_cut_off_is_left_out_and_written_over(tmp_path: Path) ->
         assert ledger.read(path) == ledger.Ledger(tuple(whole[:2]), torn=True)
     ledger.append(path, whole[2:])
     assert ledger.read(path) == ledger.Ledger(tuple(whole), torn=False)
-    path.write_bytes(b"half a lin")
+    path.write_bytes(path.read_bytes()[:7])
     ledger.append(path, whole)
     assert ledger.read(path).purges == tuple(whole)
 
 
 def test_nothing_is_added_to_a_file_that_is_no_ledger(tmp_path: Path) -> None:
     path = tmp_path / "purges.jsonl"
-    path.write_bytes(b"notes of somebody\n")
-    with pytest.raises(LedgerDamaged):
-        ledger.append(path, [entry()])
-    assert path.read_bytes() == b"notes of somebody\n"
+    ledger.append(path, [entry()])
+    ours = path.read_bytes()
+    foreign = [
+        b"notes of somebody\n",
+        b"notes without an end",
+        b"\n",
+        ours + b"notes without an end",
+        ours + b'{"purge_id": "' + b"x" * 20_000,
+        ours + b"x" * 30_000,
+        ours.replace(b'"k"', b'"l"'),
+    ]
+    for content in foreign:
+        path.write_bytes(content)
+        with pytest.raises(LedgerDamaged):
+            ledger.append(path, [entry()])
+        assert path.read_bytes() == content, "nothing of it is cut off"
+        with pytest.raises(LedgerDamaged):
+            ledger.read(path)
 
 
 def test_every_deletion_is_in_the_file_at_once(kept: Workspace, path: Path) -> None:

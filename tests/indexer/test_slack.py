@@ -17,7 +17,7 @@ from sqlalchemy import text
 from indexer.batches import chunks
 from indexer.catalog import Catalog, open_catalog, slack
 from indexer.catalog.engine import sqlite_url
-from indexer.compaction import clear_slack
+from indexer.compaction import clear_slack, too_large
 from indexer.errors import StorageError
 
 CASE = (
@@ -143,7 +143,7 @@ def test_a_file_that_is_no_catalog_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other"
     path.write_bytes(b"\x02" * 9000)
     run = subprocess.run(
-        [sys.executable, "-I", slack.__file__, path], input=b"clear\n", capture_output=True
+        [sys.executable, "-I", slack.__file__, path], capture_output=True, check=False
     )
     assert run.returncode != 0
     assert path.read_bytes() == b"\x02" * 9000
@@ -154,3 +154,72 @@ def test_a_program_that_fails_is_said(catalog: Catalog, monkeypatch: pytest.Monk
     with pytest.raises(StorageError):
         clear_slack(catalog)
     assert catalog.problems() == []
+
+
+def test_who_zeroes_holds_the_write_lock(catalog: Catalog) -> None:
+    """It needs nobody else to hold it: whoever started it may have died."""
+    write_and_delete(catalog, 300)
+    assert catalog.scrub()
+    path = database(catalog)
+    program = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(slack.__file__).parent)!r})
+import slack
+
+clear = slack.clear
+def look(file, offsets):
+    clear(file, offsets)
+    print("zeroed", len(offsets), flush=True)
+    sys.stdin.readline()
+slack.clear = look
+print(slack.main(Path({str(path)!r})), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-I", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None
+        word, count = child.stdout.readline().split()
+        assert word == "zeroed" and int(count) > 0
+        with (
+            closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        child.stdin.write("\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "done\n"
+    assert child.returncode == 0
+    with catalog.write() as session:
+        session.execute(text("DELETE FROM cases"))
+    assert catalog.problems() == []
+
+
+def test_a_file_of_too_many_pages_is_left_alone(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_and_delete(catalog, 400)
+    assert catalog.scrub()
+    assert not too_large(catalog)
+    path = database(catalog)
+    monkeypatch.setattr(slack, "MAX_PAGES", 5)
+    # In another process: here, closing the file would drop the locks of the catalog.
+    program = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(slack.__file__).parent)!r})
+import slack
+
+slack.MAX_PAGES = 5
+print(slack.main(Path({str(path)!r})))
+"""
+    before = subprocess.run(["cat", path], capture_output=True, check=True).stdout
+    run = subprocess.run(
+        [sys.executable, "-I", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "large\n"
+    assert subprocess.run(["cat", path], capture_output=True, check=True).stdout == before
+    assert too_large(catalog)

@@ -86,6 +86,8 @@ def test_while_ads_come_in(
     assert os.listdir(there) == ["packs"]
     said = homeward(there, "restore", second, "--purges", kept).stdout
     assert "Forgotten again by the 2 purges listed: 1 ad(s), 1 case(s)" in said
+    assert "The file of purges lists 2, the last of 20" in said
+    assert "In force again" in said and "0 webhooks" in said
     full = homeward(there, "restore", second, "--purges", kept, expect=1)
     assert "[backup_failed]" in full.stderr
     doctor = homeward(there, "doctor", "--blobs", "--json", min_free_bytes="0")
