@@ -345,3 +345,53 @@ def test_both_at_once_by_two_processes(reopen_watched: Reopen) -> None:
     assert jobs.run_claimed(two, [ad_job])
     assert jobs.run_claimed(one, [case_job])
     assert len(alerts_of(one)) == 1
+
+
+# --- large galleries, changed limits ---------------------------------------------------------
+
+
+def test_the_surest_are_told_however_large_the_gallery(
+    watched: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a million faces the calibration can promise ten strangers at best, and one is allowed."""
+    monkeypatch.setattr(alerting, "LEAST_GALLERY", 1_000_000)
+    case_id = open_case(watched, 1)
+    show(watched, "a", face_picture(1, 90), face_picture(1, 5))
+    (alert,) = alerts_of(watched, case_id)
+    assert alert.score == pytest.approx(1.0)
+    assert alert.expected_false == pytest.approx(10.0)
+    assert alert.expected_false > alert.expected_false_limit == 1.0, "and it says so"
+
+
+def test_a_limit_that_is_raised_tells_what_is_stored(watched: Workspace) -> None:
+    case_id = open_case(watched, 1, alert_expected_false=0.02)
+    show(watched, "a", face_picture(1))
+    assert alerts_of(watched) == []
+    cases.update_case(watched, case_id, {"alert_expected_false": 0.01})
+    assert jobs.waiting(watched) == 0
+    cases.update_case(watched, case_id, {"alert_expected_false": 5.0})
+    jobs.run_pending(watched)
+    assert len(alerts_of(watched, case_id)) == 1
+
+
+def test_a_copy_that_was_told_lets_go_of_the_held_ones(watched: Workspace) -> None:
+    case_id = open_case(watched, 1, alert_budget=1)
+    first, *rest = (face_picture(1, n) for n in range(5))
+    show(watched, "a", first, *rest)
+    held = [row for row in _candidates(watched, case_id) if row.held_at is not None]
+    assert held
+    with watched.catalog.write() as session:
+        # As if two of those that are held were copies of one picture.
+        session.execute(
+            update(Candidate)
+            .where(Candidate.candidate_id.in_([row.candidate_id for row in held]))
+            .values(sighting_id=held[0].sighting_id)
+        )
+    _last_week(watched)
+    assert alerting.release_held(watched) == 1
+    assert [row for row in _candidates(watched, case_id) if row.held_at is not None] == []
+
+
+def _candidates(ws: Workspace, case_id: str) -> list[Candidate]:
+    with ws.catalog.read() as session:
+        return list(session.query(Candidate).filter_by(case_id=case_id))
