@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Collection
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from indexer import images, queue, removals
+from indexer import images, quarantine, queue, removals
 from indexer.batches import chunks
 from indexer.catalog.tables import (
     Ad,
@@ -30,7 +30,6 @@ from indexer.catalog.tables import (
     Image,
     Job,
     Photo,
-    Quarantined,
     Search,
 )
 from indexer.errors import AdNotFound, CaseNotFound, LegalHold, PhotoNotFound
@@ -39,7 +38,14 @@ from indexer.records import PurgeRecord
 from indexer.room import deletes
 from indexer.workspace import Workspace
 
-__all__ = ["forget_ad", "forget_ad_in", "forget_case", "forget_photo", "list_purges"]
+__all__ = [
+    "forget_ad",
+    "forget_ad_in",
+    "forget_case",
+    "forget_photo",
+    "lines_of_ads",
+    "list_purges",
+]
 
 
 @deletes
@@ -82,12 +88,19 @@ def forget_case(
 
     Raises :class:`CaseNotFound`, :class:`LegalHold`.
     """
+    with ws.catalog.read() as session:
+        case = session.get(Case, case_id)
+        number = case.case_number if case is not None else ""
+        lines = _lines_of_case(number)
+        if case is not None:
+            lines.look(session)
     with ws.catalog.write() as session:
         case = session.get(Case, case_id)
         if case is None:
             raise CaseNotFound(case_id)
         _refuse_hold(held and case.legal_hold, "case")
-        number = case.case_number
+        if case.case_number != number:  # changed since
+            lines = _lines_of_case(case.case_number)
         photos = session.execute(
             select(Photo.photo_id, Photo.sha256).where(Photo.case_id == case_id)
         ).all()
@@ -99,7 +112,7 @@ def forget_case(
         counts = {"photos": len(photos), "candidates": candidates}
         counts |= images.release(session, [sha256 for _, sha256 in photos])
         _forget_responses(session, [case_id, *(photo_id for photo_id, _ in photos)])
-        _forget_quarantined_case(session, number)
+        lines.drop(session)
         record = record_purge(session, actor, "case", case_id, counts)
     removals.finish_if_possible(ws)
     return record
@@ -114,20 +127,27 @@ def forget_ad(
 
     Raises :class:`AdNotFound`, :class:`LegalHold`.
     """
+    with ws.catalog.read() as session:
+        ad = session.get(Ad, ad_id)
+        if ad is None:
+            raise AdNotFound(ad_id)
+        lines = lines_of_ads([(ad.site, ad.external_id)])
+        lines.look(session)
     with ws.catalog.write() as session:
         ad = session.get(Ad, ad_id)
         if ad is None:
             raise AdNotFound(ad_id)
         _refuse_hold(held and ad.legal_hold, "ad")
         record = forget_ad_in(session, ad, actor)
+        lines.drop(session)
     removals.finish_if_possible(ws)
     return record
 
 
 def forget_ad_in(session: Session, ad: Ad, actor: str) -> PurgeRecord:
-    """As :func:`forget_ad`, in the caller's transaction, whatever hold there is; the caller calls
-    ``removals.finish_if_possible`` after it."""
-    ad_id, site, external_id = ad.ad_id, ad.site, ad.external_id
+    """As :func:`forget_ad`, in the caller's transaction, whatever hold there is; the caller drops
+    :func:`lines_of_ads` in it, and calls ``removals.finish_if_possible`` after it."""
+    ad_id = ad.ad_id
     captures = select(Capture.capture_id).where(Capture.ad_id == ad_id)
     shas = session.scalars(
         select(CaptureImage.sha256)
@@ -142,7 +162,6 @@ def forget_ad_in(session: Session, ad: Ad, actor: str) -> PurgeRecord:
     counts = images.release(session, [sha256 for sha256 in shas if sha256 is not None])
     counts["pages"] = _release_pages(session, list(pages))
     _forget_responses(session, [ad_id])
-    _forget_quarantined_ad(session, site, external_id)
     return record_purge(session, actor, "ad", ad_id, counts)
 
 
@@ -178,25 +197,25 @@ def _forget_responses(session: Session, subjects: list[str]) -> None:
 
 # --- lines that could not be taken, which name what is forgotten -----------------------------
 
-_TEXT_FIELD = rb'"%s"\s*:\s*("(?:[^"\\]|\\.)*"|-?[0-9]+)'
+_TEXT_FIELD = rb'"%s"\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+)'
 
 
-def _forget_quarantined_ad(session: Session, site: str, external_id: str) -> None:
-    """Lines that name the ad go with it: they hold its text as it was sent."""
-    wanted = {b"site": site, b"external_id": external_id}
-    _drop_quarantined(
-        session,
-        lambda content: all(text in _named(content, name) for name, text in wanted.items()),
-    )
+def lines_of_ads(ads: Collection[tuple[str, str]]) -> quarantine.Naming:
+    """Lines that name one of these ads, each its site and its id there, go with it: they hold its
+    text as it was sent."""
+    wanted = set(ads)
+
+    def names_it(content: bytes) -> bool:
+        ids = _named(content, b"external_id") & {external_id for _, external_id in wanted}
+        sites = _named(content, b"site") if ids else set()
+        return any((site, external_id) in wanted for external_id in ids for site in sites)
+
+    return quarantine.Naming(names_it)
 
 
-def _forget_quarantined_case(session: Session, case_number: str) -> None:
-    """Lines that hold the number of the case, as JSON or as CSV."""
-    spellings = {case_number, json.dumps(case_number)[1:-1]}
-    number = re.compile(
-        "|".join(rf"(?<![\w-]){re.escape(one)}(?![\w-])" for one in spellings).encode()
-    )
-    _drop_quarantined(session, lambda content: number.search(content) is not None)
+def _lines_of_case(case_number: str) -> quarantine.Naming:
+    """Lines whose field ``case_number`` has this value."""
+    return quarantine.Naming(lambda content: case_number in _named(content, b"case_number"))
 
 
 def _named(content: bytes, name: bytes) -> set[str]:
@@ -208,15 +227,6 @@ def _named(content: bytes, name: bytes) -> set[str]:
         except ValueError:
             continue
     return found
-
-
-def _drop_quarantined(session: Session, names_it: Callable[[bytes], bool]) -> None:
-    rows = session.execute(
-        select(Quarantined.item_id, Quarantined.content).execution_options(yield_per=100)
-    )
-    ids = [item_id for item_id, content in rows if names_it(content)]
-    for some in chunks(ids):
-        session.execute(delete(Quarantined).where(Quarantined.item_id.in_(some)))
 
 
 def _refuse_hold(held: bool, what: str) -> None:

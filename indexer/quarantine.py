@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete, func, select
@@ -23,8 +23,10 @@ from indexer.times import utc_now
 KEPT_FOR = timedelta(days=30)
 MAX_ITEMS = 10_000
 """Beyond that the oldest go, so that a sender of rubbish cannot fill the disk with it."""
-MAX_CONTENT_BYTES = 1_000_000
+MAX_BYTES = 100_000_000
+MAX_CONTENT_BYTES = 100_000
 MAX_PLACE = 200
+_AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class BadItem:
 
 @dataclass(frozen=True, slots=True)
 class QuarantineRecord:
-    """One item of the quarantine. ``size``: bytes kept of it, at most the first 1,000,000."""
+    """One item of the quarantine. ``size``: bytes kept of it, at most the first 100,000."""
 
     item_id: str
     at: datetime
@@ -89,10 +91,47 @@ def _item_id(item: BadItem, content: bytes) -> str:
 
 
 def _drop_oldest(session: Session) -> None:
-    count = session.scalar(select(func.count()).select_from(Quarantined)) or 0
-    if count > MAX_ITEMS:
-        oldest = select(Quarantined.item_id).order_by(Quarantined.at, Quarantined.item_id)
-        _delete(session, session.scalars(oldest.limit(count - MAX_ITEMS)).all())
+    size = func.length(Quarantined.content)
+    count, total = session.execute(select(func.count(), func.sum(size))).one()
+    if count <= MAX_ITEMS and (total or 0) <= MAX_BYTES:
+        return
+    newest = select(Quarantined.item_id, size).order_by(
+        Quarantined.at.desc(), Quarantined.item_id.desc()
+    )
+    gone, kept, used = [], 0, 0
+    for item_id, bytes_of_it in session.execute(newest):
+        kept, used = kept + 1, used + bytes_of_it
+        if kept > MAX_ITEMS or used > MAX_BYTES:
+            gone.append(item_id)
+    _delete(session, gone)
+
+
+@dataclass(slots=True)
+class Naming:
+    """The items that name what is to be forgotten, as ``names_it`` says of their content.
+
+    :meth:`look` reads all that was not read yet, which takes its time: call it before the write
+    lock is taken. :meth:`drop` reads what came since, and deletes in the caller's transaction.
+    """
+
+    names_it: Callable[[bytes], bool]
+    _seen: set[str] = field(default_factory=set)
+    _found: list[str] = field(default_factory=list)
+
+    def look(self, session: Session) -> None:
+        there = session.scalars(select(Quarantined.item_id)).all()
+        for some in chunks((one for one in there if one not in self._seen), _AT_ONCE):
+            rows = session.execute(
+                select(Quarantined.item_id, Quarantined.content).where(
+                    Quarantined.item_id.in_(some)
+                )
+            )
+            self._found += [item_id for item_id, content in rows if self.names_it(content)]
+            self._seen.update(some)
+
+    def drop(self, session: Session) -> None:
+        self.look(session)
+        _delete(session, self._found)
 
 
 def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:

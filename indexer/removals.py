@@ -34,6 +34,8 @@ _BLOB = "blob:"
 _SNAPSHOTS = "snapshots"
 _LOG = "log"
 _SLACK = "slack"
+_AT_ONCE, _AT_ONCE_INLINE = 5_000, 100
+"""Originals that one turn of upkeep, and one request, take away."""
 _SWEEP_EVERY_S = 3600.0
 _ORPHAN_AFTER_S = 3600.0
 
@@ -64,9 +66,14 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
         pending = {row.item: row.requested_at for row in found}
     if not pending:
         return True
-    blobs = [item.removeprefix(_BLOB) for item in pending if item.startswith(_BLOB)]
-    if blobs:
-        _remove_blobs(ws, blobs)
+    # The newest first, so that a deletion clears what is its own, and not all that others left.
+    waiting = sorted(
+        (item for item in pending if item.startswith(_BLOB)),
+        key=lambda item: pending[item],
+        reverse=True,
+    )
+    turn = waiting[: _AT_ONCE if slack else _AT_ONCE_INLINE]
+    _remove_blobs(ws, [item.removeprefix(_BLOB) for item in turn])
     if _SNAPSHOTS in pending:
         for gallery in (ws.cases, ws.ads):
             gallery.catch_up()
@@ -82,8 +89,8 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
             return False
         _cross_out(ws, _LOG, pending[_LOG])
     if _SLACK in pending:
-        return slack and _clear_slack(ws, pending[_SLACK])
-    return True
+        return slack and _clear_slack(ws, pending[_SLACK]) and len(turn) == len(waiting)
+    return len(turn) == len(waiting)
 
 
 def _clear_slack(ws: Workspace, asked: datetime) -> bool:

@@ -103,23 +103,34 @@ def forget_older(
 ) -> Iterator[list[PurgeRecord]]:
     """Forget the ads that were not received for ``days`` days, oldest first, batch by batch."""
     # Here, not above: forgetting needs the workspace, whose upkeep calls this module.
-    from indexer.forget import forget_ad_in
+    from indexer.forget import forget_ad_in, lines_of_ads
 
     # The limit stands from the start on: what comes in meanwhile is not due.
     now = utc_now()
     left = at_most
     while left is None or left > 0:
         size = _BATCH if left is None else min(_BATCH, left)
-        with ws.catalog.write() as session:
-            ads = session.scalars(
-                select(Ad)
-                .where(*_due(now, days, site))
+        due = _due(now, days, site)
+        with ws.catalog.read() as session:
+            found = session.execute(
+                select(Ad.ad_id, Ad.site, Ad.external_id)
+                .where(*due)
                 .order_by(Ad.last_received_at, Ad.ad_id)
                 .limit(size)
             ).all()
-            batch = [forget_ad_in(session, ad, actor) for ad in ads]
-        if not batch:
+            lines = lines_of_ads([(row.site, row.external_id) for row in found])
+            if found:
+                lines.look(session)
+        if not found:
             return
+        ids = [row.ad_id for row in found]
+        with ws.catalog.write() as session:
+            # Those that are due still.
+            ads = session.scalars(
+                select(Ad).where(Ad.ad_id.in_(ids), *due).order_by(Ad.last_received_at, Ad.ad_id)
+            ).all()
+            batch = [forget_ad_in(session, ad, actor) for ad in ads]
+            lines.drop(session)
         removals.finish_if_possible(ws)
         left = None if left is None else left - len(batch)
         yield batch

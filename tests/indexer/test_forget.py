@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from indexer import ads, candidates, cases, forget, idempotency, images, jobs, removals
+from indexer import ads, candidates, cases, forget, idempotency, images, jobs, quarantine, removals
 from indexer.catalog.tables import (
     Ad,
     Alert,
@@ -31,7 +32,7 @@ from indexer.errors import (
 )
 from indexer.ids import new_id
 from indexer.purges import list_purges
-from indexer.records import CaseInput, Person, RankedCandidate, Upload
+from indexer.records import CaseInput, Person, PurgeRecord, RankedCandidate, Upload
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from tests.indexer.small import colour, face_picture, picture, vector_of
@@ -192,8 +193,9 @@ def test_lines_of_the_quarantine_that_name_what_is_forgotten_go_with_it(ws: Work
         "of another ad": b'{"site": "example.test", "external_id": "a-12"}',
         "of another site": b'{"site": "site-b.example", "external_id": "a-1"}',
         "of the case": b'{"case_number": "2026-7 \\u00e9", "person": 1}',
-        "of the case, as CSV": "2026-7 é;Name".encode(),
-        "of another case": "2026-7 éa;12026-7 é".encode(),
+        "of the case, no JSON": '{"case_number" :"2026-7 é", "notes": "x'.encode(),
+        "of another case": '{"case_number": "12026-7 é", "notes": "2026-7 é"}'.encode(),
+        "a word of an ad": '{"site": "x", "external_id": "2026-7 é"}'.encode(),
         "no text": b"\xff\x00",
     }
     with ws.catalog.write() as session:
@@ -217,7 +219,42 @@ def test_lines_of_the_quarantine_that_name_what_is_forgotten_go_with_it(ws: Work
     forget.forget_ad(ws, ad_id)
     assert left() == set(lines) - {"of the ad", "of the ad, no JSON"}
     forget.forget_case(ws, case_id)
-    assert left() == {"of another ad", "of another site", "of another case", "no text"}
+    assert left() == {
+        "of another ad",
+        "of another site",
+        "of another case",
+        "a word of an ad",
+        "no text",
+    }
+
+
+def test_the_quarantine_is_read_before_the_write_lock(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ad_id = ads.receive_ad(ws, ad("a-1"), []).ad_id
+    case_id = cases.create_case(ws, CaseInput(case_number="1")).case_id
+    line = b'{"site": "example.test", "external_id": "a-1", "case_number": "1"}'
+    other = b'{"site": "example.test", "external_id": "a-1", "case_number": "1", "n": 2}'
+    named = forget._named
+    read: list[bytes] = []
+
+    def named_while_others_write(content: bytes, name: bytes) -> set[str]:
+        read.append(content)
+        if content == line:
+            quarantine.add(ws.catalog, [quarantine.BadItem("2", "c", "", other)], "k")
+        return named(content, name)
+
+    monkeypatch.setattr(forget, "_named", named_while_others_write)
+    forgets: list[Callable[[], PurgeRecord]] = [
+        lambda: forget.forget_ad(ws, ad_id),
+        lambda: forget.forget_case(ws, case_id),
+    ]
+    for forgotten in forgets:
+        quarantine.add(ws.catalog, [quarantine.BadItem("1", "c", "", line)], "k")
+        read.clear()
+        forgotten()
+        assert quarantine.items(ws.catalog) == [], "also what came meanwhile"
+        assert read[0] == line and read[-1] == other
 
 
 def test_what_people_concluded_outlives_the_ad_and_goes_with_the_case(ws: Workspace) -> None:
