@@ -2,7 +2,8 @@
 
 python -m tests.endurance.rates workers [--ads 600] [--postgresql]
 python -m tests.endurance.rates answers [--ads 800]
-python -m tests.endurance.rates many [--ads 100000] [--workers 2] [--json FILE]
+python -m tests.endurance.rates file [--ads 100000] [--how drawn] [--json FILE]
+    python -m tests.endurance.rates many [--ads 100000] [--workers 2] [--json FILE]
 """
 
 from __future__ import annotations
@@ -271,6 +272,63 @@ def _send_batches(
                 lines = full
 
 
+def from_file(ads: int, postgresql: bool, at: Path | None, how: str) -> dict[str, Any]:
+    """Read ``ads`` ads with one small image each from a file in one run of ``homeward ingest``;
+    watch rate and memory; then serve, open a case and wait for its first candidate."""
+    program, make = _HOW[how]
+    pictures = make()
+    with tempfile.TemporaryDirectory(dir=at) as folder, catalog(postgresql) as url:
+        images = Path(folder) / "images"
+        lines = Path(folder) / "ads.jsonl"
+        _write_ads(ads, pictures, images, lines)
+        world = World(Path(folder) / "data", PACKS, url, program=program)
+        try:
+            started = time.monotonic()
+            reading = world.command("ingest", "ads", str(lines), "--images", str(images))
+            process = psutil.Process(reading.pid)
+            samples: list[dict[str, float]] = []
+            while reading.poll() is None:
+                rss = round(process.memory_info().rss / 1e6)
+                samples.append({"at": round(time.monotonic() - started), "server_mb": rss})
+                _say(json.dumps(samples[-1]))
+                time.sleep(10)
+            seconds = time.monotonic() - started
+            assert reading.returncode == 0, f"ended with {reading.returncode}"
+            world.start_server()
+            world.wait_ready(600)
+            opened = time.monotonic() - started - seconds
+            first = _first_candidate(world, pictures.plain(0))
+            world.stop()
+            doctor = json.loads(world.run("doctor", "--json", codes=(0, 1)))
+        finally:
+            world.close()
+    quarter = max(1, len(samples) // 4)
+    return {
+        "ads": ads,
+        "how": how,
+        "seconds": round(seconds),
+        "images_per_second": round(ads / seconds, 1),
+        "service_ready_s": round(opened, 1),
+        "first_candidate": first,
+        "healthy": doctor["ok"],
+        "second_quarter_mb": _mean(samples[quarter : 2 * quarter], "server_mb"),
+        "last_quarter_mb": _mean(samples[-quarter:], "server_mb"),
+        "samples": samples[:: max(1, len(samples) // 40)],
+    }
+
+
+def _write_ads(ads: int, pictures: Pictures, images: Path, lines: Path) -> None:
+    with lines.open("w") as file:
+        for number in range(ads):
+            name = f"{number // 1000}/{number}.img"
+            path = images / name
+            if number % 1000 == 0:
+                path.parent.mkdir(parents=True)
+            path.write_bytes(pictures.vary(number % len(pictures)))
+            ad = {"site": "site-a.example", "external_id": f"ad-{number}", "images": [name]}
+            file.write(json.dumps(ad) + "\n")
+
+
 def _put(client: httpx2.Client, data: bytes, sha256: str, problems: list[str]) -> None:
     while not problems:
         answer = client.put(f"/v1/images/{sha256}", content=data)
@@ -322,10 +380,10 @@ def _memory(world: World) -> dict[str, float]:
     return {"server_mb": round(server), "workers_mb": round(workers)}
 
 
-def _mean(samples: list[dict[str, float]]) -> dict[str, float]:
+def _mean(samples: list[dict[str, float]], *keys: str) -> dict[str, float]:
     return {
         key: round(sum(sample[key] for sample in samples) / max(1, len(samples)))
-        for key in ("server_mb", "workers_mb")
+        for key in keys or ("server_mb", "workers_mb")
     }
 
 
@@ -354,7 +412,7 @@ def _first_candidate(world: World, person: bytes) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("workers", "answers", "many"))
+    parser.add_argument("what", choices=("workers", "answers", "many", "file"))
     parser.add_argument("--ads", type=int)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--postgresql", action="store_true")
@@ -366,6 +424,8 @@ def main() -> None:
         report = workers(given.ads or 600, given.postgresql)
     elif given.what == "answers":
         report = answers(given.ads or 800, given.postgresql)
+    elif given.what == "file":
+        report = from_file(given.ads or 100_000, given.postgresql, given.folder, given.how)
     else:
         report = many(
             given.ads or 100_000, given.workers, given.postgresql, given.folder, given.how
