@@ -196,7 +196,7 @@ def tour() -> None:
             said = said.replace(key, "demo-...").replace(address, "http://127.0.0.1:8000")
             case = fetch(f"{address}/v1/cases", key)["items"][0]["case_id"]
             found = fetch(f"{address}/v1/cases/{case}/candidates?k=20", key)
-        ranked = run(data, "candidates", "SAMPLE-0001", "-k", "14")
+        ranked = run(data, "candidates", "SAMPLE-0001", "-k", "6")
         searched = run(
             data,
             "search",
@@ -220,7 +220,7 @@ def tidy(output: str) -> str:
     return "\n".join(
         line
         for line in output.splitlines()
-        if not re.search(r"\b(machine|disk|data folder|packages)\b", line)
+        if not re.search(r"\b(machine|disk|data folder|packages|purges)\b", line)
     )
 
 
@@ -240,11 +240,12 @@ face is the public-domain portrait of the sample.](docs/pictures/case-light.png)
 
 **3. The same in a terminal**, next to the running service (`source .venv/bin/activate` first):
 
-{block("$ homeward candidates SAMPLE-0001 -k 14", ranked)}
+{block("$ homeward candidates SAMPLE-0001 -k 6", ranked)}
 
-The edits of the portrait come first: mirrored, dark, turned on its side, small, blurred. Then come
-strangers, because a list is always filled. How near they are is what the rates are for. Edits of
-one photograph score far higher than two photographs of one person: the demonstration shows how
+The edits of the portrait come first: mirrored, dark, turned on its side, small, blurred. Twelve ads
+show them, in a few leads: copies of one picture, and faces that look the same, are gathered. Then
+come strangers, because a list is always filled. How near they are is what the rates are for. Edits
+of one photograph score far higher than two photographs of one person: the demonstration shows how
 Homeward works, not how accurate it is.
 
 **4. Over HTTP** (shortened):

@@ -37,8 +37,13 @@ _LATER_CODES = frozenset(
 )
 
 
+_PROBLEM = "urn:homeward:problem:"
+_NO_SUCH_ADDRESS = frozenset({"not_found", "method_not_allowed"})
+
+
 class GaveUp(Exception):
-    """The service did not answer, or took nothing, in any attempt. Try again later."""
+    """The service did not answer, or took nothing, in any attempt; or something else answered in
+    its place. Nothing is refused by that: try again later."""
 
 
 class NotAllowed(Exception):
@@ -84,14 +89,14 @@ class OutgoingAd:
 class Outcome:
     """What became of an ad. ``waiting``: not taken yet, and not refused either.
 
-    ``refused_images`` are those that cannot be used; the ad went without them.
+    ``refused_images`` are those that Homeward cannot use, and why; the ad went without them.
     """
 
     status: Literal["created", "known", "refused", "waiting"] = "waiting"
     ad_id: str | None = None
     code: str | None = None
     detail: str | None = None
-    refused_images: list[tuple[str, str]] = field(default_factory=list)
+    refused_images: list[tuple[ImageFile, str]] = field(default_factory=list)
 
 
 class Client:
@@ -191,9 +196,9 @@ class Client:
             return
         outcome.status, outcome.ad_id = "created" if told["created"] else "known", told["ad_id"]
         outcome.refused_images += [
-            (image["filename"], f"[{image['code']}] {image['detail']}")
-            for image in told["images"]
-            if image["status"] == "rejected"
+            (image, f"[{said['code']}] {said['detail']}")
+            for image, said in zip(one.images, told["images"], strict=True)
+            if said["status"] == "rejected"
         ]
 
     def _post(self, some: Sequence[tuple[OutgoingAd, Outcome]]) -> float | None:
@@ -237,9 +242,7 @@ class Client:
             try:
                 self.put_image(image)
             except Refused as error:
-                outcome.refused_images.append((image.filename, str(error)))
-            except FileNotFoundError:
-                outcome.refused_images.append((image.filename, "The file is not there."))
+                outcome.refused_images.append((image, str(error)))
             else:
                 found.append({"sha256": image.sha256, "filename": image.filename[:200]})
         return found
@@ -263,25 +266,43 @@ class Client:
             reraise=True,
         )
         try:
-            return attempts(lambda: _checked(send()))
+            return attempts(lambda: _checked(what, send()))
         except (_Later, httpx2.TransportError) as error:
             raise GaveUp(f"{what}: {error}") from error
 
 
-def _checked(answer: httpx2.Response) -> httpx2.Response:
-    """The answer if it is a success; or else raises what to make of it."""
-    if answer.is_success:
-        return answer
+def _checked(what: str, answer: httpx2.Response) -> httpx2.Response:
+    """The answer if it is a success; or else raises what to make of it.
+
+    Only Homeward itself can refuse: what a proxy answers is never the end of an ad or an image.
+    """
     try:
         told = answer.json()
+        if answer.is_success and isinstance(told, dict):
+            return answer
         code, detail = str(told["code"]), str(told["detail"])
+        ours = str(told["type"]) == _PROBLEM + code and code not in _NO_SUCH_ADDRESS
     except (ValueError, KeyError, TypeError):
-        code, detail = f"http_{answer.status_code}", answer.reason_phrase
+        code, detail, ours = f"http_{answer.status_code}", answer.reason_phrase, False
     if answer.status_code in (401, 403):
         raise NotAllowed(f"[{code}] {detail}")
     if answer.status_code in _LATER:
         raise _Later(f"[{code}] {detail}", _retry_after(answer))
+    if not ours:
+        raise GaveUp(f"{what}: {_not_ours(answer)}")
     raise Refused(code, detail)
+
+
+def _not_ours(answer: httpx2.Response) -> str:
+    text = (
+        f"status {answer.status_code} came from something that is not Homeward, such as a proxy "
+        "in between, or from an address that Homeward does not have. Nothing is lost."
+    )
+    if answer.status_code == 413:
+        text += " The proxy limits the size of a request: raise that (nginx: client_max_body_size)."
+    elif answer.is_redirect:
+        text += " It is a redirect, and none is followed: give the address that it leads to."
+    return text
 
 
 def _text(value: Mapping[str, Any]) -> bytes:

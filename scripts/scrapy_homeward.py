@@ -12,8 +12,9 @@ file, or what Scrapy's FilesPipeline made of it (names are relative to ``FILES_S
 ImagesPipeline: it makes new pictures of what was downloaded, and evidence has to stay as it was.
 
 Each item is first written to the outbox, then sent with others. What was not acknowledged is sent
-by the next crawl that opens the same outbox. What Homeward refuses is kept there in the table
-``refused``, with the reason.
+by the next crawl that opens the same outbox. What Homeward refuses is kept there with the reason:
+ads in the table ``refused``, images in ``refused_images`` and as files in the folder ``refused``.
+With ``HOMEWARD_SEND_REFUSED = True`` the crawl sends all that once more.
 """
 
 from __future__ import annotations
@@ -44,11 +45,17 @@ PAUSE_SECONDS = 5.0
 
 
 class Outbox:
-    """Ads that were not acknowledged yet, in a folder: a SQLite file, and images by SHA-256."""
+    """Ads that were not acknowledged yet, in a folder: a SQLite file, and images by SHA-256.
+
+    What was refused stays, in tables and in the folder ``refused``, until somebody removes it or
+    has it sent :meth:`again`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.images = folder / "images"
-        self.images.mkdir(parents=True, exist_ok=True)
+        self.refused = folder / "refused"
+        for one in (self.images, self.refused):
+            one.mkdir(parents=True, exist_ok=True)
         # Used from worker threads, one call at a time.
         self._db = sqlite3.connect(folder / "outbox.sqlite3", check_same_thread=False)
         self._db.executescript(
@@ -60,6 +67,10 @@ class Outbox:
             );
             CREATE TABLE IF NOT EXISTS refused (
                 id INTEGER PRIMARY KEY, ad TEXT NOT NULL, code TEXT NOT NULL, detail TEXT NOT NULL
+            );
+            CREATE TABLE IF NOT EXISTS refused_images (
+                id INTEGER NOT NULL, ad TEXT NOT NULL, sha256 TEXT NOT NULL, name TEXT NOT NULL,
+                why TEXT NOT NULL
             );
             """
         )
@@ -81,23 +92,12 @@ class Outbox:
         Raises ValueError or TypeError for what is no JSON.
         """
         text = json.dumps(ad, allow_nan=False, default=_plain)
-        named = [(self._keep(data), name) for name, data in images]
+        named = [(_keep(self.images, data), name) for name, data in images]
         with self._db:
-            self._db.execute(
-                "INSERT INTO waiting (ad, images) VALUES (?, ?)", (text, json.dumps(named))
-            )
+            self._wait(text, named)
 
-    def _keep(self, data: bytes) -> str:
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self.images / sha256
-        if not path.exists():
-            temporary = path.with_suffix(".part")
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        return sha256
+    def _wait(self, ad: str, images: list[tuple[str, str]]) -> None:
+        self._db.execute("INSERT INTO waiting (ad, images) VALUES (?, ?)", (ad, json.dumps(images)))
 
     def count(self) -> int:
         """How many ads wait."""
@@ -118,17 +118,68 @@ class Outbox:
         ]
 
     def settle(self, number: int, one: OutgoingAd, outcome: Outcome) -> None:
-        """Cross out an ad that is in or refused, with the images that no other ad needs."""
+        """Cross out an ad that is in or refused, with the images that no other ad needs.
+
+        Images that are refused, or of a refused ad, are kept beside.
+        """
+        text, refused = json.dumps(one.ad), list(outcome.refused_images)
+        if outcome.status == "refused":
+            told = {image.sha256: why for image, why in refused}
+            of_ad = f"The ad was refused: [{outcome.code}] {outcome.detail}"
+            refused = [(image, told.get(image.sha256, of_ad)) for image in one.images]
+        for image, _ in refused:
+            with suppress(FileNotFoundError):
+                _keep(self.refused, image.path.read_bytes())
         with self._db:
             if outcome.status == "refused":
                 self._db.execute(
                     "INSERT OR REPLACE INTO refused VALUES (?, ?, ?, ?)",
-                    (number, json.dumps(one.ad), outcome.code, outcome.detail),
+                    (number, text, outcome.code, outcome.detail),
                 )
+            self._db.executemany(
+                "INSERT INTO refused_images VALUES (?, ?, ?, ?, ?)",
+                [(number, text, image.sha256, image.filename, why) for image, why in refused],
+            )
             self._db.execute("DELETE FROM waiting WHERE id = ?", (number,))
         for image in one.images:
             if not self._needs(image.sha256):
                 image.path.unlink(missing_ok=True)
+
+    def again(self) -> int:
+        """Let everything wait again that was refused; returns the number of ads.
+
+        An ad that went without refused images is sent with these alone, which adds them to it.
+        """
+        ads: dict[int, tuple[str, list[tuple[str, str]]]] = {
+            number: (ad, []) for number, ad in self._db.execute("SELECT id, ad FROM refused")
+        }
+        rows = self._db.execute("SELECT id, ad, sha256, name FROM refused_images ORDER BY rowid")
+        for number, ad, sha256, name in rows:
+            with suppress(FileNotFoundError):
+                _keep(self.images, (self.refused / sha256).read_bytes())
+            ads.setdefault(number, (ad, []))[1].append((sha256, name))
+        with self._db:
+            for ad, images in ads.values():
+                self._wait(ad, images)
+            self._db.execute("DELETE FROM refused")
+            self._db.execute("DELETE FROM refused_images")
+        for path in self.refused.iterdir():
+            path.unlink()
+        return len(ads)
+
+
+def _keep(folder: Path, data: bytes) -> str:
+    """Keep an image under its SHA-256, which is returned; lasting when this returns."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = folder / sha256
+    if not path.exists():
+        temporary = path.with_suffix(".part")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    return sha256
 
 
 def _plain(value: object) -> str:
@@ -149,6 +200,7 @@ class HomewardPipeline:
         self.folder = Path(settings.get("HOMEWARD_OUTBOX") or "homeward-outbox")
         self.store = Path(settings.get("FILES_STORE") or ".")
         self.attempts = settings.getint("HOMEWARD_ATTEMPTS", 8)
+        self.send_refused = settings.getbool("HOMEWARD_SEND_REFUSED")
         self.most_waiting = settings.getint("HOMEWARD_MOST_WAITING", 1_000)
         self.stats = crawler.stats
         self._lock = asyncio.Lock()
@@ -161,6 +213,8 @@ class HomewardPipeline:
 
     async def open_spider(self) -> None:
         self.outbox = await asyncio.to_thread(Outbox, self.folder)
+        if self.send_refused:
+            await asyncio.to_thread(self.outbox.again)
         self.client = Client(self.url, self.key, attempts=self.attempts)
         self._sender = asyncio.create_task(self._send())
 
@@ -230,8 +284,18 @@ class HomewardPipeline:
             some = await asyncio.to_thread(self.outbox.next, BATCH)
         if not some:
             return False
-        outcomes = await asyncio.to_thread(self.client.deliver, [one for _, one in some])
-        for (number, one), outcome in zip(some, outcomes, strict=True):
+        whole = []
+        for number, one in some:
+            if all(image.path.is_file() for image in one.images):
+                whole.append((number, one))
+                continue
+            # Somebody removed an image: the ad does not go without it, and keeps no other waiting.
+            gone = Outcome("refused", code="image_gone", detail="An image left the outbox.")
+            self._count(gone)
+            async with self._lock:
+                await asyncio.to_thread(self.outbox.settle, number, one, gone)
+        outcomes = await asyncio.to_thread(self.client.deliver, [one for _, one in whole])
+        for (number, one), outcome in zip(whole, outcomes, strict=True):
             self._count(outcome)
             if outcome.status != "waiting":
                 async with self._lock:
@@ -247,5 +311,5 @@ class HomewardPipeline:
                 self.stats.inc_value("homeward/images_refused", len(outcome.refused_images))
         if outcome.status == "refused":
             log.warning("An ad was refused: [%s] %s", outcome.code, outcome.detail)
-        for name, why in outcome.refused_images:
-            log.warning("The image %s was refused: %s", name, why)
+        for image, why in outcome.refused_images:
+            log.warning("The image %s was refused: %s", image.filename, why)

@@ -77,17 +77,28 @@ class Progress:
 def send(
     client: Client, source: Path, images: Path, progress: Progress, batch: int = 100
 ) -> Summary:
-    """Send what is left of ``source``. Raises GaveUp where it has to be gone on with later."""
+    """Send what is left of ``source``. Raises GaveUp where it has to be gone on with later.
+
+    No ad goes without a picture that cannot be read: the sending stops before it.
+    """
     summary = Summary()
     said = time.monotonic()
     lines = read_lines(source, progress)
     while some := list(islice(lines, batch)):
         good: list[tuple[Line, OutgoingAd]] = []
-        for line in some:
-            one = _outgoing(line, images, summary)
+        unread: _Unread | None = None
+        for at, line in enumerate(some):
+            try:
+                one = _outgoing(line, images, summary)
+            except _Unread as error:
+                some, unread = some[:at], error
+                break
             if one is not None:
                 good.append((line, one))
-        outcomes = client.deliver([one for _, one in good])
+        try:
+            outcomes = client.deliver([one for _, one in good])
+        except OSError as error:
+            raise GaveUp(f"A file cannot be read any more: {error}") from error
         for (line, _), outcome in zip(good, outcomes, strict=True):
             if outcome.status == "waiting":
                 # What comes after it may be in; sent again it is known.
@@ -99,10 +110,13 @@ def send(
             else:
                 summary.created += outcome.status == "created"
                 summary.known += outcome.status == "known"
-            for name, why in outcome.refused_images:
+            for image, why in outcome.refused_images:
                 summary.refused_images += 1
-                _say(f"line {line.number}: {name} refused: {why}")
-        progress.save(some[-1].number, some[-1].end)
+                _say(f"line {line.number}: {image.filename} refused: {why}")
+        if some:
+            progress.save(some[-1].number, some[-1].end)
+        if unread is not None:
+            raise GaveUp(str(unread)) from unread
         if time.monotonic() - said > SAYS_EVERY_SECONDS:
             said = time.monotonic()
             _say(f"{progress.line} lines are through")
@@ -118,6 +132,10 @@ def read_lines(source: Path, progress: Progress) -> Iterator[Line]:
             number += 1
             yield Line(number, start, start + len(text), text)
             start += len(text)
+
+
+class _Unread(Exception):
+    """A picture of an ad cannot be read."""
 
 
 def _outgoing(line: Line, folder: Path, summary: Summary) -> OutgoingAd | None:
@@ -142,9 +160,10 @@ def _outgoing(line: Line, folder: Path, summary: Summary) -> OutgoingAd | None:
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:
-            summary.refused_images += 1
-            _say(f"line {line.number}: {name} cannot be read: {error}")
-            continue
+            raise _Unread(
+                f"line {line.number}: {name} cannot be read: {error}. Put it there, or take its "
+                "name out of the line."
+            ) from error
         found.append(ImageFile(path, sha256, path.name))
     return OutgoingAd(ad, found, pages)
 

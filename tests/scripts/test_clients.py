@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from scripts import send_ads
-from scripts.homeward_client import Client, ImageFile, NotAllowed, OutgoingAd
+from scripts.homeward_client import Client, ImageFile, NotAllowed, Outcome, OutgoingAd
 from scripts.scrapy_homeward import Outbox
 from tests.indexer.small import face_picture
 from tests.service.conftest import KEY
@@ -149,7 +152,6 @@ def test_what_is_refused_is_told_and_the_rest_is_in(
     data: Path, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (files / "1.png").write_bytes(b"no picture " * 20)
-    (files / "3.png").unlink()
     (files / "page.html").write_bytes(b"<html>")
     with (files / "ads.jsonl").open("a") as file:
         file.write("{no json\n\n")
@@ -161,15 +163,119 @@ def test_what_is_refused_is_told_and_the_rest_is_in(
         assert send_ads.main(words(files, server)) == 3
         told = capsys.readouterr()
         assert f"{ADS + 1} ads created, 0 known already, 3 refused" in told.out
-        assert f"{ADS - 1} images sent, 5 refused" in told.out
+        assert f"{ADS} images sent, 3 refused" in told.out
         assert "line 1: 1.png refused: [unsupported_format]" in told.err
-        assert "line 3: 3.png cannot be read" in told.err
         assert f"line {ADS + 3} refused: [validation_failed]" in told.err
         ads = {ad["external_id"]: ad for ad in server.ads()}
         assert len(ads) == ADS + 1
         assert len(ads["0"]["images"]) == 1
         assert len(ads["1000"]["captures"][0]["pages"]) == 1
         assert len(ads["1000"]["images"]) == 1
+
+
+def test_no_ad_goes_without_a_picture_that_cannot_be_read(
+    data: Path, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = (files / "8.png").read_bytes()
+    (files / "8.png").unlink()
+    with LiveServer(data) as server:
+        assert send_ads.main(words(files, server)) == 1
+        assert "line 8: 8.png cannot be read" in capsys.readouterr().err
+        all_in(server, 7)
+        (files / "8.png").write_bytes(picture)
+        assert send_ads.main(words(files, server)) == 0
+        all_in(server)
+
+
+class Proxy:
+    """Answers itself, as a proxy in front of Homeward may do; to ``behind`` it passes requests on,
+    but none with a picture."""
+
+    def __init__(self) -> None:
+        self.status, self.headers, self.body = 413, dict[str, str](), b"<html>too large</html>"
+        self.behind: LiveServer | None = None
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
+                status, headers, content = outer.status, outer.headers, outer.body
+                if outer.behind is not None and self.command == "POST":
+                    sent = {name: self.headers[name] for name in ("authorization", "content-type")}
+                    answer = httpx2.post(
+                        outer.behind.url + self.path, content=body, headers=sent, timeout=60
+                    )
+                    status, content = answer.status_code, answer.content
+                    headers = {"content-type": answer.headers["content-type"]}
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_PUT = do_POST = answer
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    made = Proxy()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "says"),
+    [
+        (413, {}, b"<html>", "client_max_body_size"),
+        (301, {"location": "https://h.example/"}, b"", "redirect"),
+        (404, {}, b'{"code": "not_found", "detail": "x"}', "not Homeward"),
+        (
+            404,
+            {},
+            b'{"type": "urn:homeward:problem:not_found", "code": "not_found", "detail": "x"}',
+            "does not have",
+        ),
+        (200, {}, b"<html>Sign in to this network</html>", "not Homeward"),
+    ],
+)
+def test_what_a_proxy_answers_refuses_nothing(
+    files: Path,
+    proxy: Proxy,
+    capsys: pytest.CaptureFixture[str],
+    status: int,
+    headers: dict[str, str],
+    body: bytes,
+    says: str,
+) -> None:
+    proxy.status, proxy.headers, proxy.body = status, headers, body
+    source = str(files / "ads.jsonl")
+    assert send_ads.main([source, "--images", str(files), "--url", proxy.url]) == 1
+    told = capsys.readouterr().err
+    assert says in told and "Nothing is lost" in told and "refused:" not in told
+    assert not (files / "ads.jsonl.progress").exists()
+
+
+def test_an_ad_waits_for_a_picture_that_a_proxy_keeps_back(
+    data: Path, files: Path, proxy: Proxy
+) -> None:
+    with LiveServer(data) as server:
+        proxy.behind = server
+        source = str(files / "ads.jsonl")
+        assert send_ads.main([source, "--images", str(files), "--url", proxy.url]) == 1
+        assert server.ads() == []
+        assert send_ads.main(words(files, server)) == 0
+        all_in(server)
 
 
 def test_a_wrong_key_is_said(
@@ -334,8 +440,6 @@ def test_what_an_outbox_keeps(tmp_path: Path) -> None:
     outbox.put({"external_id": "2"}, [("a", b"one")])
     (first, one), (second, two) = outbox.next(10)
     assert [image.path.read_bytes() for image in one.images] == [b"one", b"two"]
-    from scripts.homeward_client import Outcome
-
     outbox.settle(first, one, Outcome("refused", code="validation_failed", detail="why"))
     assert [path.read_bytes() for path in outbox.images.iterdir()] == [b"one"]
     (tmp_path / "images" / "stray").write_bytes(b"x")
@@ -349,3 +453,25 @@ def test_what_an_outbox_keeps(tmp_path: Path) -> None:
         refused = db.execute("SELECT ad, code, detail FROM refused").fetchall()
     db.close()
     assert refused == [('{"external_id": "1"}', "validation_failed", "why")]
+    assert sorted(path.read_bytes() for path in outbox.refused.iterdir()) == [b"one", b"two"]
+
+
+def test_what_was_refused_can_be_sent_again(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.put({"external_id": "1"}, [("a", b"one"), ("b", b"two")])
+    outbox.put({"external_id": "2"}, [("a", b"one"), ("c", b"three")])
+    (first, one), (second, two) = outbox.next(10)
+    outbox.settle(first, one, Outcome("refused", code="validation_failed", detail="why"))
+    outbox.settle(second, two, Outcome("created", refused_images=[(two.images[1], "too large")]))
+    assert (outbox.count(), list(outbox.images.iterdir())) == (0, [])
+    assert outbox.again() == 2
+    sent = [
+        (one.ad, [(image.filename, image.path.read_bytes()) for image in one.images])
+        for _, one in outbox.next(10)
+    ]
+    assert sent == [
+        ({"external_id": "1"}, [("a", b"one"), ("b", b"two")]),
+        ({"external_id": "2"}, [("c", b"three")]),
+    ]
+    assert list(outbox.refused.iterdir()) == [] and outbox.again() == 0
+    outbox.close()
