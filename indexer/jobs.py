@@ -15,18 +15,21 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from typing import Protocol, cast, get_args
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from indexer import images, queue
+from indexer.ad_faces import (
+    capture_images,
+    failures_of,
+    still_shown,
+    vectors_of,
+    without_vectors,
+)
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog import Catalog
 from indexer.catalog.tables import (
-    CaptureImage,
-    Face,
-    GalleryMember,
-    ImageAnalysis,
     Job,
     Photo,
 )
@@ -55,7 +58,7 @@ from indexer.trials import analyse_one_by_one, try_again
 from indexer.watchlist import probe_ads, probe_cases
 from indexer.workspace import Workspace
 from models.errors import HomewardError
-from models.types import Box, FloatArray
+from models.types import Box
 
 _log = logging.getLogger(__name__)
 
@@ -148,7 +151,7 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
 
 def _images_of(session: Session, job: Job) -> list[str]:
     if job.kind == "ingest_ad":
-        return _capture_images(session, job.job_id)
+        return capture_images(session, job.job_id)
     return list(session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)))
 
 
@@ -262,21 +265,21 @@ def _give_up(ws: Workspace, job: JobRecord, failure: Failure, *, counts: bool) -
 
 def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
     with ws.catalog.read() as session:
-        shas = {job.job_id: _capture_images(session, job.job_id) for job in jobs}
+        shas = {job.job_id: capture_images(session, job.job_id) for job in jobs}
         every = list(dict.fromkeys(sha256 for group in shas.values() for sha256 in group))
-        pending = _without_vectors(session, ws.contract_id, every)
+        pending = without_vectors(session, ws.contract_id, every)
     owners = {job.job_id: set(shas[job.job_id]) for job in jobs}
     _analyse_pending(ws, pending, owners, alone=any(job.alone for job in jobs))
     _fill_hashes(ws, every)
     with ws.catalog.write() as session:
         # Only what an ad still shows: it may have been forgotten meanwhile.
-        shown = _still_shown(session, every)
-        vectors = _vectors(session, ws.contract_id, shown)
+        shown = still_shown(session, every)
+        vectors = vectors_of(session, ws.contract_id, shown)
         add_faces(session, "ads", ws.contract_id, list(vectors))
     join_clusters(ws, vectors)
     probe_cases(ws, vectors)
     with ws.catalog.write() as session:
-        failures = _failures(session, ws.contract_id, every)
+        failures = failures_of(session, ws.contract_id, every)
         for job in jobs:
             own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
             queue.finish(session, ws.runner_id, job.job_id, own)
@@ -288,61 +291,8 @@ def _fill_hashes(ws: Workspace, shas: Sequence[str]) -> None:
     Only what could be analysed: a picture that killed a process is not decoded again.
     """
     with ws.catalog.read() as session:
-        failed = _failures(session, ws.contract_id, shas)
+        failed = failures_of(session, ws.contract_id, shas)
     fill_hashes(ws, [sha256 for sha256 in shas if sha256 not in failed])
-
-
-def _capture_images(session: Session, job_id: str) -> list[str]:
-    job = session.get(Job, job_id)
-    if job is None:
-        return []  # the ad was forgotten meanwhile
-    capture_id = job.payload["capture_id"]
-    return list(
-        dict.fromkeys(
-            sha256
-            for sha256 in session.scalars(
-                select(CaptureImage.sha256)
-                .where(CaptureImage.capture_id == capture_id)
-                .order_by(CaptureImage.position)
-            )
-            if sha256 is not None
-        )
-    )
-
-
-def _without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:
-    """Images that are still to be analysed for the gallery of ads under the contract.
-
-    A failure for a reason that may have passed is tried again. What was analysed as the photo of a
-    case is analysed once more: the time that it takes must not tell that a case has it.
-    """
-    whole: set[str] = set()
-    for some in chunks(shas):
-        analysed = set(
-            session.scalars(
-                select(ImageAnalysis.sha256).where(
-                    ImageAnalysis.sha256.in_(some),
-                    ImageAnalysis.contract_id == contract_id,
-                    or_(ImageAnalysis.state == "done", ImageAnalysis.code.not_in(queue.PASSING)),
-                )
-            )
-        )
-        outside = session.scalars(
-            select(Face.sha256)
-            .outerjoin(
-                GalleryMember,
-                (GalleryMember.face_id == Face.face_id)
-                & (GalleryMember.gallery == "ads")
-                & (GalleryMember.contract_id == contract_id),
-            )
-            .where(
-                Face.sha256.in_(some),
-                Face.contract_id == contract_id,
-                or_(Face.vector.is_(None), GalleryMember.face_id.is_(None)),
-            )
-        )
-        whole |= analysed - set(outside)
-    return [sha256 for sha256 in shas if sha256 not in whole]
 
 
 def _analyse_pending(
@@ -365,7 +315,7 @@ def _keep_results(
     """Store what came of some images, and how far that brings each job."""
     done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
     with ws.catalog.write() as session:
-        shown = set(_still_shown(session, list(done)))
+        shown = set(still_shown(session, list(done)))
         for one in some:
             if isinstance(one, Failure):
                 if one.item in shown:
@@ -375,43 +325,6 @@ def _keep_results(
         for job_id, shas in owners.items():
             ready = len(shas & done) + len(shas.difference(pending))
             queue.advance(session, ws.runner_id, job_id, ready)
-
-
-def _still_shown(session: Session, shas: Sequence[str]) -> list[str]:
-    found: set[str] = set()
-    for some in chunks(shas):
-        rows = session.scalars(select(CaptureImage.sha256).where(CaptureImage.sha256.in_(some)))
-        found.update(sha256 for sha256 in rows if sha256 is not None)
-    return [sha256 for sha256 in shas if sha256 in found]
-
-
-def _vectors(session: Session, contract_id: str, shas: Sequence[str]) -> dict[str, FloatArray]:
-    found: dict[str, FloatArray] = {}
-    for some in chunks(shas):
-        rows = session.execute(
-            select(Face.face_id, Face.vector)
-            .where(Face.sha256.in_(some), Face.contract_id == contract_id, Face.vector.is_not(None))
-            .order_by(Face.face_id)
-        )
-        found.update((face_id, vector) for face_id, vector in rows if vector is not None)
-    return found
-
-
-def _failures(session: Session, contract_id: str, shas: Sequence[str]) -> dict[str, Failure]:
-    found: dict[str, Failure] = {}
-    for some in chunks(shas):
-        rows = session.scalars(
-            select(ImageAnalysis).where(
-                ImageAnalysis.sha256.in_(some),
-                ImageAnalysis.contract_id == contract_id,
-                ImageAnalysis.state == "failed",
-            )
-        )
-        for row in rows:
-            found[row.sha256] = Failure(
-                item=row.sha256, code=row.code or "analysis_failed", detail=row.detail or ""
-            )
-    return found
 
 
 # --- cases -----------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Leads: the candidates of one case that belong together, gathered for display.
 
 A candidate joins the oldest lead that already holds its image, a near-duplicate of it, one of its
-image's ads, or a face of its cluster; else it starts a lead. Leads are never merged afterwards,
-so a lead keeps its id and its history.
+image's ads, or whose best face is of its cluster; else it starts a lead. Leads are never merged
+afterwards, so a lead keeps its id and its history. Only the best face gathers by its cluster: the
+others may be of people who happen to be in the same picture, and their sightings are not hers.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def sources(session: Session, face_ids: Iterable[str]) -> dict[str, FaceSource]:
 
 @dataclass(slots=True)
 class LeadBook:
-    """Which lead of one case holds which candidate, image, ad, cluster and kind of picture."""
+    """Which lead of one case holds which candidate, image, ad and kind of picture, and of which
+    cluster its best face is."""
 
     candidates: dict[str, str] = field(default_factory=dict)
     images: dict[str, str] = field(default_factory=dict)
@@ -118,16 +120,22 @@ class LeadBook:
                 _claim(self.ads, ad_id, lead_id)
 
     def _load_clusters(self, session: Session, case_id: str, fresh: list[FaceSource]) -> None:
-        held = (
+        best = (
+            select(Candidate.lead_id, func.max(Candidate.score).label("score"))
+            .where(Candidate.case_id == case_id)
+            .group_by(Candidate.lead_id)
+            .subquery()
+        )
+        heads = (
             select(Candidate.lead_id, FaceCluster.cluster_id)
             .join(FaceCluster, FaceCluster.face_id == Candidate.face_id)
+            .join(best, (best.c.lead_id == Candidate.lead_id) & (best.c.score == Candidate.score))
             .where(Candidate.case_id == case_id)
-            .distinct()
         )
         wanted = {source.cluster_id for source in fresh if source.cluster_id is not None}
         for some in chunks(wanted):
             for lead_id, cluster_id in session.execute(
-                held.where(FaceCluster.cluster_id.in_(some))
+                heads.where(FaceCluster.cluster_id.in_(some))
             ):
                 _claim(self.clusters, cluster_id, lead_id)
 
@@ -144,7 +152,7 @@ class LeadBook:
             self.pictures.add(pdq, lead_id)
 
     def assign(self, face_id: str, source: FaceSource) -> str:
-        """The lead of a face; the book remembers it."""
+        """The lead of a face; the book remembers it. Faces come best first."""
         known = self.candidates.get(face_id)
         if known is not None:
             self._note(source, known)
@@ -154,7 +162,11 @@ class LeadBook:
             fitting.add(self.clusters.get(source.cluster_id))
         if source.pdq is not None:
             fitting |= self.pictures.near(source.pdq)
-        lead_id = min((lead for lead in fitting if lead is not None), default=None) or new_id()
+        lead_id = min((lead for lead in fitting if lead is not None), default=None)
+        if lead_id is None:
+            lead_id = new_id()
+            if source.cluster_id is not None:
+                _claim(self.clusters, source.cluster_id, lead_id)
         self.candidates[face_id] = lead_id
         self._note(source, lead_id)
         return lead_id
@@ -163,8 +175,6 @@ class LeadBook:
         _claim(self.images, source.sha256, lead_id)
         for ad_id in source.ad_ids:
             _claim(self.ads, ad_id, lead_id)
-        if source.cluster_id is not None:
-            _claim(self.clusters, source.cluster_id, lead_id)
         if source.pdq is not None:
             self.pictures.add(source.pdq, lead_id)
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from indexer import alerting, candidates, cases, forget, jobs, judgements, queue, watchlist
+from indexer.ad_faces import capture_images, vectors_of
 from indexer.catalog.tables import Alert, Candidate, Face, Judgement
 from indexer.errors import CandidateNotFound, CaseClosed
 from indexer.galleries import add_faces
@@ -51,14 +52,14 @@ def test_looking_at_the_list_first_takes_no_alert_away(watched: Workspace) -> No
     (claimed,) = queue.claim(watched, 16)
     # The list is asked for between the face entering the gallery and the probe of the cases.
     with watched.catalog.read() as session:
-        shas = jobs._capture_images(session, claimed.job_id)
+        shas = capture_images(session, claimed.job_id)
     jobs._analyse_pending(watched, shas, {claimed.job_id: set(shas)}, alone=False)
     with watched.catalog.write() as session:
         add_faces(
             session,
             "ads",
             watched.contract_id,
-            list(jobs._vectors(session, watched.contract_id, shas)),
+            list(vectors_of(session, watched.contract_id, shas)),
         )
     assert len(candidates.ranked(watched, case_id).items) == 1
     assert alerts_of(watched) == [], "reading raises none"

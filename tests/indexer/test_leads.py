@@ -211,3 +211,27 @@ def test_an_analysis_keeps_the_hash(ws: Workspace) -> None:
     (kept,) = hashes(ws).values()
     assert kept == pdq(decode(data).pixels)
     assert kept[1] >= MIN_QUALITY
+
+
+def test_who_happens_to_be_in_the_picture_gathers_nothing(ws: Workspace) -> None:
+    """A bystander's other ads are not sightings of the person who is looked for."""
+    both = picture((10, 20, 60, colour(1)), (110, 20, 60, colour(2)))
+    send(ws, "both", both)
+    send(ws, "alone", face_picture(2, 4))
+    jobs.run_pending(ws)
+    with ws.catalog.read() as session:
+        rows = session.scalars(
+            select(FaceRow).where(FaceRow.sha256 == sha256_hex(both)).order_by(FaceRow.x)
+        ).all()
+    cluster(ws, rows[1].face_id, face_of(ws, face_picture(2, 4)))
+    case_id = make_case(ws, face_picture(1))
+    jobs.run_pending(ws)
+    for _ in range(2):  # ranked afresh, and from what is stored
+        first, second = candidates.ranked(ws, case_id, 20).items
+        assert (first.ad.external_id, first.lead.ads, first.lead.images) == ("both", 1, 1)
+        assert (second.ad.external_id, second.lead.ads) == ("alone", 1)
+    # And the other way round: looked for herself, she gathers both.
+    other_id = make_case(ws, face_picture(2, 9), number="2")
+    jobs.run_pending(ws)
+    (only,) = candidates.ranked(ws, other_id, 20).items
+    assert (only.lead.ads, only.lead.images) == (2, 2)
