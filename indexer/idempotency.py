@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
 
 from indexer.catalog.tables import IdempotentResponse, Purge
 from indexer.errors import IdempotencyConflict
 from indexer.times import utc_now
-from indexer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
 
 KEPT_FOR = timedelta(hours=24)
 
@@ -63,9 +66,6 @@ def remember(
             .limit(1)
         ):
             return
-        session.execute(
-            delete(IdempotentResponse).where(IdempotentResponse.created_at < now - KEPT_FOR)
-        )
         session.merge(
             IdempotentResponse(
                 owner=owner,
@@ -78,3 +78,13 @@ def remember(
                 created_at=now,
             )
         )
+
+
+def expire(ws: Workspace) -> None:
+    """Delete the answers that are older than a day; they may hold what is personal."""
+    late = IdempotentResponse.created_at < utc_now() - KEPT_FOR
+    with ws.catalog.read() as session:
+        if session.scalar(select(IdempotentResponse.key).where(late).limit(1)) is None:
+            return
+    with ws.catalog.write() as session:
+        session.execute(delete(IdempotentResponse).where(late))

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session, aliased
 
 from indexer import removals
-from indexer.catalog.tables import Ad, Purge
+from indexer.catalog.tables import Ad, Capture, CaptureImage, Case, Judgement, Purge
 from indexer.files import try_lock
 from indexer.records import PurgeRecord
 from indexer.times import utc_now
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 ACTOR = "retention"
+SUPPORTING = ("supports_same", "strongly_supports_same")
+"""Conclusions that keep an ad; conclusions of ``indexer.judgements``."""
+
 MOST_DUE = 0.5
 HOURLY_SHARE = 0.05
 HOURLY_LEAST = 100
@@ -53,7 +56,8 @@ class Ageing:
 
 
 def look(ws: Workspace, days: int, site: str | None = None) -> Ageing:
-    """Which ads were not received for ``days`` days; those under legal hold are not due."""
+    """Which ads were not received for ``days`` days. Not due are those under legal hold, and those
+    in which an open case has found its person, as far as people concluded."""
     now = utc_now()
     with ws.catalog.read() as session:
         due = session.scalar(select(func.count()).select_from(Ad).where(*_due(now, days, site)))
@@ -137,8 +141,30 @@ def forget_older(
 
 
 def _due(now: datetime, days: int, site: str | None) -> list[ColumnElement[bool]]:
-    conditions = [Ad.last_received_at < now - timedelta(days=days), Ad.legal_hold.is_(False)]
+    conditions = [
+        Ad.last_received_at < now - timedelta(days=days),
+        Ad.legal_hold.is_(False),
+        Ad.ad_id.not_in(_supporting()),
+    ]
     return conditions if site is None else [*conditions, Ad.site == site]
+
+
+def _supporting() -> Select[str]:
+    """The ads with a picture that was judged to show the person of a case that is open."""
+    later = aliased(Judgement)
+    return (
+        select(Capture.ad_id)
+        .join(CaptureImage, CaptureImage.capture_id == Capture.capture_id)
+        .join(Judgement, Judgement.image_sha256 == CaptureImage.sha256)
+        .join(Case, Case.case_id == Judgement.case_id)
+        .where(
+            Case.status == "open",
+            Judgement.conclusion.in_(SUPPORTING),
+            ~select(later.judgement_id)
+            .where(later.case_id == Case.case_id, later.supersedes == Judgement.judgement_id)
+            .exists(),
+        )
+    )
 
 
 def _anything_due(ws: Workspace, days: int) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from indexer import purges, quarantine, queue, removals, retention, room, staging
+from indexer import idempotency, purges, quarantine, queue, removals, retention, room, staging
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
@@ -161,6 +161,7 @@ class Workspace:
                 _discard_abandoned,
                 staging.expire,
                 _expire_quarantine,
+                idempotency.expire,
                 retention.forget_aged,
                 removals.finish,
                 removals.sweep_if_due,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from indexer import ads, candidates, cases, forget, idempotency, images, jobs, quarantine, removals
 from indexer.catalog.tables import (
@@ -18,6 +18,7 @@ from indexer.catalog.tables import (
     Base,
     Case,
     Face,
+    IdempotentResponse,
     Judgement,
     PendingRemoval,
     Quarantined,
@@ -389,6 +390,15 @@ def test_idempotent_answers(ws: Workspace) -> None:
     assert idempotency.recall(ws, "other", "k", "digest") is None
     with pytest.raises(IdempotencyConflict):
         idempotency.recall(ws, "key", "k", "another request")
+    ws.maintain()
+    assert row_counts(ws)["idempotency"] == 1
+    with ws.catalog.write() as session:
+        session.execute(
+            update(IdempotentResponse).values(created_at=utc_now() - timedelta(hours=24, minutes=1))
+        )
+    assert idempotency.recall(ws, "key", "k", "digest") is None
+    ws.maintain()
+    assert row_counts(ws)["idempotency"] == 0
 
 
 def test_what_a_killed_writer_of_an_index_left_goes(ws: Workspace) -> None:

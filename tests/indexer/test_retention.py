@@ -7,10 +7,13 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from indexer import ads, purges, retention, times
+from indexer import ads, candidates, cases, jobs, judgements, purges, retention, times
+from indexer.blobs import sha256_hex
 from indexer.catalog.tables import Ad
+from indexer.records import CaseInput, Upload
 from indexer.times import utc_now
 from indexer.workspace import Workspace
+from tests.indexer.small import face_picture
 from tests.indexer.test_ads import ad
 
 DAYS = 30
@@ -122,3 +125,38 @@ def test_a_person_may_do_more_at_once(ageing: Workspace) -> None:
     assert [len(batch) for batch in batches] == [20, 5]
     assert left(ageing) == 2
     assert {record.actor for record in purges.list_purges(ageing).items} == {"person"}
+
+
+def test_an_ad_that_supports_an_open_case_stays(ageing: Workspace) -> None:
+    """As long as the case is open, and the judgement in force."""
+    person = {number: face_picture(number) for number in (1, 2, 3)}
+    case_id = cases.create_case(ageing, CaseInput(case_number="1")).case_id
+    cases.add_photo(ageing, case_id, face_picture(1, 9))
+    for number, data in person.items():
+        ads.receive_ad(ageing, ad(str(number)), [Upload(data)])
+    receive(ageing, 20)
+    jobs.run_pending(ageing)
+    ranked = {
+        item.face.sha256: item.candidate_id for item in candidates.ranked(ageing, case_id).items
+    }
+    judged = {number: ranked[sha256_hex(data)] for number, data in person.items()}
+
+    def judge(number: int, conclusion: judgements.Conclusion) -> None:
+        judgements.judge(ageing, judged[number], conclusion, "ears", actor="a")
+
+    judge(1, "strongly_supports_same")
+    judge(2, "supports_same")
+    judge(3, "inconclusive")
+
+    def aged() -> set[str]:
+        with ageing.catalog.write() as session:
+            for row in session.query(Ad).filter(Ad.external_id.in_(("1", "2", "3"))):
+                row.last_received_at = utc_now() - timedelta(days=31)
+        ageing.maintain()
+        return {one.external_id for one in ads.list_ads(ageing, limit=100).items} & {"1", "2", "3"}
+
+    assert aged() == {"1", "2"}
+    judge(2, "supports_different")
+    assert aged() == {"1"}, "superseded"
+    cases.update_case(ageing, case_id, {"status": "closed"})
+    assert aged() == set()
