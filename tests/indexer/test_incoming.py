@@ -197,7 +197,7 @@ def test_many_receive_the_same_bytes_while_they_are_forgotten(ws: Workspace) -> 
             thread.join()
     assert errors == []
     assert ws.blobs.get(sha256_hex(picture)) == picture
-    ws.maintain()
+    ws.maintain()  # which clears what the deletions left to it
     assert health.check(ws, verify_blobs=True).ok
 
 
@@ -360,12 +360,12 @@ def test_bad_items_are_kept_shown_and_dropped(
     quarantine.add(catalog, [bad("batch line 2")], WHO)
     records = quarantine.items(catalog)
     assert sorted((one.place, one.size) for one in records) == [
-        ("batch line 1", 1_000_000),
+        ("batch line 1", 100_000),
         ("batch line 2", 4),
     ]
     first = next(one for one in records if one.place == "batch line 1")
     record, content = quarantine.show(catalog, first.item_id)
-    assert (record, content) == (first, b"\xff\x00" * 500_000)
+    assert (record, content) == (first, b"\xff\x00" * 50_000)
     with pytest.raises(QuarantineItemNotFound):
         quarantine.show(catalog, "none")
     with pytest.raises(QuarantineItemNotFound):
@@ -375,7 +375,13 @@ def test_bad_items_are_kept_shown_and_dropped(
     monkeypatch.setattr(quarantine, "MAX_ITEMS", 3)
     quarantine.add(catalog, [bad(f"later {n}") for n in range(3)], WHO)
     assert {one.place for one in quarantine.items(catalog)} == {f"later {n}" for n in range(3)}
-    assert quarantine.drop(catalog, None) == 3
+    monkeypatch.setattr(quarantine, "MAX_BYTES", 1_000)
+    quarantine.add(catalog, [bad("large", b"x" * 995)], WHO)
+    quarantine.add(catalog, [bad("small")], WHO)
+    assert {one.place for one in quarantine.items(catalog)} == {"large", "small"}, "oldest first"
+    quarantine.add(catalog, [bad("more", b"y" * 7)], WHO)
+    assert {one.place for one in quarantine.items(catalog)} == {"small", "more"}
+    assert quarantine.drop(catalog, None) == 2
     assert quarantine.drop(catalog, None) == 0
 
 
