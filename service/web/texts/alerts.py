@@ -39,8 +39,8 @@ ALERT_TEXTS: Final[Mapping[str, str]] = {
     "standing.title": "Alerts",
     "standing.raised.one": "{n} alert in the last 7 days.",
     "standing.raised.other": "{n} alerts in the last 7 days.",
-    "standing.limit": "One is raised where at most {limit} strangers are expected to score as "
-    "high. After {budget} in 7 days the limit is lowered to a tenth.",
+    "standing.limit": "Strangers that may be expected where one is raised: {limit}. After {budget} "
+    "alerts in 7 days that is lowered to a tenth.",
     "standing.tightened": "The limit is stricter now: {limit} strangers. The case has used up its "
     "{budget} alerts of the week. What is held back stays in the list of candidates and raises its "
     "alert when the week allows.",
