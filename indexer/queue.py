@@ -43,7 +43,7 @@ LEASE_S = 60.0
 MAX_ATTEMPTS = 5
 MAX_DELIVERIES = 12
 """Attempts before a job is failed: of work here, and of what is sent to others."""
-DEATHS_PER_IMAGE = 2
+DEATHS_PER_IMAGE = 3
 """Processes that one picture may kill before it is not tried again."""
 
 PRIORITIES: dict[JobKind, int] = {
