@@ -58,6 +58,7 @@ PRIORITIES: dict[JobKind, int] = {
 WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad")
 DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
 
+_TAKEN = "taken"
 _PAUSES: dict[bool, tuple[float, float]] = {False: (2.0, 900.0), True: (10.0, 3600.0)}
 """First and longest pause before another attempt, in seconds: of work, and of deliveries."""
 
@@ -135,12 +136,13 @@ def claim(
 @contextmanager
 def _claiming(ws: Workspace) -> Generator[Session]:
     """A write that takes jobs: where it fails, none of them is in hand."""
-    before = set(ws.in_hand)
+    taken: list[str] = []
     try:
         with ws.catalog.write() as session:
+            session.info[_TAKEN] = taken
             yield session
     except BaseException:
-        ws.in_hand.intersection_update(before)
+        ws.in_hand.difference_update(taken)
         raise
 
 
@@ -207,7 +209,9 @@ def _take(ws: Workspace, session: Session, jobs: Sequence[Job]) -> list[JobRecor
     if jobs:
         _register(ws, session)
     for job in jobs:
+        # Before the commit, so that upkeep never sees one that runs and is in no hand.
         ws.in_hand.add(job.job_id)
+        session.info[_TAKEN].append(job.job_id)
         job.state = "running"
         job.runner = ws.runner_id
         job.attempts += 1
