@@ -149,7 +149,12 @@ def _jobs(ws: Workspace) -> HealthItem:
     counts = jobs.counts(ws)
     detail = ", ".join(f"{count} {state}" for state, count in counts.items())
     if counts["failed"]:
-        return HealthItem("jobs", False, detail, "Look at the reasons with the jobs' failures.")
+        return HealthItem(
+            "jobs",
+            False,
+            detail,
+            "See `homeward jobs list --state failed`, then retry or drop them.",
+        )
     return HealthItem("jobs", True, detail)
 
 
