@@ -7,8 +7,6 @@ been forgotten since.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +20,7 @@ from indexer.candidates import NO_FILTER, first_ads
 from indexer.catalog.tables import Alert, Candidate, Case, Face
 from indexer.errors import AlertNotFound, CaseNotFound, InvalidCursor
 from indexer.faces import face_record
+from indexer.ids import open_cursor, seal_cursor
 from indexer.leads import lead_records
 from indexer.records import AdSummary, AlertLimit, CaseStatus, FaceRecord, LeadRecord
 from indexer.times import utc_now
@@ -87,18 +86,13 @@ class AlertStanding:
 
 def alert_cursor(seq: int) -> str:
     """An opaque cursor for the place after the alert numbered ``seq`` (0: before the first)."""
-    return base64.urlsafe_b64encode(f"a1:{seq}".encode()).decode().rstrip("=")
+    return seal_cursor("a1", str(seq))
 
 
 def alert_seq(cursor: str) -> int:
     """The place that a cursor names. Raises :class:`InvalidCursor` for anything else."""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
-    except (binascii.Error, UnicodeError, ValueError) as error:
-        raise InvalidCursor from error
-    version, _, number = text.partition(":")
-    if version != "a1" or not number.isdecimal() or len(number) > len(str(_LARGEST_SEQ)):
+    number = open_cursor("a1", cursor)
+    if not number.isdecimal() or len(number) > len(str(_LARGEST_SEQ)):
         raise InvalidCursor
     seq = int(number)
     if seq > _LARGEST_SEQ:

@@ -36,17 +36,30 @@ def is_id(text: str) -> bool:
 
 def encode_cursor(last_id: str) -> str:
     """An opaque cursor that continues a list after ``last_id``."""
-    return base64.urlsafe_b64encode(f"v1:{last_id}".encode()).decode().rstrip("=")
+    return seal_cursor("v1", last_id)
 
 
 def decode_cursor(cursor: str) -> str:
     """The id inside ``cursor``. Raises :class:`InvalidCursor` for anything else."""
+    last_id = open_cursor("v1", cursor)
+    if not is_id(last_id):
+        raise InvalidCursor
+    return last_id
+
+
+def seal_cursor(kind: str, place: str) -> str:
+    """An opaque cursor for a ``place`` in lists of this ``kind``."""
+    return base64.urlsafe_b64encode(f"{kind}:{place}".encode()).decode().rstrip("=")
+
+
+def open_cursor(kind: str, cursor: str) -> str:
+    """The place inside a cursor of this ``kind``. Raises :class:`InvalidCursor` for another."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")
     except (binascii.Error, UnicodeError, ValueError) as error:
         raise InvalidCursor from error
-    version, _, last_id = text.partition(":")
-    if version != "v1" or not is_id(last_id):
+    found, _, place = text.partition(":")
+    if found != kind:
         raise InvalidCursor
-    return last_id
+    return place

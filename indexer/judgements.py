@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias, cast, get_args
+from typing import Annotated, Literal, TypeAlias, cast
 
 from annotated_types import MaxLen, MinLen
 from sqlalchemy import select
@@ -62,7 +62,6 @@ Component: TypeAlias = Literal[
 Finding: TypeAlias = Literal["similar", "different", "not_visible"]
 Reason: TypeAlias = Annotated[str, MinLen(1), MaxLen(10_000)]
 
-CONCLUSIONS: tuple[str, ...] = get_args(Conclusion)
 UNREVIEWED = "unreviewed"
 
 

@@ -46,6 +46,11 @@ MAX_DELIVERIES = 12
 DEATHS_PER_IMAGE = 3
 """Processes that one picture may kill before it is not tried again."""
 
+CRASHED = "analysis_crashed"
+"""Code of a picture at which processes died: it is not tried again by itself."""
+PASSING = frozenset({"analysis_failed", "blob_damaged", "blob_missing"})
+"""Codes of what may be over at the next attempt: a folder that was not mounted, a full GPU."""
+
 PRIORITIES: dict[JobKind, int] = {
     "probe_case": 0,
     "enrol_case": 0,
@@ -285,13 +290,6 @@ def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Fai
     job.failures = [failure_json(failure) for failure in failures]
 
 
-CRASHED = "analysis_crashed"
-"""Code of a picture at which processes died: it is not tried again by itself."""
-
-PASSING = frozenset({"analysis_failed", "blob_damaged", "blob_missing"})
-"""Codes of what may be over at the next attempt: a folder that was not mounted, a full GPU."""
-
-
 # --- breaking off ----------------------------------------------------------------------------
 
 
@@ -347,14 +345,12 @@ def _take_up_own(ws: Workspace) -> None:
             select(Job.job_id).where(Job.state == "running", Job.runner == ws.runner_id)
         ).all()
     ws.stranded.update(job_id for job_id in held if job_id not in ws.in_hand)
-    if ws.stranded:
-        _put_back_stranded(ws)
+    _put_back_stranded(ws)
 
 
 def recover(ws: Workspace) -> int:
     """Queue the running jobs that nobody does: of processes that died, and of this one where it
     could not put them back or never knew of them. Returns how many were of dead processes."""
-    _put_back_stranded(ws)
     _take_up_own(ws)
     with ws.catalog.read() as session:
         rows = {row.runner_id: row for row in session.scalars(select(RunnerRow))}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 
 import typer
 from rich.text import Text
@@ -28,7 +28,7 @@ from service.opening import open_catalog_only
 
 app = typer.Typer(help="Queued work: list, retry and drop.", no_args_is_help=True)
 
-STATES = ("queued", "running", "done", "failed", "dropped")
+STATES: tuple[str, ...] = get_args(JobState)
 PAGE = 200
 
 State = Annotated[
@@ -104,11 +104,8 @@ def drop(
 
 @contextmanager
 def _catalog(settings: Settings) -> Iterator[_CatalogOnly]:
-    catalog = open_catalog_only(settings)
-    try:
+    with closing(open_catalog_only(settings)) as catalog:
         yield _CatalogOnly(catalog)
-    finally:
-        catalog.close()
 
 
 def _chosen(holder: _CatalogOnly, job_ids: list[str] | None, every: bool) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Annotated
 
 import typer
@@ -82,11 +82,8 @@ def revoke(
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[KeyStore]:
-    catalog = open_catalog_only(settings)
-    try:
+    with closing(open_catalog_only(settings)) as catalog:
         yield KeyStore(catalog)
-    finally:
-        catalog.close()
 
 
 def _values(record: KeyRecord) -> dict[str, object]:
