@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar
 
@@ -24,10 +24,11 @@ from rich.progress import (
 from rich.text import Text
 from typer.core import TyperCommand
 
+from indexer.catalog import Catalog
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service.config import Settings, load_settings
-from service.opening import open_for
+from service.opening import open_catalog_only, open_for
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,6 +130,13 @@ def workspace_for(settings: Settings) -> Iterator[Workspace]:
         yield workspace
     finally:
         workspace.close()
+
+
+@contextmanager
+def catalog_for(settings: Settings) -> Iterator[Catalog]:
+    """The open catalog of ``settings`` without the face pack, closed at the end."""
+    with closing(open_catalog_only(settings)) as catalog:
+        yield catalog
 
 
 def expected_errors(command: Callable[P, T]) -> Callable[P, T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, cast, get_args
 
@@ -17,6 +17,7 @@ from indexer.times import moment_text, rfc3339
 from service.cli.console import (
     AsJson,
     DataDir,
+    catalog_for,
     columns,
     expected_errors,
     out,
@@ -24,7 +25,6 @@ from service.cli.console import (
     settings_for,
 )
 from service.config import Settings
-from service.opening import open_catalog_only
 
 app = typer.Typer(help="Queued work: list, retry and drop.", no_args_is_help=True)
 
@@ -104,7 +104,7 @@ def drop(
 
 @contextmanager
 def _catalog(settings: Settings) -> Iterator[_CatalogOnly]:
-    with closing(open_catalog_only(settings)) as catalog:
+    with catalog_for(settings) as catalog:
         yield _CatalogOnly(catalog)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -14,6 +14,7 @@ from service.accounts.keys import KeyRecord, KeyStore
 from service.cli.console import (
     AsJson,
     DataDir,
+    catalog_for,
     columns,
     expected_errors,
     out,
@@ -21,7 +22,6 @@ from service.cli.console import (
     settings_for,
 )
 from service.config import Settings
-from service.opening import open_catalog_only
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
@@ -82,7 +82,7 @@ def revoke(
 
 @contextmanager
 def _store(settings: Settings) -> Iterator[KeyStore]:
-    with closing(open_catalog_only(settings)) as catalog:
+    with catalog_for(settings) as catalog:
         yield KeyStore(catalog)
 
 

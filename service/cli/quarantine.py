@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from indexer import quarantine
-from indexer.catalog import Catalog
 from indexer.quarantine import QuarantineRecord
 from indexer.times import rfc3339
 from service.cli.console import (
     AsJson,
     DataDir,
+    catalog_for,
     columns,
     err,
     expected_errors,
@@ -24,8 +22,6 @@ from service.cli.console import (
     print_json,
     settings_for,
 )
-from service.config import Settings
-from service.opening import open_catalog_only
 
 app = typer.Typer(
     help="Look at lines of batches and files that could not be taken.", no_args_is_help=True
@@ -43,7 +39,7 @@ def list_items(
     data_dir: DataDir = None,
 ) -> None:
     """List what is in the quarantine, newest first, without the lines themselves."""
-    with _catalog(settings_for(context, data_dir)) as catalog:
+    with catalog_for(settings_for(context, data_dir)) as catalog:
         records = quarantine.items(catalog, limit)
     if as_json:
         print_json([_values(record) for record in records])
@@ -74,7 +70,7 @@ def show(
     data_dir: DataDir = None,
 ) -> None:
     """Print one line as it was received; why it could not be taken goes to standard error."""
-    with _catalog(settings_for(context, data_dir)) as catalog:
+    with catalog_for(settings_for(context, data_dir)) as catalog:
         record, content = quarantine.show(catalog, item_id)
     err.print(Text(f"{record.place}, {rfc3339(record.at)}: [{record.code}] {record.detail}"))
     if sys.stdout.isatty():
@@ -96,7 +92,7 @@ def drop(
     """Delete lines from the quarantine for good."""
     if every == bool(item_ids):
         raise typer.BadParameter("name the items, or give --all")
-    with _catalog(settings_for(context, data_dir)) as catalog:
+    with catalog_for(settings_for(context, data_dir)) as catalog:
         dropped = quarantine.drop(catalog, None if every else item_ids)
     out.print(f"{dropped} dropped.")
 
@@ -104,15 +100,6 @@ def drop(
 def printable(text: str) -> str:
     """``text`` with everything that is not a visible character written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-@contextmanager
-def _catalog(settings: Settings) -> Iterator[Catalog]:
-    catalog = open_catalog_only(settings)
-    try:
-        yield catalog
-    finally:
-        catalog.close()
 
 
 def _values(record: QuarantineRecord) -> dict[str, object]:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from indexer.catalog import Catalog
 from indexer.notify import get_webhook, list_webhooks, remove_webhook
 from indexer.times import rfc3339
 from service.alerts.webhooks import WebhookSender, send_test, set_webhook, shown
 from service.cli.console import (
     AsJson,
     DataDir,
+    catalog_for,
     columns,
     expected_errors,
     out,
     print_json,
     settings_for,
 )
-from service.config import Settings
-from service.opening import open_catalog_only
 
 app = typer.Typer(help="Set, list, test and remove webhooks for alerts.", no_args_is_help=True)
 
@@ -42,7 +38,7 @@ def add(
 ) -> None:
     """Have alerts sent to an address, and print the secret that signs them once."""
     settings = settings_for(context, data_dir)
-    with _catalog(settings) as catalog:
+    with catalog_for(settings) as catalog:
         made = set_webhook(catalog, WebhookSender.of(settings), url, description[:200], ACTOR)
     if as_json:
         print_json(_values(shown(made, secret=True)))
@@ -55,7 +51,7 @@ def add(
 @expected_errors
 def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the webhooks, never their secrets."""
-    with _catalog(settings_for(context, data_dir)) as catalog:
+    with catalog_for(settings_for(context, data_dir)) as catalog:
         found = [shown(item) for item in list_webhooks(catalog, limit=200).items]
     if as_json:
         print_json([_values(item) for item in found])
@@ -72,7 +68,7 @@ def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir 
 @expected_errors
 def remove(context: typer.Context, webhook_id: WebhookIdArgument, data_dir: DataDir = None) -> None:
     """Send nothing there any more; what waits to be sent there goes too."""
-    with _catalog(settings_for(context, data_dir)) as catalog:
+    with catalog_for(settings_for(context, data_dir)) as catalog:
         record = remove_webhook(catalog, webhook_id)
     out.print(Text(f"Webhook {record.webhook_id} is removed."))
 
@@ -82,19 +78,10 @@ def remove(context: typer.Context, webhook_id: WebhookIdArgument, data_dir: Data
 def send(context: typer.Context, webhook_id: WebhookIdArgument, data_dir: DataDir = None) -> None:
     """Send a message that stands for no alert, and say whether it was taken."""
     settings = settings_for(context, data_dir)
-    with _catalog(settings) as catalog:
+    with catalog_for(settings) as catalog:
         record = get_webhook(catalog, webhook_id)
     message_id = send_test(WebhookSender.of(settings), record)
     out.print(Text(f"Webhook {record.webhook_id} took the message {message_id}."))
-
-
-@contextmanager
-def _catalog(settings: Settings) -> Iterator[Catalog]:
-    catalog = open_catalog_only(settings)
-    try:
-        yield catalog
-    finally:
-        catalog.close()
 
 
 def _values(webhook: dict[str, Any]) -> dict[str, Any]:
