@@ -91,8 +91,11 @@ lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --group build -o requirements-build.lock
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu \
 		-o requirements.lock
-	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra dev \
-		-c requirements.lock -c requirements-build.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra scale \
+		-c requirements.lock -o requirements-scale.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra scale \
+		--extra dev -c requirements-scale.lock \
+		-c requirements-build.lock -o requirements-dev.lock
 
 .PHONY: clean
 clean: ## remove the environment and caches; data folders stay

@@ -8,6 +8,7 @@ the same order; equal scores are ordered by id.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.vectors.tags import EVERYTHING, Filter, Tag
 from models.types import FloatArray
 
 
@@ -30,12 +32,17 @@ class Neighbours:
 
 
 _LENGTH_TOLERANCE = 1e-3
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 NO_NEIGHBOURS = Neighbours((), np.empty(0, np.float32))
 
 
 class VectorIndex(Protocol):
-    """Vectors by id under one embedding contract. Not thread-safe: its owner holds a lock."""
+    """Vectors by id under one embedding contract.
+
+    ``add`` and ``delete`` are called by one thread at a time, its owner sees to that; searches
+    may run beside them and beside each other, and see each change whole or not at all.
+    """
 
     @property
     def dimension(self) -> int:
@@ -46,11 +53,17 @@ class VectorIndex(Protocol):
         """Vectors that a search can find."""
         ...
 
-    def add(self, ids: Sequence[str], vectors: FloatArray) -> None:
+    def add(
+        self,
+        ids: Sequence[str],
+        vectors: FloatArray,
+        tags: Sequence[Sequence[Tag]] | None = None,
+    ) -> None:
         """Add float32 ``vectors`` of shape (n, dimension); an id that is there is replaced.
 
-        Raises ``ValueError`` for a wrong shape, a vector that is not L2-normalised, or an id that
-        is given twice.
+        ``ids`` are UUIDs in their canonical form. ``tags``: for each of them what it may be
+        filtered by; none are given where nothing is. Raises ``ValueError`` for a wrong shape, a
+        vector that is not L2-normalised, an id that is no UUID or is given twice.
         """
         ...
 
@@ -63,13 +76,13 @@ class VectorIndex(Protocol):
         probes: FloatArray,
         k: int,
         *,
-        allowed: Collection[str] | None = None,
+        where: Filter = EVERYTHING,
         excluded: Collection[str] = (),
     ) -> list[Neighbours]:
         """The exact ``k`` nearest of each probe, float32 of shape (n, dimension).
 
-        ``allowed`` limits the answer to these ids (``None``: no limit), ``excluded`` leaves ids
-        out. Fewer than ``k`` come back only when no more are there.
+        ``where`` limits the answer to ids that pass, ``excluded`` leaves ids out. Fewer than ``k``
+        come back only when no more are there.
         """
         ...
 
@@ -77,12 +90,16 @@ class VectorIndex(Protocol):
         """Exact scores of shape (probes, ids). Raises ``KeyError`` for an id that is not there."""
         ...
 
-    def dump(self) -> tuple[list[str], FloatArray]:
-        """All ids and their vectors, in one order, for a snapshot."""
+    def ids(self) -> set[str]:
+        """All ids that a search can find."""
         ...
 
     def health(self) -> str | None:
         """What is wrong with the index, or ``None``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files, threads and connections; nothing may be asked afterwards."""
         ...
 
 
@@ -119,8 +136,22 @@ def checked(ids: Sequence[str], vectors: FloatArray, dimension: int) -> FloatArr
         raise ValueError(f"expected vectors of shape {(len(ids), dimension)}, got {rows.shape}")
     if len(set(ids)) != len(ids):
         raise ValueError("an id is given twice")
+    for face_id in ids:
+        if not _CANONICAL.fullmatch(face_id):
+            raise ValueError(f"{face_id!r} is no UUID in its canonical form")
     _check_unit(rows, "a vector")
     return rows
+
+
+def checked_tags(
+    ids: Sequence[str], tags: Sequence[Sequence[Tag]] | None
+) -> Sequence[Sequence[Tag]]:
+    """One sequence of tags for each id, empty where none are given, or ``ValueError``."""
+    if tags is None:
+        return [()] * len(ids)
+    if len(tags) != len(ids):
+        raise ValueError(f"tags for {len(tags)} ids are given with {len(ids)} ids")
+    return tags
 
 
 def checked_probes(probes: FloatArray, dimension: int) -> FloatArray:
