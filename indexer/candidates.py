@@ -32,7 +32,8 @@ from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
-from indexer.probe import FusedFace, ad_conditions, allowed_faces, fused_search
+from indexer.galleries.log import index_filter
+from indexer.probe import FusedFace, ad_conditions, fused_search
 from indexer.records import (
     AdSummary,
     CandidateRecord,
@@ -236,11 +237,10 @@ def rank(
     """Search wider and wider until ``k`` leads are full or the gallery is exhausted."""
     if not len(vectors) or k <= 0:
         return Ranking([], {}, {})
-    with ws.catalog.read() as session:
-        allowed = allowed_faces(session, ws.contract_id, filters)
+    where = index_filter(filters)
     count = max(_FIRST_FACES, 4 * k)
     while True:
-        found = fused_search(ws.ads, vectors, count, allowed=allowed)
+        found = fused_search(ws.ads, vectors, count, where=where)
         with ws.catalog.read() as session:
             seen = sources(session, [face.face_id for face in found])
             book = LeadBook.load(session, case_id, seen)

@@ -24,7 +24,7 @@ from indexer.errors import (
     PhotoNotFound,
 )
 from indexer.faces import choose_face
-from indexer.galleries import add_faces, drop_idle_vectors, remove_faces
+from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remove_faces
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.purges import record_purge
 from indexer.records import (
@@ -180,6 +180,8 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             queue.enqueue(session, "probe_case", case_id)
         row.updated_at = utc_now()
         session.flush()
+        own = select(Photo.face_id).where(Photo.case_id == case_id)
+        refresh_faces(session, "cases", ws.contract_id, list(session.scalars(own)))
         record = _load(session, ws.contract_id, case_id)
     if withdrawn:
         removals.finish_if_possible(ws)

@@ -30,7 +30,7 @@ from indexer.catalog.tables import Face as FaceRow
 from indexer.catalog.tables import Image as ImageRow
 from indexer.errors import BlobDamaged, BlobMissing, FaceNotFound, ImageNotFound
 from indexer.faces import face_record, face_row, overlap
-from indexer.galleries import drop_idle_vectors, remove_faces
+from indexer.galleries import drop_idle_vectors, refresh_faces, remove_faces
 from indexer.hashes import keep_hash
 from indexer.records import AnalysisState, FaceRecord, Failure, ImageRecord
 from indexer.times import utc_now
@@ -309,9 +309,12 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
         )
         for contract in {face.contract_id for face in faces}:
             ids = [face.face_id for face in faces if face.contract_id == contract]
-            if not in_ads:
+            if in_ads:
+                refresh_faces(session, "ads", contract, ids)
+            else:
                 remove_faces(session, "ads", contract, ids)
             remove_faces(session, "cases", contract, [i for i in ids if i not in enrolled])
+            refresh_faces(session, "cases", contract, [i for i in ids if i in enrolled])
         if not in_ads:
             # What speaks of ads goes with them, though a case may keep the picture.
             ids = [face.face_id for face in faces]

@@ -9,16 +9,15 @@ Naor, *Optimal aggregation algorithms for middleware*, 2003).
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, func
 
-from indexer.catalog.tables import Ad, Capture, CaptureImage, Face
+from indexer.catalog.tables import Ad
 from indexer.galleries import Gallery
 from indexer.records import SearchFilter
+from indexer.vectors.tags import EVERYTHING, Filter
 from models.calibration import fuse, template_length
 from models.types import FloatArray
 
@@ -40,18 +39,18 @@ def fused_search(
     vectors: FloatArray,
     count: int,
     *,
-    allowed: Collection[str] | None = None,
+    where: Filter = EVERYTHING,
 ) -> list[FusedFace]:
     """The ``count`` best faces for the photos of one person, best first, equal scores by id.
 
     ``vectors``: float32 (photos, dimension), L2-normalised. Fewer come back only when the gallery
-    (within ``allowed``) holds no more.
+    (of those that pass ``where``) holds no more.
     """
     width = count + _SPARE
     length = template_length(vectors)
     fresh = True
     while True:
-        lists = gallery.search(vectors, width, allowed=allowed, fresh=fresh)
+        lists = gallery.search(vectors, width, where=where, fresh=fresh)
         exhausted = all(len(found) < width for found in lists)
         ids = sorted({face_id for found in lists for face_id in found.ids})
         if not ids:
@@ -76,21 +75,6 @@ def fused_search(
                 continue
         nearest = scores.argmax(axis=0)
         return [FusedFace(ids[i], float(fused[i]), int(nearest[i])) for i in order]
-
-
-def allowed_faces(session: Session, contract_id: str, filters: SearchFilter) -> set[str] | None:
-    """The faces of the ads that pass ``filters``; ``None`` where nothing is filtered."""
-    if filters.empty:
-        return None
-    query = (
-        select(Face.face_id)
-        .join(CaptureImage, CaptureImage.sha256 == Face.sha256)
-        .join(Capture, Capture.capture_id == CaptureImage.capture_id)
-        .join(Ad, Ad.ad_id == Capture.ad_id)
-        .where(Face.contract_id == contract_id, *ad_conditions(filters))
-        .distinct()
-    )
-    return set(session.scalars(query))
 
 
 def ad_conditions(filters: SearchFilter) -> list[ColumnElement[bool]]:

@@ -22,7 +22,8 @@ from indexer.batches import chunks
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.compaction import clear_slack
 from indexer.errors import StorageError
-from indexer.files import TEMP_SUFFIX, file_lock, storage_errors, try_lock
+from indexer.files import storage_errors, try_lock
+from indexer.galleries.local import remove_other_contracts
 from indexer.times import utc_now
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     ``slack=False`` leaves one thing to upkeep, which reads the whole catalog for it: copies of
     deleted rows in the slack of its pages.
     """
-    _remove_broken_snapshots(ws)
     with ws.catalog.read() as session:
         found = session.execute(select(PendingRemoval.item, PendingRemoval.requested_at))
         pending = {row.item: row.requested_at for row in found}
@@ -75,13 +75,9 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     turn = waiting[: _AT_ONCE if slack else _AT_ONCE_INLINE]
     _remove_blobs(ws, [item.removeprefix(_BLOB) for item in turn])
     if _SNAPSHOTS in pending:
-        for gallery in (ws.cases, ws.ads):
-            gallery.catch_up()
-            gallery.discard_snapshot()
-        for path in ws.index_dir.glob("*.index"):
-            # Views under other contracts; whoever uses them rebuilds from the catalog.
-            with storage_errors(str(path)):
-                path.unlink(missing_ok=True)
+        if not all([gallery.scrub() for gallery in (ws.cases, ws.ads)]):
+            return False
+        remove_other_contracts(ws.index_dir, ws.contract_id)
         _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
     # Late, because the log of the database keeps the old pages until it is emptied.
     if _LOG in pending:
@@ -105,15 +101,6 @@ def _clear_slack(ws: Workspace, asked: datetime) -> bool:
             return False
         _cross_out(ws, _SLACK, asked)
     return True
-
-
-def _remove_broken_snapshots(ws: Workspace) -> None:
-    """Remove what writers of snapshots left that were killed: it holds vectors as well."""
-    for path in ws.index_dir.glob(f".*.index.*{TEMP_SUFFIX}"):
-        # A living writer holds the lock of its gallery; once we have it, the file is nobody's.
-        gallery = path.name.partition(".index.")[0]
-        with file_lock(ws.index_dir / f"{gallery}.lock"), storage_errors(str(path)):
-            path.unlink(missing_ok=True)
 
 
 def sweep_if_due(ws: Workspace) -> None:

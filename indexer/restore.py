@@ -37,6 +37,7 @@ from indexer.catalog.tables import (
 )
 from indexer.errors import BackupFailed, LedgerDamaged, StorageFull
 from indexer.files import TEMP_SUFFIX, fsync_folder, make_folder, storage_errors
+from indexer.galleries.shelf import forget_shelves
 from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
 from indexer.workspace import RESTORING, Workspace
@@ -191,6 +192,7 @@ def _settle(catalog: Catalog) -> None:
     with catalog.write() as session:
         session.execute(delete(WebSession))
         session.execute(delete(RunnerRow))
+        forget_shelves(session)
         session.execute(delete(Job).where(Job.kind.in_(DELIVERIES)))
         session.execute(
             update(Job)

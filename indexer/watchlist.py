@@ -23,7 +23,7 @@ from indexer.candidates import LISTED, enrolled, rank, store
 from indexer.cases import require_open
 from indexer.catalog.tables import Case, Face, GalleryMember, Photo
 from indexer.probe import FusedFace
-from indexer.vectors import Neighbours
+from indexer.vectors.base import Neighbours
 from indexer.workspace import Workspace
 from models.calibration import fuse, template_length
 from models.types import FloatArray

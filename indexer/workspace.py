@@ -17,6 +17,7 @@ from indexer.catalog.engine import parsed, sqlite_url
 from indexer.errors import RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
+from indexer.galleries.opening import VectorOptions, open_gallery
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
@@ -70,7 +71,7 @@ class WorkspaceOptions:
     batch_size: int = 16
     batch_pixels: int = 64_000_000
     decode_threads: int = 2
-    search_threads: int = 1
+    vectors: VectorOptions = VectorOptions()
     max_images_per_ad: int = 20
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000
@@ -127,13 +128,13 @@ class Workspace:
         self.ads = self._gallery("ads")
 
     def _gallery(self, name: GalleryName) -> Gallery:
-        return Gallery(
+        return open_gallery(
             self.catalog,
             name,
             self.contract_id,
             self.analyser.dimension,
             self.index_dir,
-            threads=self.options.search_threads,
+            self.options.vectors,
         )
 
     @property
@@ -180,7 +181,7 @@ class Workspace:
         """Save the index files if that is worth while, and let go of everything."""
         try:
             for gallery in (self.cases, self.ads):
-                gallery.save_if_due()
+                gallery.close()
         except Exception:  # noqa: BLE001 - the index is only a cache
             _log.exception("an index file could not be saved; it is rebuilt when opened again")
         finally:
@@ -272,8 +273,7 @@ def _expire_quarantine(ws: Workspace) -> None:
 
 def _keep_galleries(ws: Workspace) -> None:
     for gallery in (ws.cases, ws.ads):
-        gallery.catch_up()
-        gallery.save_if_due()
+        gallery.keep()
 
 
 def _probe_writable(data_dir: Path) -> None:

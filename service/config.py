@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from indexer.galleries.opening import VectorOptions
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 
@@ -90,6 +91,13 @@ class Settings(BaseSettings):
     smtp_password: SecretStr | None = None
     smtp_from: str | None = None
 
+    vectors: Literal["local", "gpu", "milvus"] = "local"
+    """Where face vectors are searched: segments on this machine, its GPU, or a Milvus server."""
+    search_threads: Annotated[int, Field(ge=0, le=256)] = 0
+    """Threads of one search; 0 takes one per core, at most four."""
+    milvus_uri: SecretStr | None = None
+    milvus_token: SecretStr | None = None
+
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
     purge_ledger: Path | None = None
@@ -133,6 +141,16 @@ class Settings(BaseSettings):
     def purge_ledger_path(self) -> Path:
         """Where deletions are listed outside of the catalog."""
         return self.purge_ledger or self.data_dir / "purges.jsonl"
+
+    @property
+    def vector_options(self) -> VectorOptions:
+        """Where and how vectors are searched."""
+        return VectorOptions(
+            kind=self.vectors,
+            threads=self.search_threads or min(4, _cores()),
+            milvus_uri=self.milvus_uri.get_secret_value() if self.milvus_uri else "",
+            milvus_token=self.milvus_token.get_secret_value() if self.milvus_token else "",
+        )
 
     @property
     def max_body_bytes(self) -> int:

@@ -42,6 +42,7 @@ def open_for(settings: Settings, *, restoring: bool = False) -> Workspace:
         calibration=pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
+            vectors=settings.vector_options,
             max_queued_jobs=settings.max_queued_jobs,
             max_page_bytes=settings.max_page_bytes,
             alert_expected_false=settings.alert_expected_false,

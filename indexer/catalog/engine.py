@@ -88,6 +88,17 @@ class Catalog:
             yield session
 
     @contextmanager
+    def named_lock(self, name: str) -> Generator[None]:
+        """Hold a lock that all processes on this PostgreSQL know by its name; a process that dies
+        lets go of it with its connection."""
+        with (
+            _storage_errors(),
+            self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            postgresql.named_lock(connection, name),
+        ):
+            yield
+
+    @contextmanager
     def errors_translated(self) -> Generator[None]:
         """For work on ``engine`` itself: errors of the database become our own."""
         with _storage_errors():

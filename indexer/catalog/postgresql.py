@@ -5,9 +5,11 @@ The driver is psycopg 3. Codes of errors: https://www.postgresql.org/docs/curren
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import psycopg
@@ -90,6 +92,22 @@ def take_write_lock(connection: Connection, *, patient: bool) -> None:
     if patient:
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
     connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_WRITE_LOCK})")
+
+
+@contextmanager
+def named_lock(connection: Connection, name: str) -> Generator[None]:
+    """Hold the advisory lock of this name, waiting for it as long as it takes."""
+    # The number of a lock has 64 bits; the lock of writers is a small number of its own.
+    key = {"key": int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)}
+    connection.exec_driver_sql("SET lock_timeout = 0")
+    try:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
+    finally:
+        connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
 
 
 def require_usable(connection: Connection) -> None:

@@ -15,6 +15,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
@@ -330,6 +331,47 @@ class GalleryMember(Base):
     face_id: Mapped[str] = mapped_column(
         ForeignKey("faces.face_id", ondelete="CASCADE"), primary_key=True, index=True
     )
+    # Of the tags it was last logged with; null where that was before there were tags.
+    tags_digest: Mapped[str | None] = mapped_column(String(32))
+
+
+class GalleryShelf(Base):
+    """How far the segments of one index folder go: to entry ``seq`` of the gallery's log, which
+    names ``seq_face_id``. ``version`` rises with every change of the set of segments."""
+
+    __tablename__ = "gallery_shelves"
+
+    store_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    gallery: Mapped[str] = mapped_column(String(10), primary_key=True)
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    seq_face_id: Mapped[str] = mapped_column(String(36))
+    version: Mapped[int] = mapped_column(BigInteger)
+    published_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class GallerySegment(Base):
+    """A published segment of a shelf; a file that no row names is nobody's."""
+
+    __tablename__ = "gallery_segments"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["store_id", "gallery", "contract_id"],
+            [
+                "gallery_shelves.store_id",
+                "gallery_shelves.gallery",
+                "gallery_shelves.contract_id",
+            ],
+            ondelete="CASCADE",
+        ),
+        Index(None, "store_id", "gallery", "contract_id"),
+    )
+
+    segment_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    store_id: Mapped[str] = mapped_column(Id)
+    gallery: Mapped[str] = mapped_column(String(10))
+    contract_id: Mapped[str] = mapped_column(Contract)
+    rows: Mapped[int] = mapped_column(BigInteger)
 
 
 class GalleryLog(Base):

@@ -1,7 +1,7 @@
-"""Nearest neighbours by cosine: one narrow protocol, a NumPy reference, FAISS."""
+"""Nearest neighbours by cosine: one narrow protocol and what fulfils it.
 
-from indexer.vectors.base import NO_NEIGHBOURS, Neighbours, VectorIndex
-from indexer.vectors.faiss_index import FaissIndex
-from indexer.vectors.numpy_index import NumpyIndex
-
-__all__ = ["NO_NEIGHBOURS", "FaissIndex", "Neighbours", "NumpyIndex", "VectorIndex"]
+``base`` is the protocol and the one way in which scores are computed, ``tags`` what may be
+filtered by. ``numpy_index`` is the reference; ``segmented`` searches segments on this machine (in
+files: ``segment``; scanned by ``scan`` on the processor, ``gpu`` on a GPU) and rows in memory
+(``fresh``); ``milvus`` searches on a server.
+"""

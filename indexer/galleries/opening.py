@@ -1,0 +1,64 @@
+"""Which back end a gallery runs on: the one place that knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from indexer.catalog import Catalog
+from indexer.galleries.base import Gallery
+from indexer.galleries.local import LocalGallery
+from indexer.records import GalleryName
+from indexer.vectors.scan import CpuScanner
+from indexer.vectors.scanner import Scanner
+from indexer.vectors.segment import Segment
+
+Vectors = Literal["local", "gpu", "milvus"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorOptions:
+    """Where vectors are searched. ``threads`` scan at the same time.
+
+    ``milvus_uri`` and ``milvus_token`` are of the server, where ``kind`` is ``milvus``.
+    """
+
+    kind: Vectors = "local"
+    threads: int = 1
+    milvus_uri: str = ""
+    milvus_token: str = ""
+
+
+def open_gallery(
+    catalog: Catalog,
+    name: GalleryName,
+    contract_id: str,
+    dimension: int,
+    index_dir: Path,
+    options: VectorOptions,
+) -> Gallery:
+    """Open a gallery on the back end that is asked for, and bring it up to date.
+
+    Raises the StorageError tree, and ``ProviderUnavailable`` for a GPU that is not there: nothing
+    else takes its place in silence.
+    """
+    if options.kind == "milvus":
+        from indexer.galleries.remote import RemoteGallery, connected  # noqa: PLC0415 - an extra
+
+        index = connected(options.milvus_uri, options.milvus_token, name, contract_id, dimension)
+        return RemoteGallery(catalog, name, contract_id, dimension, index_dir, index)
+    return LocalGallery(
+        catalog, name, contract_id, dimension, index_dir, scanner(options.kind, options.threads)
+    )
+
+
+def scanner(kind: Literal["local", "gpu"], threads: int) -> Callable[[Segment], Scanner]:
+    """What makes the scanner of a segment. Raises ``ProviderUnavailable``."""
+    if kind == "gpu":
+        from indexer.vectors import gpu  # noqa: PLC0415 - checks for a device
+
+        gpu.require_gpu()
+        return lambda segment: gpu.scanner_of(segment, threads)
+    return lambda segment: CpuScanner(segment.codes, threads=threads)
