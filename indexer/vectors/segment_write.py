@@ -26,12 +26,15 @@ from indexer.vectors.segment_head import (
     next_path,
 )
 from indexer.vectors.segment_ids import ID_BYTES, IdArray, sortable
-from indexer.vectors.segment_source import BLOCK_ROWS, SegmentSource
+from indexer.vectors.segment_source import SegmentSource
 from models.types import FloatArray
 
 _LENGTH_TOLERANCE = 2e-3
 """Twice what the door of the index allows, so that another order of summation refuses nothing
 that it let through."""
+_ENCODED_AT_ONCE = 1 << 15
+"""Numbers: 256 KiB as float64, so that what encoding makes of them stays in the cache of a core.
+Measured: 64 rows of 512 at once take a quarter of the time of 4096."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +197,7 @@ def _check_ascending(ids: IdArray) -> None:
 
 def _read_back(handle: int, section: Section) -> Iterator[FloatArray]:
     with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as mapped:
-        step = BLOCK_ROWS * section.row_bytes
+        step = max(1, _ENCODED_AT_ONCE // section.width) * section.row_bytes
         end = section.offset + section.rows * section.row_bytes
         for start in range(section.offset, end, step):
             raw = mapped[start : min(start + step, end)]
