@@ -1,0 +1,228 @@
+"""A segment: face vectors in immutable files, sorted by id, mapped and never trusted unread.
+
+Ids, columns and codes are checked whole when a segment is opened; vectors piece by piece, when
+the first of a piece is read. Processes share the pages; what one of them scrubs is blank for all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.errors import IndexDamaged
+from indexer.files import storage_errors
+from indexer.vectors.quantise import Codes, Quantiser
+from indexer.vectors.segment_changes import finish, remove_segment, scrub, sweep
+from indexer.vectors.segment_head import (
+    Head,
+    History,
+    Section,
+    data_path,
+    head_path,
+    latest_head,
+    read_head,
+)
+from indexer.vectors.segment_ids import IdArray, sortable, to_bytes, to_texts
+from indexer.vectors.segment_source import SegmentSource, from_arrays, merged
+from indexer.vectors.segment_write import SegmentInfo, off_length, write_segment
+from indexer.vectors.tags import Columns
+from models.types import FloatArray
+
+__all__ = [
+    "History",
+    "Segment",
+    "SegmentInfo",
+    "SegmentSource",
+    "from_arrays",
+    "merged",
+    "open_segment",
+    "remove_segment",
+    "scrub",
+    "sweep",
+    "write_segment",
+]
+
+_ATTEMPTS = 4
+"""How many scrubs may come between while one answer is read."""
+
+
+def open_segment(
+    folder: Path, name: str, *, gallery: str, contract_id: str, dimension: int
+) -> Segment:
+    """Open segment ``name``; a scrub of it that broke off is finished first.
+
+    Raises :class:`IndexDamaged` for a file that is missing, cut short, too long, changed or of
+    another version, and for a segment of another gallery, contract or dimension.
+    """
+    with storage_errors(str(folder / name)):
+        try:
+            finish(folder, name)
+            head = read_head(head_path(folder, name), name)
+            _check_owner(head, gallery, contract_id, dimension)
+            data = _mapped(data_path(folder, name), head.data_bytes)
+        except FileNotFoundError as error:
+            raise IndexDamaged(f"A file of segment {name} is missing.") from error
+        return Segment(folder, head, data)
+
+
+def _check_owner(head: Head, gallery: str, contract_id: str, dimension: int) -> None:
+    if (head.gallery, head.contract_id, head.dimension) != (gallery, contract_id, dimension):
+        raise IndexDamaged(
+            f"Segment {head.name} is for {head.gallery} under {head.contract_id} "
+            f"({head.dimension}), not for {gallery} under {contract_id} ({dimension})."
+        )
+
+
+def _mapped(path: Path, length: int) -> mmap.mmap:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        found = os.fstat(handle).st_size
+        if found != length:
+            raise IndexDamaged(f"{path.name} is {found} bytes long, not {length}.")
+        return mmap.mmap(handle, length, access=mmap.ACCESS_READ)
+    finally:
+        os.close(handle)
+
+
+class Segment:
+    """An open segment. Safe to use from several threads, and beside a scrub in any process.
+
+    ``codes`` and ``columns`` lie in the mapping; they stay valid as long as anybody holds them.
+    """
+
+    def __init__(self, folder: Path, head: Head, data: mmap.mmap) -> None:
+        self._folder = folder
+        self._head = head
+        self._blank = head.dead  # what the disk holds nothing of any more
+        self._mapping = data
+        self._bytes: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+        self._section = head.section("vectors")
+        self._checked = np.zeros(self._section.pieces, np.bool_)
+        views = {}
+        for section in head.sections:
+            views[section.name] = section.view(self._bytes)
+            if section.name != "vectors":
+                for piece in range(section.pieces):
+                    self._check(section, piece)
+        self._ids: IdArray = views["ids"].view(np.uint8)
+        shape = (head.count, head.dimension)
+        self._vectors: FloatArray = views["vectors"].view("<f4").reshape(shape)
+        by = Quantiser(head.centre, head.scale)
+        codes = views["codes"].view(np.uint8).reshape(shape)
+        self.codes = Codes(codes, by, head.residual, head.reach)
+        try:
+            self.columns = Columns.from_arrays(head.count, head.words, views)
+        except (ValueError, KeyError) as error:
+            raise IndexDamaged(f"Segment {head.name} has no readable tags: {error}.") from error
+
+    @property
+    def name(self) -> str:
+        return self._head.name
+
+    @property
+    def count(self) -> int:
+        """All rows, the dead ones too."""
+        return self._head.count
+
+    @property
+    def dead(self) -> NDArray[np.int64]:
+        """The rows known to be dead, ascending: as of opening, or of a scrub met since."""
+        return self._head.dead
+
+    @property
+    def history(self) -> History:
+        """The entry of the gallery's log up to which :attr:`dead` is complete."""
+        return self._head.history
+
+    @property
+    def disk_bytes(self) -> int:
+        """What its files take on the disk."""
+        return self._head.data_bytes + sum(len(part) for part in self._head.packed())
+
+    def id_bytes(self, rows: NDArray[np.int64]) -> IdArray:
+        """The ids of ``rows``, int64 (n,), as uint8 (n, 16)."""
+        return np.ascontiguousarray(self._ids[self._there(rows)])
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """The ids of ``rows``, int64 (n,), as canonical UUIDs."""
+        return to_texts(self.id_bytes(rows))
+
+    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """The row of each of ``ids``, dead or not, int64 (n,); -1 for an id that is not there."""
+        wanted, valid = to_bytes(ids)
+        keys, own = sortable(wanted), sortable(self._ids)
+        # In ascending order each search begins where the last one ended, in pages at hand.
+        order = np.argsort(keys)
+        rows = np.empty(len(keys), np.int64)
+        rows[order] = np.searchsorted(own, keys[order])
+        rows[rows == self.count] = 0
+        rows[(own[rows] != keys) | ~valid] = -1
+        return rows
+
+    def vectors(self, rows: NDArray[np.int64]) -> FloatArray:
+        """The vectors of ``rows``, int64 (n,): a copy, float32 (n, dimension), checked.
+
+        A row that was scrubbed is all zeros. Raises :class:`IndexDamaged` where the bytes are not
+        those that were written, ``IndexError`` for rows that are not there.
+        """
+        rows = self._there(rows)
+        for _ in range(_ATTEMPTS):
+            pieces = np.unique(rows // self._section.piece)
+            for piece in pieces[~self._checked[pieces]].tolist():
+                self._check(self._section, piece)
+                self._checked[piece] = True
+            found: FloatArray = self._vectors[rows].astype(np.float32, copy=False)
+            dead = _among(rows, self._head.dead)
+            found[dead] = 0.0
+            # A row that is being scrubbed at this moment may be half gone.
+            odd = off_length(found) & ~dead
+            if not odd.any():
+                return found
+            self._checked[np.unique(rows[odd] // self._section.piece)] = False
+        raise IndexDamaged(f"Segment {self.name} holds a vector that is none.")
+
+    def close(self) -> None:
+        """Give the memory back. A search that still runs may finish; the mapping itself ends
+        with the last array that looks into it, since ending it earlier would end the process."""
+        self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    def _there(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.count:
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a segment of {self.count}")
+        return rows
+
+    def _check(self, section: Section, piece: int) -> None:
+        """Check one piece against its digest; raises :class:`IndexDamaged`."""
+        start, end = section.span(piece)
+        raw = self._bytes[start:end]
+        if hashlib.sha256(raw.data).digest() == self._head.digest(section, piece):
+            return
+        # It may be another process that scrubs rows here. Its head is on the disk before it
+        # begins, so what was read is right if it is once those rows are left out.
+        copy = raw.copy()
+        try:
+            with storage_errors(self.name):
+                head = latest_head(self._folder, self.name)
+        except FileNotFoundError as error:
+            raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
+        section.blank(copy, piece, np.setdiff1d(head.dead, self._blank))
+        if head.sections != self._head.sections or hashlib.sha256(
+            copy.data
+        ).digest() != head.digest(section, piece):
+            raise IndexDamaged(f"The {section.name} of segment {self.name} fail their checksum.")
+        self._head = head
+
+
+def _among(rows: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(rows), np.bool_)
+    places = np.minimum(np.searchsorted(ascending, rows), len(ascending) - 1)
+    found: NDArray[np.bool_] = ascending[places] == rows
+    return found
