@@ -28,6 +28,8 @@ _BLOCK: Final = 8192
 _FIRST_BLOCK: Final = 1024
 # Probes are padded to this many, so that eight comparisons are looked at as one 64-bit word.
 _WORD: Final = 8
+_STEPS: Final = 127
+_KEY_BITS: Final = 63
 _LOWEST: Final = np.iinfo(np.int32).min
 _HIGHEST: Final = np.iinfo(np.int32).max
 
@@ -74,16 +76,16 @@ def _best(
     factor = np.zeros((dimension, columns), np.int8)
     factor[:, :probes] = steps.T
     multiply = _Product(factor)
-    found = _Found(probes, columns, fetch)
+    found = _Found(probes, columns, fetch, dimension, stop)
     block = min(_BLOCK, max(stop - start, 1))
     products = np.empty((block, columns), np.int32)
     above = np.empty((block, columns), np.bool_)
     gathered = None if rows is None else np.empty((block, dimension), np.uint8)
     position = start
-    # Nothing is known of the first rows, so that all of them are taken: few.
-    size = min(block, max(_FIRST_BLOCK, 2 * fetch))
+    # Nothing is known at first and all rows are taken: few, then twice as many as were seen.
+    size = _FIRST_BLOCK
     while position < stop:
-        size = min(size, stop - position)
+        size = min(size, block, stop - position)
         if rows is None or gathered is None:
             part = codes[position : position + size]
         else:
@@ -94,67 +96,86 @@ def _best(
         np.greater(products[:size], found.floor, out=above[:size])
         words = np.flatnonzero(above[:size].view(np.uint64))
         if len(words):
-            which, bit = np.nonzero(above[:size].reshape(-1, _WORD)[words])
-            flat = words[which] * _WORD + bit
-            found.add(
-                flat // columns + position, flat % columns, products[:size].ravel()[flat], keep
-            )
+            bits = np.flatnonzero(above[:size].reshape(-1, _WORD)[words])
+            flat = words[bits // _WORD] * _WORD + bits % _WORD
+            at, probe = np.divmod(flat, columns)
+            at += position
+            scores = products[:size].reshape(-1)[flat]
+            if keep is not None:
+                chosen = keep[at]
+                at, probe, scores = at[chosen], probe[chosen], scores[chosen]
+            found.add(at, probe, scores)
         position += size
-        size = block
+        size = position - start
     return found.best(rows)
 
 
 class _Found:
-    """What was found for each probe so far, and the score from which a row is worth keeping."""
+    """What was found for each probe so far, and the score from which a row is worth keeping.
 
-    def __init__(self, probes: int, columns: int, fetch: int) -> None:
+    Probe, score and row are kept in one integer, so that one plain sort puts them in order: by
+    probe, the best score first. ``rows`` is more than any position.
+    """
+
+    def __init__(self, probes: int, columns: int, fetch: int, dimension: int, rows: int) -> None:
         self._probes, self._fetch = probes, fetch
+        self._top = _STEPS * ZERO * dimension
+        self._row_bits = rows.bit_length()
+        self._probe_shift = self._row_bits + (2 * self._top).bit_length()
+        if self._probe_shift + probes.bit_length() >= _KEY_BITS:
+            raise ValueError(f"{probes} probes of {rows} rows are too many at once")
         self.floor = np.full(columns, _HIGHEST, np.int32)
         self.floor[:probes] = _LOWEST
-        self._kept = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
-        self._new: list[tuple[Rows, Rows, NDArray[np.int32]]] = []
+        self._kept = np.empty(0, np.int64)
+        self._new: list[NDArray[np.int64]] = []
         self._waiting = 0
 
-    def add(self, rows: Rows, probes: Rows, scores: NDArray[np.int32], keep: Keep | None) -> None:
-        if keep is not None:
-            chosen = keep[rows]
-            rows, probes, scores = rows[chosen], probes[chosen], scores[chosen]
-        self._new.append((rows, probes, scores))
-        self._waiting += len(rows)
+    def add(self, rows: Rows, probes: Rows, scores: NDArray[np.int32]) -> None:
+        keys = (probes << self._probe_shift) + (
+            (self._top - scores.astype(np.int64)) << self._row_bits
+        )
+        keys += rows
+        self._new.append(keys)
+        self._waiting += len(keys)
         if self._waiting > self._probes * self._fetch:
             self._prune()
 
     def _prune(self) -> None:
         """Drop what is not among the best of its probe, and raise the floors."""
-        parts = [self._kept, *self._new]
-        rows, probes, scores = (np.concatenate([part[i] for part in parts]) for i in range(3))
-        # One sort by probe and falling score: both in one integer.
-        order = np.argsort((probes << 32) - scores)
-        probes = probes[order]
-        counts = np.bincount(probes, minlength=self._probes)
-        first = np.cumsum(counts) - counts
-        rank = np.arange(len(probes)) - first[probes]
-        inside = rank < self._fetch
-        order = order[inside]
-        self._kept = (rows[order], probes[inside], scores[order])
+        keys = np.concatenate([self._kept, *self._new])
+        keys.sort()
+        ends = self._ends(keys)
+        first = np.concatenate([[0], ends[:-1]])
+        counts = np.minimum(ends - first, self._fetch)
+        inside = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        self._kept = keys[inside]
         self._new, self._waiting = [], 0
-        full = np.flatnonzero(counts >= self._fetch)
-        # Equal scores beyond the last are as good as it; the ceiling counts them in.
-        self.floor[full] = scores[order][rank[inside] == self._fetch - 1]
+        full = counts == self._fetch
+        # Rows as good as the last are left out from here on; the ceiling counts them in.
+        self.floor[: self._probes][full] = self._scores(self._kept[(np.cumsum(counts) - 1)[full]])
 
     def best(self, names: Rows | None) -> list[Best]:
         self._prune()
-        rows, probes, scores = self._kept
+        rows, scores = self._kept & ((1 << self._row_bits) - 1), self._scores(self._kept)
         if names is not None:
             rows = names[rows]
-        ends = np.cumsum(np.bincount(probes, minlength=self._probes))
-        out = []
-        for probe, end in enumerate(ends):
-            begin = 0 if probe == 0 else int(ends[probe - 1])
-            own = scores[begin:end].astype(np.float64)
+        out, first = [], 0
+        for end in self._ends(self._kept):
+            own = scores[first:end].astype(np.float64)
             last = float(own[-1]) if len(own) >= self._fetch else -np.inf
-            out.append(Best(own, rows[begin:end], last))
+            out.append(Best(own, rows[first:end], last))
+            first = end
         return out
+
+    def _ends(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each probe's part of the sorted ``keys`` ends."""
+        bounds = np.arange(1, self._probes + 1) << self._probe_shift
+        return np.searchsorted(keys, bounds).astype(np.int64)
+
+    def _scores(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        width = self._probe_shift - self._row_bits
+        scores: NDArray[np.int64] = self._top - ((keys >> self._row_bits) & ((1 << width) - 1))
+        return scores
 
 
 class _Product:
