@@ -23,7 +23,7 @@ from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedIma
 from indexer.compaction import clear_slack
 from indexer.errors import StorageError
 from indexer.files import storage_errors, try_lock
-from indexer.galleries.local import remove_other_contracts
+from indexer.galleries.local import remove_broken, remove_other_contracts
 from indexer.times import utc_now
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     ``slack=False`` leaves one thing to upkeep, which reads the whole catalog for it: copies of
     deleted rows in the slack of its pages.
     """
+    remove_broken(ws.index_dir)
     with ws.catalog.read() as session:
         found = session.execute(select(PendingRemoval.item, PendingRemoval.requested_at))
         pending = {row.item: row.requested_at for row in found}

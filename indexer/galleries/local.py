@@ -489,15 +489,32 @@ def _lock_of(folder: Path) -> Path:
 
 
 def remove_other_contracts(index_dir: Path, contract_id: str) -> None:
-    """Remove the segments of other contracts, and the index files of earlier versions.
+    """Remove the segments of other contracts: they may hold a face that was deleted, and nobody
+    here follows their log. Whoever uses them makes them anew from the catalog.
 
-    They may hold a face that was deleted, and nobody here follows their log; whoever uses them
-    makes them anew from the catalog. Raises the StorageError tree.
+    Raises the StorageError tree.
+    """
+    for folder in _folders(index_dir):
+        if not folder.name.endswith(f"-{contract_id}"):
+            with file_lock(_lock_of(folder)):
+                files.sweep(folder, set())
+
+
+def remove_broken(index_dir: Path) -> None:
+    """Remove what writers left that were killed, under any contract, and the index files of
+    earlier versions: they hold vectors as well. Raises the StorageError tree.
     """
     for path in index_dir.glob("*.index*"):
         with storage_errors(str(path)):
             path.unlink(missing_ok=True)
-    for folder in index_dir.iterdir():
-        if folder.is_dir() and not folder.name.endswith(f"-{contract_id}"):
-            with file_lock(_lock_of(folder)):
-                files.sweep(folder, set())
+    for folder in _folders(index_dir):
+        # A living writer holds the lock; once we have it, what it left is nobody's.
+        held = try_lock(_lock_of(folder))
+        if held is not None:
+            with held:
+                files.sweep(folder, None)
+
+
+def _folders(index_dir: Path) -> list[Path]:
+    with storage_errors(str(index_dir)):
+        return [entry for entry in index_dir.iterdir() if entry.is_dir()]

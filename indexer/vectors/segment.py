@@ -187,6 +187,20 @@ class Segment:
             self._checked[np.unique(rows[odd] // self._section.piece)] = False
         raise IndexDamaged(f"Segment {self.name} holds a vector that is none.")
 
+    def refresh(self) -> None:
+        """Learn of the rows that another process has scrubbed since.
+
+        Raises :class:`IndexDamaged` for a head that is gone or of another segment.
+        """
+        try:
+            with storage_errors(self.name):
+                head = latest_head(self._folder, self.name)
+        except FileNotFoundError as error:
+            raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
+        if head.sections != self._head.sections:
+            raise IndexDamaged(f"The head of segment {self.name} is of another segment.")
+        self._head = head
+
     def close(self) -> None:
         """Give the memory back. A search that still runs may finish; the mapping itself ends
         with the last array that looks into it, since ending it earlier would end the process."""

@@ -38,8 +38,16 @@ def nearest(gallery: Gallery, person: int) -> tuple[str, ...]:
     return gallery.search(vector_of(colour(person))[None], 1)[0].ids
 
 
-def index_file(ws: Workspace) -> Path:
-    return ws.index_dir / f"cases-{CONTRACT}.index"
+def segment_files(ws: Workspace, part: str) -> list[Path]:
+    return sorted((ws.index_dir / f"cases-{CONTRACT}").glob(f"*.{part}"))
+
+
+def index_files(ws: Workspace) -> list[Path]:
+    return [path for path in ws.index_dir.rglob("*") if path.is_file()]
+
+
+def vector_in(path: Path, person: int) -> bool:
+    return vector_of(colour(person)).tobytes() in path.read_bytes()
 
 
 def test_views_of_one_folder_see_each_other(opened: Reopen) -> None:
@@ -71,97 +79,257 @@ def test_another_process_sees_a_deletion(ws: Workspace) -> None:
     assert ws.cases.count() == 0
 
 
-def test_the_index_file_spares_the_catalog(opened: Reopen) -> None:
+def test_segments_spare_the_catalog(opened: Reopen, monkeypatch: pytest.MonkeyPatch) -> None:
     ws = opened()
     enrol(ws, 1, 2, 3)
     ws.cases.save()
     enrol(ws, 4)
-    header, ids, vectors = read_snapshot(
-        index_file(ws), gallery="cases", contract_id=CONTRACT, dimension=DIMENSION
-    ) or pytest.fail("no file was written")
-    assert header.count == len(ids) == len(vectors) == 3
+    read: list[int] = []
+    faces = log.faces
+
+    def counted(*arguments: Any) -> Iterator[log.Faces]:
+        for some in faces(*arguments):
+            read.append(len(some.ids))
+            yield some
+
+    monkeypatch.setattr(log, "faces", counted)
+    monkeypatch.setattr(log, "all_faces", None)
     again = opened()
     assert again.cases.count() == 4
     assert nearest(again.cases, 3) == nearest(ws.cases, 3)
+    assert read == [1], "only what came after the segment is read from the catalog"
     assert again.cases.health() is None
 
 
-@pytest.mark.parametrize("damage", ["flip header", "flip vector", "cut", "empty", "text", "swap"])
-def test_a_damaged_index_file_is_rebuilt_and_said_so(
-    opened: Reopen, damage: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("part", ["data", "head"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "text", "gone", "swap"])
+def test_a_damaged_segment_is_made_anew_and_said_so(
+    opened: Reopen, damage: str, part: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     ws = opened()
     enrol(ws, 1, 2, 3)
     ws.cases.save()
-    path = index_file(ws)
+    (path,) = segment_files(ws, part)
     data = bytearray(path.read_bytes())
-    if damage == "flip header":
-        data[50] ^= 1
-    elif damage == "flip vector":
-        data[-5] ^= 1
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
     elif damage == "cut":
         data = data[:-7]
     elif damage == "empty":
         data = bytearray()
     elif damage == "text":
         data = bytearray(b"x" * 500)
-    else:
-        ws.ads.save()
-        data = bytearray((ws.index_dir / f"ads-{CONTRACT}.index").read_bytes())
-    path.write_bytes(data)
+    elif damage == "swap":
+        case_id = enrol(ws, 4)
+        ws.cases.save()
+        (other,) = set(segment_files(ws, part)) - {path}
+        data = bytearray(other.read_bytes())
+        forget.forget_case(ws, case_id)
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(data)
     with caplog.at_level(logging.WARNING):
         again = opened()
+        found = nearest(again.cases, 2)
     assert "rebuilt from the catalog" in caplog.text
+    assert found == nearest(ws.cases, 2)
     assert again.cases.count() == 3
-    assert nearest(again.cases, 2) == nearest(ws.cases, 2)
     assert again.cases.health() is None
+    assert ws.cases.health() is None
 
 
-def test_an_index_file_of_another_history_is_not_trusted(
+def test_a_vector_that_is_damaged_later_is_never_answered_with(
+    opened: Reopen, caplog: pytest.LogCaptureFixture
+) -> None:
+    enrol(opened(), 1, 2, 3)
+    ws = opened()
+    ws.cases.save()
+    expected = ws.cases.search(vector_of(colour(2))[None], 3)[0]
+    again = opened()
+    (path,) = segment_files(again, "data")
+    vector = vector_of(colour(2)).tobytes()
+    data = path.read_bytes()
+    with path.open("r+b") as file:
+        file.seek(data.index(vector))
+        file.write(bytes([vector[0] ^ 1]))
+    with caplog.at_level(logging.WARNING):
+        found = again.cases.search(vector_of(colour(2))[None], 3)[0]
+    assert found.ids == expected.ids
+    assert np.array_equal(found.scores, expected.scores)
+    assert "rebuilt from the catalog" in caplog.text
+
+
+def test_segments_of_another_history_are_not_trusted(
     tmp_path: Path, small_analyser: SmallAnalyser, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with open_workspace(tmp_path / "a", small_analyser) as ws:
+    """A catalog put back from an earlier copy, with segments that were written later."""
+    folder = tmp_path / "a"
+    with open_workspace(folder, small_analyser) as ws:
         enrol(ws, 1, 2)
         ws.cases.save()
-        stale = index_file(ws).read_bytes()
-    with open_workspace(tmp_path / "b", small_analyser) as ws:
-        enrol(ws, 5, 6)
-        index_file(ws).write_bytes(stale)
-    with caplog.at_level(logging.WARNING), open_workspace(tmp_path / "b", small_analyser) as ws:
-        assert "another history" in caplog.text
+    earlier = (folder / "catalog.sqlite3").read_bytes()
+    with open_workspace(folder, small_analyser) as ws:
+        (case,) = cases.list_cases(ws).items
+        forget.forget_photo(ws, case.case_id, case.photos[0].photo_id)
+        ws.cases.save()
+    (folder / "catalog.sqlite3").write_bytes(earlier)
+    with open_workspace(folder, small_analyser) as ws:
+        assert ws.cases.count() == 2
+    with open_workspace(folder, small_analyser) as ws:
+        enrol(ws, 5)
         assert ws.cases.health() is None
-        assert ws.cases.search(vector_of(colour(5))[None], 1)[0].scores[0] > 0.99
+    (folder / "catalog.sqlite3").write_bytes(earlier)
+    with caplog.at_level(logging.WARNING), open_workspace(folder, small_analyser) as ws:
+        assert ws.cases.health() is None
+        assert ws.cases.search(vector_of(colour(1))[None], 1)[0].scores[0] > 0.99
 
 
-def test_two_contracts_never_meet(tmp_path: Path, ws: Workspace) -> None:
+def test_two_contracts_never_meet(ws: Workspace) -> None:
     enrol(ws, 1)
+    ws.cases.save()
     second = SmallAnalyser("other-000000000000")
-    with open_workspace(ws.data_dir, second, catalog_url=url_of(ws)) as ws:
-        assert ws.cases.count() == 0
-    path = tmp_path / "x.index"
-    header = SnapshotHeader(
-        gallery="cases", contract_id="a", dimension=4, count=0, seq=0, seq_face_id=""
-    )
-    write_snapshot(path, header, [], vector_of(colour(1))[None][:0, :4])
-    assert read_snapshot(path, gallery="cases", contract_id="a", dimension=4) is not None
-    for other in ({"contract_id": "b"}, {"gallery": "ads"}, {"dimension": 5}):
-        with pytest.raises(IndexDamaged):
-            read_snapshot(path, **{"gallery": "cases", "contract_id": "a", "dimension": 4, **other})  # type: ignore[arg-type]
-    assert read_snapshot(tmp_path / "none", gallery="cases", contract_id="a", dimension=4) is None
+    with open_workspace(ws.data_dir, second, catalog_url=url_of(ws)) as other:
+        assert other.cases.count() == 0
+        enrol(other, 2)
+        other.cases.save()
+        assert other.cases.count() == 1
+    assert ws.cases.count() == 1
+    assert ws.cases.health() is None
 
 
-def test_a_deletion_takes_the_index_file_with_it(opened: Reopen) -> None:
+def test_a_deletion_leaves_no_vector_in_any_file(opened: Reopen) -> None:
     ws, other = opened(), opened()
     case_id = enrol(ws, 1, 2)
-    vector = vector_of(colour(1)).tobytes()
+    with open_workspace(
+        ws.data_dir, SmallAnalyser("other-000000000000"), catalog_url=url_of(ws)
+    ) as stranger:
+        enrol(stranger, 1)
+        stranger.cases.save()
     ws.cases.save()
-    assert vector in index_file(ws).read_bytes()
+    other.cases.search(vector_of(colour(1))[None], 1)
+    held = [path for path in index_files(ws) if vector_in(path, 1)]
+    assert {path.parent.name for path in held} == {
+        f"cases-{CONTRACT}",
+        "cases-other-000000000000",
+    }
     photo = cases.get_case(ws, case_id).photos[0]
     forget.forget_photo(ws, case_id, photo.photo_id)
-    assert not index_file(ws).exists()
+    assert not any(vector_in(path, 1) for path in index_files(ws))
     other.cases.save()
-    assert vector not in index_file(ws).read_bytes(), "a late view writes nothing old"
-    assert vector_of(colour(2)).tobytes() in index_file(ws).read_bytes()
+    assert not any(vector_in(path, 1) for path in index_files(ws)), "a late view writes nothing old"
+    assert any(vector_in(path, 2) for path in index_files(ws))
+    assert other.cases.health() is None
+
+
+def test_a_deletion_does_not_wait_for_a_merge(ws: Workspace) -> None:
+    case_id = enrol(ws, 1, 2)
+    ws.cases.save()
+    photo = cases.get_case(ws, case_id).photos[0]
+    with file_lock(ws.index_dir / f".cases-{CONTRACT}.lock"):
+        forget.forget_photo(ws, case_id, photo.photo_id)
+        assert photo.face_id not in ws.cases.ids()
+        assert any(vector_in(path, 1) for path in index_files(ws))
+    ws.maintain()
+    assert not any(vector_in(path, 1) for path in index_files(ws))
+
+
+# --- publishing ------------------------------------------------------------------------------
+
+SMALL = Sizes(seal=4, merge=3, largest=60, block=16)
+
+
+def small_gallery(ws: Workspace) -> LocalGallery:
+    return LocalGallery(
+        ws.catalog, "ads", CONTRACT, DIMENSION, ws.index_dir, scanner("local", 1), sizes=SMALL
+    )
+
+
+def add_random(ws: Workspace, count: int, seed: int) -> list[str]:
+    """Faces of an image each, as an ingest leaves them; the vectors are random."""
+    rng = np.random.default_rng(seed)
+    vectors = rng.standard_normal((count, DIMENSION)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return put_faces(ws, vectors)
+
+
+def test_many_views_seal_merge_and_delete_and_all_agree(ws: Workspace) -> None:
+    """Three views of one folder, which seal and merge after every few faces."""
+    views = [small_gallery(ws) for _ in range(3)]
+    rng = np.random.default_rng(3)
+    held: list[str] = []
+    probe = vector_of(colour(9))[None]
+    for step in range(24):
+        held += add_random(ws, int(rng.integers(1, 7)), step)
+        if step % 3 == 1:
+            gone = [held.pop(int(rng.integers(len(held)))) for _ in range(2)]
+            with ws.catalog.write() as session:
+                remove_faces(session, "ads", CONTRACT, gone)
+            assert views[step % 3].scrub()
+        views[step % 3].keep()
+        lists = [view.search(probe, 200)[0] for view in views]
+        for one in lists:
+            assert set(one.ids) == set(held)
+            assert one.ids == lists[0].ids
+            assert np.array_equal(one.scores, lists[0].scores)
+    for view in views:
+        view.keep()
+        assert view.health() is None
+        assert 1 <= len(view._index.state.parts) < 10
+        assert view._version == views[0]._version
+    again = small_gallery(ws)
+    assert again.search(probe, 200)[0].ids == lists[0].ids
+    for view in (*views, again):
+        view.close()
+
+
+def test_a_full_disk_keeps_the_search_in_memory(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = add_random(ws, 40, 1)
+    written = files.write_segment
+
+    def full(*_: object, **__: object) -> None:
+        raise StorageFull("the index")
+
+    monkeypatch.setattr(files, "write_segment", full)
+    view = small_gallery(ws)
+    assert "stays in memory" in caplog.text
+    assert set(view.search(vector_of(colour(9))[None], 99)[0].ids) == set(ids)
+    with pytest.raises(StorageFull):
+        view.keep()
+    monkeypatch.setattr(files, "write_segment", written)
+    view.keep()
+    again = small_gallery(ws)
+    assert again.ids() == set(ids) == view.ids()
+    assert len(again._index.state.parts) >= 1
+    for one in (view, again):
+        one.close()
+
+
+@pytest.mark.parametrize("when", range(1, 40))
+def test_killed_at_any_step_of_keeping_up(ws: Workspace, when: int) -> None:
+    """A process that dies at the n-th step of what it does to files and catalog."""
+    ids = add_random(ws, 30, 1)
+    small_gallery(ws).close()
+    ids += add_random(ws, 9, 2)
+    gone = ids[:3]
+    with ws.catalog.write() as session:
+        remove_faces(session, "ads", CONTRACT, gone)
+    ws.catalog.engine.dispose()
+    code = run_killed(ws, when)
+    assert code in (0, KILLED)
+    view = small_gallery(ws)
+    assert view.ids() == set(ids) - set(gone)
+    assert set(view.search(vector_of(colour(9))[None], 99)[0].ids) == set(ids) - set(gone)
+    assert view.scrub()
+    view.keep()
+    assert view.health() is None
+    again = small_gallery(ws)
+    assert again.ids() == view.ids()
+    for one in (view, again):
+        one.close()
+    if code == 0:
+        pytest.skip("it was done before")
 
 
 def test_threads_search_while_others_enrol(ws: Workspace) -> None:
