@@ -8,18 +8,17 @@ comes out are integers, and a block's order of summation changes nothing.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from indexer.vectors.parts import Best, Keep, Rows
 from indexer.vectors.quantise import ZERO, CodeArray
 from models.runtime import open_session
 
-Rows = NDArray[np.int64]
-Keep = NDArray[np.bool_]
 StepArray = NDArray[np.int8]
 
 # Rows in one product. Measured at 64 probes of 128 and of 512 components: 2048 to 8192 rows are
@@ -32,18 +31,6 @@ _STEPS: Final = 127
 _KEY_BITS: Final = 63
 _LOWEST: Final = np.iinfo(np.int32).min
 _HIGHEST: Final = np.iinfo(np.int32).max
-
-
-class Best(NamedTuple):
-    """The best rows of one probe in a part of the segment.
-
-    ``scores``: float64 (m,), integers; ``rows``: int64 (m,), positions in the segment;
-    ``last``: no other row of the part that was looked at scores above it.
-    """
-
-    scores: NDArray[np.float64]
-    rows: Rows
-    last: float
 
 
 def best_by_product(

@@ -11,25 +11,20 @@ so that no row scores above q.c + p.(d - c) + |q - p| reach + |q| residual (Cauc
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.vectors.base import float_error
-from indexer.vectors.product import Best, Keep, Rows, best_by_product, best_of_rows
+from indexer.vectors.parts import Best, Keep, Rows, each, lengths, merged, only, over_fetch
+from indexer.vectors.product import best_by_product, best_of_rows
 from indexer.vectors.quantise import ZERO, CodeArray, Codes
 from indexer.vectors.scanner import Shortlist
 from models.types import FloatArray
-
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 # Its own type hints leave out what borrows memory.
 _faiss: Any = faiss
@@ -44,11 +39,8 @@ _ALIGN: Final = 8
 # From so many probes on, the product of blocks is faster than one scan for each.
 _BURST_FROM: Final = 6
 # Up to these shares of the rows, copying the kept ones together is cheaper than scanning all.
-_NARROW: Final = 0.12
-_NARROW_BURST: Final = 0.5
-# Over-fetch for rows that the filter leaves out: as many as chance puts in the way, and spare.
-_SPARE: Final = 1.1
-_SPARE_ROWS: Final = 16
+_NARROW: Final = 0.2
+_NARROW_BURST: Final = 0.6
 
 
 class CpuScanner:
@@ -108,18 +100,18 @@ class CpuScanner:
     def _burst(self, by: _Rounded, fetch: int, keep: Keep | None, kept: int) -> list[Best]:
         array, steps = self._array, by.steps.astype(np.int8)
         if keep is not None and kept <= _NARROW_BURST * len(array):
-            parts = _each(
+            parts = each(
                 self._threads,
                 lambda rows: best_of_rows(array, steps, fetch, rows),
                 self._split(keep),
             )
         else:
-            parts = _each(
+            parts = each(
                 self._threads,
                 lambda bounds: best_by_product(array, steps, fetch, *bounds, keep),
                 self._bounds,
             )
-        return _merged(parts, fetch)
+        return merged(parts, fetch)
 
     def _scan(self, by: _Rounded, fetch: int, keep: Keep | None, kept: int) -> list[Best]:
         total = len(self._codes)
@@ -128,8 +120,8 @@ class CpuScanner:
         if kept <= _NARROW * total:
             return self._scan_kept(by.steps, fetch, keep)
         wanted = min(fetch, kept)
-        more = int(_SPARE * fetch * total / kept) + _SPARE_ROWS
-        found = [_only(best, keep, fetch) for best in self._scan_all(by.steps, more)]
+        more = over_fetch(fetch, kept, total)
+        found = [only(best, keep, fetch) for best in self._scan_all(by.steps, more)]
         short = [index for index, best in enumerate(found) if len(best.rows) < wanted]
         if short:
             # The filter leaves out the very nearest: more of the same could go on for long.
@@ -139,15 +131,15 @@ class CpuScanner:
         return found
 
     def _scan_all(self, steps: FloatArray, fetch: int) -> list[Best]:
-        parts = _each(self._threads, lambda slab: slab.best(steps, fetch), self._slabs)
-        return _merged(parts, fetch)
+        parts = each(self._threads, lambda slab: slab.best(steps, fetch), self._slabs)
+        return merged(parts, fetch)
 
     def _scan_kept(self, steps: FloatArray, fetch: int, keep: Keep) -> list[Best]:
         array = self._array
-        parts = _each(
+        parts = each(
             self._threads, lambda rows: _scan_rows(array, steps, fetch, rows), self._split(keep)
         )
-        return _merged(parts, fetch)
+        return merged(parts, fetch)
 
     def _split(self, keep: Keep) -> list[Rows]:
         """The kept rows, in as many parts as pay."""
@@ -174,15 +166,15 @@ class _Rounded:
         exact = probes.astype(np.float64)
         per_unit = _STEPS / np.maximum(np.abs(exact).max(axis=1, initial=0.0), 1e-30)
         steps = np.rint(exact * per_unit[:, None])
-        lost = _lengths(exact - steps / per_unit[:, None])
+        lost = lengths(exact - steps / per_unit[:, None])
         # Whole numbers above 2^24 are rounded in float32; and the caller compares with scores
         # that are rounded to float32.
-        slack = float_error(probes.shape[1]) * (1 + (_lengths(exact) + lost) * codes.reach)
+        slack = float_error(probes.shape[1]) * (1 + (lengths(exact) + lost) * codes.reach)
         return cls(
             steps.astype(np.float32),
             1 / (per_unit * codes.quantiser.scale),
             exact @ codes.quantiser.centre.astype(np.float64),
-            lost * codes.reach + _lengths(exact) * codes.residual + slack,
+            lost * codes.reach + lengths(exact) * codes.residual + slack,
         )
 
     def ceiling(self, index: int, last: float) -> float:
@@ -256,49 +248,7 @@ def _scan_rows(codes: CodeArray, steps: FloatArray, fetch: int, rows: Rows) -> l
                 for s, a in zip(scores, at, strict=True)
             ]
         )
-    return _merged(parts, fetch)
-
-
-def _merged(parts: Sequence[Sequence[Best]], fetch: int) -> list[Best]:
-    """The ``fetch`` best of each probe out of what the parts of a segment found."""
-    if len(parts) == 1:
-        return list(parts[0])
-    out = []
-    for own in zip(*parts, strict=True):
-        scores = np.concatenate([best.scores for best in own])
-        rows = np.concatenate([best.rows for best in own])
-        last = max(best.last for best in own)
-        out.append(_cut(scores, rows, last, fetch))
-    return out
-
-
-def _only(best: Best, keep: Keep, fetch: int) -> Best:
-    """What ``keep`` leaves of it, at most ``fetch`` rows."""
-    kept = keep[best.rows]
-    return _cut(best.scores[kept], best.rows[kept], best.last, fetch)
-
-
-def _cut(scores: NDArray[np.float64], rows: Rows, last: float, fetch: int) -> Best:
-    if len(rows) > fetch:
-        chosen = np.argpartition(-scores, fetch - 1)[:fetch]
-        scores, rows = scores[chosen], rows[chosen]
-        last = max(last, float(scores.min()))
-    return Best(scores, rows, last)
-
-
-def _each(threads: int, work: Callable[[_T], _R], parts: Sequence[_T]) -> list[_R]:
-    """Do ``work`` on threads that all scanners share: many calls at once make no more of them."""
-    return list(_executor(threads).map(work, parts))
-
-
-@lru_cache(maxsize=8)
-def _executor(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="scan")
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked process has none of the threads, and would wait for them for ever.
-    os.register_at_fork(after_in_child=_executor.cache_clear)
+    return merged(parts, fetch)
 
 
 def _bounds(
@@ -310,11 +260,6 @@ def _bounds(
         slab_rows = -(-rows // parts)
     size = max(_ALIGN, -(-slab_rows // _ALIGN) * _ALIGN)
     return [(start, min(start + size, rows)) for start in range(0, rows, size)]
-
-
-def _lengths(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    return lengths
 
 
 @lru_cache(maxsize=32)
