@@ -445,3 +445,19 @@ class IndexDamaged(StorageError):
     """An index file fails its checksum or is for another contract; it is rebuilt."""
 
     code = "index_damaged"
+
+
+class IndexAway(StorageError):
+    """The server that holds the vectors cannot be reached, or does not answer in time.
+
+    Nothing was answered, so nothing wrong was; the same may be asked again. ``reason``: what was
+    seen, in words that hold neither address nor credentials.
+    """
+
+    code = "index_away"
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(
+            f"The vector index does not answer{f': {reason}.' if reason else '.'}",
+            remedy="Check that Milvus runs and can be reached, then try again in a moment.",
+        )

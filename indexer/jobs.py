@@ -41,6 +41,7 @@ from indexer.errors import (
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
+    IndexAway,
     JobNotFound,
     JobStateInvalid,
     StorageDenied,
@@ -65,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
-_COMMON = (StorageFull, StorageDenied, CatalogAway, CatalogBusy, CatalogUnusable)
+_COMMON = (StorageFull, StorageDenied, CatalogAway, CatalogBusy, CatalogUnusable, IndexAway)
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""
 

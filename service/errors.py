@@ -91,6 +91,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "backup_failed": 503,
     "catalog_busy": 503,
     "catalog_unusable": 503,
+    "index_away": 503,
     "index_damaged": 503,
     "ledger_damaged": 503,
     "not_ready": 503,
