@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import ipaddress
-import logging
-import signal
 import socket
-from collections.abc import Callable
-from types import FrameType
 from typing import Annotated
 
 import typer
-import uvicorn
 from rich.text import Text
 
 from models.errors import HomewardError
 from service import demo as demonstration
-from service.accounts.keys import NewKey
-from service.app import create_app
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
-
-GRACE_SECONDS = 10
 
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).", show_default=False)
@@ -81,6 +71,9 @@ def demo(
 
 
 def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = None) -> None:
+    # Here, because it brings the HTTP framework, which no other command needs.
+    from service.cli.hosting import serve_until_told
+
     listener = listen(settings.host, settings.port)
     address = _address(settings.host, listener)
     with listener, workspace_for(settings) as workspace:
@@ -102,59 +95,10 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
             out.print(Text("Stop with Ctrl-C."))
 
         _warn_if_open(settings.host)
-        application = create_app(settings, workspace, announce=_show_key)
-        config = uvicorn.Config(
-            application,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
-        logging.basicConfig(
-            level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        # It warns of every malformed body; those are answered and counted already.
-        logging.getLogger("python_multipart").setLevel(logging.ERROR)
-        signal.signal(signal.SIGTERM, _stop)
-
-        def stopping() -> None:
-            if (service := application.state.service) is not None:
-                service.streams.close()
-
-        server = _Server(config, ready, stopping)
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
-        if not server.started:
+        if not serve_until_told(settings, workspace, listener, ready):
             raise CannotListen(
                 "The service could not start.", remedy="Read the messages above; then try again."
             )
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does, and ends the event streams when it stops."""
-
-    def __init__(
-        self, config: uvicorn.Config, ready: Callable[[], None], stopping: Callable[[], None]
-    ) -> None:
-        super().__init__(config)
-        self._ready = ready
-        self._stopping = stopping
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        if self.started:
-            self._ready()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Before it waits for the answers under way: event streams have no end of their own.
-        self._stopping()
-        await super().shutdown(sockets=sockets)
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    """Uvicorn raises SIGTERM again once it has stopped; the workspace still has to be closed."""
-    raise KeyboardInterrupt
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -212,8 +156,3 @@ def _warn_if_open(host: str) -> None:
                 "yellow",
             )
         )
-
-
-def _show_key(key: NewKey) -> None:
-    out.print(Text("Administrator key (shown once, keep it):"))
-    out.print(Text(f"    {key.text}"))

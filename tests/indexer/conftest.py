@@ -13,6 +13,7 @@ from indexer import queue
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from tests.indexer.small import SmallAnalyser
 from tests.indexer.watch import CALIBRATION
+from tests.tables import lend_tables
 
 Reopen = Callable[[], Workspace]
 
@@ -26,8 +27,15 @@ Opens = Callable[..., Reopen]
 
 
 @pytest.fixture
+def lent(tmp_path: Path, catalog_url: str | None) -> None:
+    """What lies in the data folder before it is opened: a SQLite that is migrated already."""
+    if catalog_url is None:
+        lend_tables(tmp_path / "data")
+
+
+@pytest.fixture
 def opens(
-    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser
+    tmp_path: Path, catalog_url: str | None, small_analyser: SmallAnalyser, lent: None
 ) -> Iterator[Opens]:
     """Makes what opens the one data folder, with these options of ``open_workspace``."""
     with ExitStack() as stack:

@@ -77,7 +77,9 @@ def test_ads_from_a_file(ws: Workspace, files: Path) -> None:
     assert health.check(ws, verify_blobs=True).ok
 
 
-def test_what_is_bad_is_told_and_the_rest_goes_on(ws: Workspace, files: Path) -> None:
+def test_what_is_bad_is_told_and_the_rest_goes_on(
+    ws: Workspace, files: Path, short_pauses: None
+) -> None:
     write_images(files, 3)
     (files / "poison.png").write_bytes(picture((9, 9, 60, POISON)))
     (files / "text.png").write_bytes(b"no image at all")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import os
+import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,12 +31,12 @@ from indexer.ids import new_id
 from indexer.records import CaseInput, Failure, JobRecord, Upload
 from indexer.runner import Runner
 from indexer.times import utc_now
-from indexer.workspace import Workspace
+from indexer.workspace import Workspace, open_workspace
+from models.types import Face, RgbImage
+from tests import forked
 from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.small import POISON, SmallAnalyser, face_picture, picture
 from tests.indexer.test_ads import ad
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 def send(ws: Workspace, name: str, *pictures: bytes) -> str:
@@ -226,54 +227,46 @@ def test_a_job_that_breaks_off_is_tried_again_and_then_failed(
 DEADLY = (250, 250, 1)
 """A block of this colour kills the process that analyses it."""
 
-_DIES = """
-import os, sys
-from pathlib import Path
-from indexer import jobs
-from indexer.workspace import open_workspace
-from tests.indexer.small import SmallAnalyser
-
-deadly = tuple(int(part) for part in sys.argv[2].split(","))
 
 class Dies(SmallAnalyser):
-    def analyse(self, images):
+    """Kills its process at a picture with a block of this colour (black: at any)."""
+
+    def __init__(self, deadly: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.deadly = deadly
+
+    def analyse(self, images: Sequence[RgbImage]) -> list[list[Face]]:
         for image in images:
-            if not any(deadly) or (image == deadly).all(axis=2).any():
-                os.kill(os.getpid(), 9)
+            if not any(self.deadly) or (image == self.deadly).all(axis=2).any():
+                os.kill(os.getpid(), signal.SIGKILL)
         return super().analyse(images)
 
-jobs.run_pending(open_workspace(Path(sys.argv[1]), Dies(), catalog_url=sys.argv[3]))
-"""
 
-_CLAIMS = """
-import os, sys
-from pathlib import Path
-from indexer import queue
-from indexer.workspace import open_workspace
-from tests.indexer.small import SmallAnalyser
+def _do_what_waits(data_dir: Path, url: str, deadly: tuple[int, int, int]) -> None:
+    jobs.run_pending(open_workspace(data_dir, Dies(deadly), catalog_url=url))
 
-ws = open_workspace(Path(sys.argv[1]), SmallAnalyser(), catalog_url=sys.argv[2])
-print(*(job.job_id for job in queue.claim(ws, 16)))
-sys.stdout.flush()
-os.kill(os.getpid(), 9)
-"""
+
+def _claim_and_die(data_dir: Path, url: str, told: Connection) -> None:
+    ws = open_workspace(data_dir, SmallAnalyser(), catalog_url=url)
+    told.send([job.job_id for job in queue.claim(ws, 16)])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def die_at_it(ws: Workspace, deadly: tuple[int, int, int] = (0, 0, 0)) -> bool:
     """Do what waits in a process that a picture kills (black: any); whether it did."""
-    colour = ",".join(map(str, deadly))
-    command = [sys.executable, "-c", _DIES, str(ws.data_dir), colour, url_of(ws)]
-    code = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False).returncode
-    assert code in (0, -9)
-    return code == -9
+    code = forked.run(_do_what_waits, ws.data_dir, url_of(ws), deadly)
+    assert code in (0, -signal.SIGKILL)
+    return code != 0
 
 
 def claim_and_die(ws: Workspace) -> list[str]:
     """Claim what waits in a process that is killed then; returns the jobs."""
-    command = [sys.executable, "-c", _CLAIMS, str(ws.data_dir), url_of(ws)]
-    done = subprocess.run(command, cwd=REPOSITORY, timeout=60, check=False, stdout=subprocess.PIPE)
-    assert done.returncode == -9
-    return done.stdout.decode().split()
+    ours, its = forked.pipe()
+    with ours, its:
+        assert forked.run(_claim_and_die, ws.data_dir, url_of(ws), its) == -signal.SIGKILL
+        assert ours.poll()
+        claimed: list[str] = ours.recv()
+    return claimed
 
 
 def test_jobs_of_a_process_that_was_killed_are_taken_up(ws: Workspace, opened: Reopen) -> None:

@@ -40,6 +40,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
+def lent() -> None:
+    """Nothing: the catalogs of these tests are made by the product itself, from an empty folder."""
+
+
+@pytest.fixture
 def blobs(tmp_path: Path) -> LocalBlobStore:
     return LocalBlobStore(tmp_path / "blobs")
 

@@ -19,6 +19,7 @@ from models.pipeline import Analyser
 from models.types import RgbImage
 from service.app import create_app
 from service.config import Settings
+from tests.tables import lend_tables
 
 KEY = "a-key-that-only-these-tests-use"
 AUTH = {"authorization": f"Bearer {KEY}"}
@@ -44,6 +45,8 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
 
 
 def open_with(settings: Settings, analyser: Analyser) -> Workspace:
+    if settings.catalog_url is None:
+        lend_tables(settings.data_dir)
     return open_workspace(
         settings.data_dir,
         analyser,

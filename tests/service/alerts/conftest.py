@@ -25,12 +25,14 @@ from service.app import create_app
 from service.cli.serve import listen
 from tests.indexer.small import SmallAnalyser, face_picture
 from tests.service.conftest import KEY, make_settings
+from tests.tables import lend_tables
 
 TEAM = ("one@agency.example", "two@agency.example")
 
 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
+    lend_tables(tmp_path / "data")
     with open_workspace(tmp_path / "data", SmallAnalyser()) as opened:
         yield opened
 

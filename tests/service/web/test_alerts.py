@@ -22,10 +22,12 @@ from service.web.texts.pages import TEXTS
 from tests.indexer.raising import add_candidate, raise_alert
 from tests.indexer.small import SmallAnalyser, face_picture
 from tests.service.web.browser import Browser
+from tests.tables import lend_tables
 
 
 @pytest.fixture
 def workspace(settings: Settings) -> Iterator[Workspace]:
+    lend_tables(settings.data_dir)
     with open_workspace(settings.data_dir, SmallAnalyser()) as opened:
         yield opened
 
