@@ -42,6 +42,7 @@ from indexer.errors import (
     CatalogUnusable,
     JobNotFound,
     JobStateInvalid,
+    StorageAway,
     StorageDenied,
     StorageFull,
 )
@@ -64,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
-_COMMON = (StorageFull, StorageDenied, CatalogAway, CatalogBusy, CatalogUnusable)
+_COMMON = (StorageFull, StorageDenied, StorageAway, CatalogAway, CatalogBusy, CatalogUnusable)
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""
 
