@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 import time
 from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +32,7 @@ from indexer.files import storage_errors
 from indexer.ids import new_id
 
 if TYPE_CHECKING:
-    from obstore.store import S3Store
+    from obstore.store import S3Config, S3Store
 
 PART_BYTES = 5 * 1024 * 1024
 """Larger files go up in parts of this size, the smallest that S3 takes for all but the last part
@@ -91,12 +92,14 @@ class ObjectBlobStore:
         """``incoming``: local folder in which files are received. Without ``endpoint``, Amazon's.
 
         Credentials come from the environment or the machine, as the library finds them. Nothing is
-        sent yet. Raises :class:`ExtraMissing`, ``ValueError`` for a bad ``url``, and the
-        StorageError tree for the folder.
+        sent and no folder made yet. Raises :class:`ExtraMissing`, :class:`StoreUnusable`, and
+        ``ValueError`` for a bad ``url``.
         """
         bucket, prefix = bucket_and_prefix(url)
         self._where = f"the object store at {url}"
-        self._waiting = LocalBlobStore(incoming)
+        self._incoming = incoming
+        self._waiting: LocalBlobStore | None = None
+        self._waiting_lock = threading.Lock()
         self._store = _client(bucket, prefix, endpoint, region, allow_http)
 
     def require_usable(self) -> None:
@@ -136,7 +139,7 @@ class ObjectBlobStore:
         return sha256
 
     def receive(self) -> Receiving:
-        return self._waiting.receive()
+        return self._local().receive()
 
     def keep(self, files: Collection[Received], *, evenly: bool = False) -> None:
         different = list({file.sha256: file for file in files}.values())
@@ -180,13 +183,20 @@ class ObjectBlobStore:
                         yield sha256
 
     def discard_abandoned(self) -> int:
-        return self._waiting.discard_abandoned()
+        return self._local().discard_abandoned()
 
     def sweep(self, older_than_s: float = 3600) -> int:
-        return self._waiting.sweep(older_than_s)
+        return self._local().sweep(older_than_s)
 
     def free_bytes(self) -> int | None:
         return None
+
+    def _local(self) -> LocalBlobStore:
+        """What receives here; its folder is not made before it is needed."""
+        with self._waiting_lock:
+            if self._waiting is None:
+                self._waiting = LocalBlobStore(self._incoming)
+            return self._waiting
 
     def _keep(self, file: Received, evenly: bool) -> None:
         if evenly or not self._is_whole(file.sha256, file.size):
@@ -240,25 +250,24 @@ class ObjectBlobStore:
                 raise self._no_bucket() from None
             raise BlobMissing(sha256) from None
         except exceptions.BaseError as error:
-            denied = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-            raise self._translated(str(error), denied=isinstance(error, denied)) from None
+            raise self._translated(str(error)) from None
 
-    def _translated(self, text: str, *, denied: bool) -> StorageError:
-        code, status = _CODE.search(text), _STATUS.search(text)
-        named = code[1] if code else ""
-        if named in _FULL or (status is not None and status[1] == "507"):
+    def _translated(self, text: str) -> StorageError:
+        # By its words, because the library has no class of its own for what a listing is refused.
+        found, answered = _CODE.search(text), _STATUS.search(text)
+        named, status = found[1] if found else "", answered[1] if answered else ""
+        if named in _FULL or status == "507":
             return StorageFull(self._where)
         if named == "NoSuchBucket":
             return self._no_bucket()
-        if denied:
+        if status in ("401", "403"):
             error = StorageDenied(self._where)
             error.remedy = (
                 "Give Homeward credentials that may read, write, list and delete there "
                 f"(the store says: {named or 'denied'})."
             )
             return error
-        reason = named or (f"status {status[1]}" if status else "no answer")
-        return StorageAway(self._where, reason)
+        return StorageAway(self._where, named or (f"status {status}" if status else "no answer"))
 
     def _no_bucket(self) -> StoreUnusable:
         return StoreUnusable(
@@ -291,7 +300,7 @@ def _client(
 ) -> S3Store:
     try:
         from obstore.exceptions import BaseError
-        from obstore.store import S3Config, S3Store
+        from obstore.store import S3Store
     except ImportError:
         raise ExtraMissing("obstore", "scale", "originals in an object store") from None
     # One object at a time, because not every store knows how to delete several.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.object_blobs import bucket_and_prefix
@@ -41,11 +41,11 @@ class Settings(BaseSettings):
     )
     blobs_url: str | None = None
     """Object store of the originals, `s3://bucket/prefix`; a folder in data_dir if unset."""
+    blobs_allow_http: bool = False
+    """Whether the store may be spoken to without encryption."""
     blobs_endpoint: str | None = None
     """Address of a store that is not Amazon's; credentials come from the environment."""
     blobs_region: str | None = None
-    blobs_allow_http: bool = False
-    """Whether the store may be spoken to without encryption."""
     api_key: SecretStr | None = Field(None, description="Administrator key, 16 or more characters")
 
     host: str = Field("127.0.0.1", description="Address to listen on")
@@ -129,12 +129,14 @@ class Settings(BaseSettings):
 
     @field_validator("blobs_endpoint")
     @classmethod
-    def _endpoint(cls, value: str | None) -> str | None:
+    def _endpoint(cls, value: str | None, info: ValidationInfo) -> str | None:
         if not value:
             return None
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError("the address has to read https://host or http://host, with no user")
+        if parts.scheme == "http" and not info.data.get("blobs_allow_http"):
+            raise ValueError("without https it is used only where HOMEWARD_BLOBS_ALLOW_HTTP is on")
         return value
 
     @field_validator("data_dir", "purge_ledger")
