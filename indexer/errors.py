@@ -384,6 +384,39 @@ class StorageDenied(StorageError):
         )
 
 
+class StorageAway(StorageError):
+    """The object store does not answer, or not as it should; it may later.
+
+    ``reason``: the store's error code or status; nothing of its answer beyond that.
+    """
+
+    code = "storage_away"
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(
+            f"{where[:1].upper()}{where[1:]} does not do what is asked ({reason}).",
+            remedy="Check that the store runs and can be reached, then try again.",
+        )
+
+
+class StoreUnusable(StorageError):
+    """The object store answers, and cannot be used as it is set up."""
+
+    code = "store_unusable"
+
+
+class ExtraMissing(StorageError):
+    """A setting asks for a library that is not installed."""
+
+    code = "extra_missing"
+
+    def __init__(self, library: str, extra: str, what: str) -> None:
+        super().__init__(
+            f"The library {library} is not installed, which is needed for {what}.",
+            remedy=f"Install Homeward with the extra {extra!r}.",
+        )
+
+
 class BlobMissing(StorageError):
     """The catalog names an original that the blob store does not hold."""
 
@@ -392,7 +425,7 @@ class BlobMissing(StorageError):
     def __init__(self, sha256: str) -> None:
         super().__init__(
             f"The original {sha256} is not in the blob store.",
-            remedy="Restore the blobs folder from the back-up, then run `homeward doctor`.",
+            remedy="Restore the originals from the back-up, then run `homeward doctor`.",
         )
 
 

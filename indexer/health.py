@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from sqlalchemy import select
 
-from indexer import jobs, ledger, purges, retention
+from indexer import jobs, ledger, purges, removals, retention
 from indexer.catalog.engine import driver_facts
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.compaction import too_large
 from indexer.errors import BlobDamaged, BlobMissing
 from indexer.records import GalleryName
 from indexer.reindex import outdated
-from indexer.room import require_room, room_left
+from indexer.room import free_bytes, require_room, room_left
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
@@ -103,8 +103,16 @@ def _originals(ws: Workspace, verify: bool) -> HealthItem:
         detail += f", {len(orphans)} files that nothing refers to"
     if missing:
         detail += f", {len(missing)} missing"
-    remedy = "Restore the blobs folder from the back-up." if missing or damaged else ""
-    return HealthItem("originals", not missing and not damaged, detail, remedy)
+    if missing or damaged:
+        return HealthItem("originals", False, detail, "Restore the originals from the back-up.")
+    if removals.look_foreign(len(orphans), len(held)):
+        return HealthItem(
+            "originals",
+            False,
+            f"{detail}, which is so many that none is removed",
+            "Check that HOMEWARD_CATALOG_URL and HOMEWARD_BLOBS_URL belong together.",
+        )
+    return HealthItem("originals", True, detail)
 
 
 def _damaged(ws: Workspace, shas: set[str]) -> list[str]:
@@ -214,9 +222,7 @@ def _ageing(ws: Workspace) -> HealthItem:
 
 
 def _disk(ws: Workspace) -> HealthItem:
-    free = ws.blobs.free_bytes()
-    if free is None:
-        return HealthItem("disk", True, "unknown")
+    free = free_bytes(ws)
     detail = f"{free / 1e9:.1f} GB free"
     if free < ws.options.min_free_bytes:
         return HealthItem(

@@ -44,6 +44,7 @@ from indexer.errors import (
     IndexAway,
     JobNotFound,
     JobStateInvalid,
+    StorageAway,
     StorageDenied,
     StorageFull,
 )
@@ -66,7 +67,15 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
-_COMMON = (StorageFull, StorageDenied, CatalogAway, CatalogBusy, CatalogUnusable, IndexAway)
+_COMMON = (
+    StorageFull,
+    StorageDenied,
+    StorageAway,
+    CatalogAway,
+    CatalogBusy,
+    CatalogUnusable,
+    IndexAway,
+)
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""
 

@@ -39,6 +39,7 @@ _AT_ONCE, _AT_ONCE_INLINE = 5_000, 100
 """Originals that one turn of upkeep, and one request, take away."""
 _SWEEP_EVERY_S = 3600.0
 _ORPHAN_AFTER_S = 3600.0
+_ORPHANS_UNSUSPECTED = 100
 
 
 def request(session: Session, sha256s: list[str]) -> None:
@@ -116,9 +117,29 @@ def sweep_if_due(ws: Workspace) -> None:
             return
         ws.blobs.sweep()
         # Young ones may belong to an upload that is not committed yet.
+        seen, orphans = 0, list[str]()
         for some in chunks(ws.blobs.digests(older_than_s=_ORPHAN_AFTER_S)):
-            _remove_blobs(ws, _orphans(ws, some))
+            seen += len(some)
+            orphans += _orphans(ws, some)
+        if look_foreign(len(orphans), seen):
+            _log.error(
+                "%d of %d originals are in no row of this catalog; they stay: do the catalog "
+                "and the store of originals belong together?",
+                len(orphans),
+                seen,
+            )
+        else:
+            _remove_blobs(ws, orphans)
         stamp.touch(mode=0o600)
+
+
+def look_foreign(orphans: int, held: int) -> bool:
+    """Whether so many originals have no row that they rather belong to another catalog.
+
+    What interrupted uploads leave is little; a store of another installation, or the catalog of
+    another, is found by this before anything is removed.
+    """
+    return orphans > _ORPHANS_UNSUSPECTED and 2 * orphans > held
 
 
 def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:

@@ -7,6 +7,7 @@ the back-up brings back must not be searched before every deletion is repeated.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections import Counter
@@ -20,7 +21,7 @@ from sqlalchemy import delete, func, select, update
 from indexer import cases, forget, ledger, removals
 from indexer.backup import MANIFEST, Manifest, check_digest, members, read_manifest
 from indexer.batches import chunks
-from indexer.blobs import LocalBlobStore
+from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.dump import put_back, require_empty
 from indexer.catalog.engine import parsed, sqlite_url
@@ -42,6 +43,8 @@ from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
 from indexer.workspace import RESTORING, Workspace
 from models.errors import HomewardError
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[Progress], None]
 
@@ -85,30 +88,35 @@ def restore_files(
     data_dir: Path,
     *,
     catalog_url: str | None = None,
+    blobs: BlobStore | None = None,
     pg_dump: str | None = None,
     progress: Report = lambda _: None,
 ) -> Manifest:
     """Put catalog and originals back, every digest checked, and set right what was going on.
 
-    Nobody can open the folder before :func:`finished`. Where it fails, the folder is empty again;
+    ``blobs``: an empty store outside of the folder that takes the originals. Nobody can open the
+    folder before :func:`finished`. Where it fails, folder and store are empty again;
     but where a database outside of it may be filled by then, it stays closed.
     Raises :class:`BackupDamaged`, :class:`BackupFailed`, the StorageError tree.
     """
     manifest = read_manifest(path)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     _require_empty_folder(data_dir)
+    _require_empty_store(blobs)
     require_empty(manifest.catalog_kind, url, pg_dump)
     make_folder(data_dir)
-    _require_free(data_dir, manifest)
+    _require_free(data_dir, manifest, originals=blobs is None)
     before = {entry.name for entry in data_dir.iterdir()}
     outside = False
+    put: list[str] = []
     try:
         with storage_errors(str(data_dir)):
             os.close(os.open(data_dir / RESTORING, os.O_CREAT | os.O_EXCL, 0o600))
             fsync_folder(data_dir)
         make_folder(data_dir / "locks")
         copy = data_dir / f".catalog{TEMP_SUFFIX}"
-        _extract(path, manifest, data_dir, copy, progress)
+        store = blobs or LocalBlobStore(data_dir / "blobs")
+        _extract(path, manifest, store, put, copy, progress)
         outside = not _lies_in(url, data_dir)
         put_back(manifest.catalog_kind, copy, url, pg_dump)
         copy.unlink(missing_ok=True)
@@ -118,6 +126,8 @@ def restore_files(
         finally:
             catalog.close()
     except BaseException as error:
+        if blobs is not None:
+            _take_back(blobs, put)
         _clear(data_dir, before | {RESTORING} if outside else before)
         if outside and isinstance(error, HomewardError):
             raise BackupFailed(
@@ -149,8 +159,29 @@ def _require_empty_folder(data_dir: Path) -> None:
         )
 
 
-def _require_free(data_dir: Path, manifest: Manifest) -> None:
-    wanted = 2 * manifest.catalog_bytes + manifest.originals_bytes + 4096 * manifest.originals
+def _require_empty_store(blobs: BlobStore | None) -> None:
+    # Its originals would be taken for remains of uploads, because the restored catalog does not
+    # name them, and be removed: they may be those of the installation that runs.
+    if blobs is not None and next(iter(blobs.digests()), None) is not None:
+        raise BackupFailed(
+            "There are originals already where HOMEWARD_BLOBS_URL points.",
+            remedy="Name an empty prefix or bucket; nothing that is there is ever overwritten.",
+        )
+
+
+def _take_back(blobs: BlobStore, put: Sequence[str]) -> None:
+    for sha256 in put:
+        try:
+            blobs.delete(sha256)
+        except HomewardError:
+            _log.exception("originals of the restore that broke off are left in the object store")
+            return
+
+
+def _require_free(data_dir: Path, manifest: Manifest, *, originals: bool) -> None:
+    wanted = 2 * manifest.catalog_bytes
+    if originals:
+        wanted += manifest.originals_bytes + 4096 * manifest.originals
     with storage_errors(str(data_dir)):
         free = shutil.disk_usage(data_dir).free
     if free < wanted:
@@ -161,9 +192,15 @@ def _require_free(data_dir: Path, manifest: Manifest) -> None:
         raise full
 
 
-def _extract(path: Path, manifest: Manifest, data_dir: Path, copy: Path, progress: Report) -> None:
-    blobs = LocalBlobStore(data_dir / "blobs")
-    done = 0
+def _extract(
+    path: Path,
+    manifest: Manifest,
+    blobs: BlobStore,
+    put: list[str],
+    copy: Path,
+    progress: Report,
+) -> None:
+    """Put the originals into the store, each noted in ``put`` first; the catalog at ``copy``."""
     with members(path) as found:
         for member in found:
             if member.name == MANIFEST:
@@ -181,9 +218,9 @@ def _extract(path: Path, manifest: Manifest, data_dir: Path, copy: Path, progres
                 continue
             data = member.file.read()
             check_digest(path, member, hashlib.sha256(data).hexdigest(), manifest)
+            put.append(member.sha256)
             blobs.put(data)
-            done += 1
-            progress(Progress(stage="originals", done=done, total=manifest.originals))
+            progress(Progress(stage="originals", done=len(put), total=manifest.originals))
 
 
 def _settle(catalog: Catalog) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -34,26 +35,37 @@ class Room:
     """What was last seen of the free space; looked at anew after a second. Safe in threads."""
 
     def __init__(self) -> None:
-        self._seen: tuple[float, int | None] | None = None
+        self._seen: tuple[float, int] | None = None
 
-    def free(self, ws: Workspace) -> int | None:
-        """Bytes free where the originals are; ``None`` where that cannot be said."""
+    def free(self, ws: Workspace) -> int:
+        """As :func:`free_bytes`, at most a second old."""
         seen, now = self._seen, time.monotonic()
         if seen is None or now - seen[0] >= _LOOK_EVERY_S:
-            self._seen = seen = (now, ws.blobs.free_bytes())
+            self._seen = seen = (now, free_bytes(ws))
         return seen[1]
+
+
+def free_bytes(ws: Workspace) -> int:
+    """Bytes free where the originals are, or where they are received if that cannot be said.
+
+    Raises the StorageError tree.
+    """
+    free = ws.blobs.free_bytes()
+    if free is not None:
+        return free
+    with storage_errors(str(ws.data_dir)):
+        return shutil.disk_usage(ws.data_dir).free
 
 
 def room_left(ws: Workspace) -> bool:
     """Whether there is as much free disk as the watermark asks for; cheap to call."""
-    free = ws.room.free(ws)
-    return free is None or free >= ws.options.min_free_bytes
+    return ws.room.free(ws) >= ws.options.min_free_bytes
 
 
 def require_room(ws: Workspace) -> None:
     """Raises :class:`StorageLow` (``storage_full``) below the watermark."""
     if not room_left(ws):
-        raise StorageLow(ws.room.free(ws) or 0, ws.options.min_free_bytes)
+        raise StorageLow(ws.room.free(ws), ws.options.min_free_bytes)
 
 
 def keep_reserve(ws: Workspace) -> None:
@@ -63,8 +75,7 @@ def keep_reserve(ws: Workspace) -> None:
     """
     size = ws.options.reserve_bytes
     path = ws.data_dir / RESERVE
-    free = ws.blobs.free_bytes()
-    if not size or path.exists() or (free or 0) < ws.options.min_free_bytes + 2 * size:
+    if not size or path.exists() or free_bytes(ws) < ws.options.min_free_bytes + 2 * size:
         return
     with storage_errors(str(path)):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)

@@ -221,12 +221,14 @@ def open_workspace(
     limits: DecodeLimits = DEFAULT_LIMITS,
     options: WorkspaceOptions | None = None,
     restoring: bool = False,
+    blobs: BlobStore | None = None,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
     Upgrades the catalog, loads or rebuilds the galleries, takes up the jobs and deletions that
     an earlier process left. ``restoring``: by the restore that goes on in it, which lets no ad age
-    and lists purges in this folder alone, whatever the options say.
+    and lists purges in this folder alone, whatever the options say. ``blobs``: where the
+    originals lie, if not in the folder.
 
     Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
     :class:`RestoreUnfinished` (unless ``restoring``), and ``ContractMismatch`` for a calibration
@@ -253,7 +255,7 @@ def open_workspace(
         _private(data_dir / "catalog.sqlite3", url)
     catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
     try:
-        blobs = LocalBlobStore(data_dir / "blobs")
+        blobs = blobs or LocalBlobStore(data_dir / "blobs")
         blobs.sweep()
         ws = Workspace(data_dir, catalog, blobs, analyser, calibration, limits, options)
     except BaseException:

@@ -134,8 +134,8 @@ def _start(
     metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
     metrics.gauge(
         "homeward_disk_free_bytes",
-        "Free disk where the originals are",
-        lambda: float(workspace.room.free(workspace) or 0),
+        "Free disk where the originals are, or where they are received",
+        lambda: float(workspace.room.free(workspace)),
     )
     metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
     service = Service(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
+from indexer.object_blobs import bucket_and_prefix
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 
@@ -38,6 +40,13 @@ class Settings(BaseSettings):
     catalog_url: str | None = Field(
         None, description="Database address; SQLite in data_dir if unset", repr=False
     )
+    blobs_url: str | None = None
+    """Object store of the originals, `s3://bucket/prefix`; a folder in data_dir if unset."""
+    blobs_allow_http: bool = False
+    """Whether the store may be spoken to without encryption."""
+    blobs_endpoint: str | None = None
+    """Address of a store that is not Amazon's; credentials come from the environment."""
+    blobs_region: str | None = None
     api_key: SecretStr | None = Field(None, description="Administrator key, 16 or more characters")
 
     host: str = Field("127.0.0.1", description="Address to listen on")
@@ -118,6 +127,26 @@ class Settings(BaseSettings):
             raise ValueError("the key may hold only printable ASCII and no space at either end")
         return value
 
+    @field_validator("blobs_url")
+    @classmethod
+    def _object_store(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        bucket_and_prefix(value)
+        return value
+
+    @field_validator("blobs_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("the address has to read https://host or http://host, with no user")
+        if parts.scheme == "http" and not info.data.get("blobs_allow_http"):
+            raise ValueError("without https it is used only where HOMEWARD_BLOBS_ALLOW_HTTP is on")
+        return value
+
     @field_validator("data_dir", "purge_ledger")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
@@ -136,6 +165,11 @@ class Settings(BaseSettings):
     def packs_dir(self) -> Path:
         """Where built face packs are kept."""
         return self.data_dir / "packs"
+
+    @property
+    def blobs_dir(self) -> Path:
+        """Where originals lie, or where they are received if they lie in an object store."""
+        return self.data_dir / "blobs"
 
     @property
     def purge_ledger_path(self) -> Path:

@@ -24,6 +24,7 @@ PACKAGES = (
     "opencv-python",
     "faiss-cpu",
     "faiss-gpu",
+    "obstore",
     "pillow",
     "pillow-heif",
     "sqlalchemy",

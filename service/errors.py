@@ -98,9 +98,12 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "overloaded": 503,
     "queue_full": 503,
     "restore_unfinished": 503,
+    "extra_missing": 503,
+    "storage_away": 503,
     "storage_denied": 503,
     "storage_error": 503,
     "storage_full": 507,
+    "store_unusable": 503,
 }
 """HTTP status of each error code. A code that is missing here is a 422, a pack error a 503."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.object_blobs import open_blobs
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.errors import HomewardError
 from models.packs.base import FacePack
@@ -29,10 +31,29 @@ def open_pack(settings: Settings) -> FacePack:
     )
 
 
-def open_for(settings: Settings, *, restoring: bool = False) -> Workspace:
+def open_object_store(settings: Settings) -> BlobStore | None:
+    """The object store of the originals, known to work; ``None`` where they lie in a folder.
+
+    Raises the StorageError tree.
+    """
+    if settings.blobs_url is None:
+        return None
+    return open_blobs(
+        settings.blobs_url,
+        settings.blobs_dir,
+        endpoint=settings.blobs_endpoint,
+        region=settings.blobs_region,
+        allow_http=settings.blobs_allow_http,
+    )
+
+
+def open_for(
+    settings: Settings, *, restoring: bool = False, blobs: BlobStore | None = None
+) -> Workspace:
     """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
-    Raises the errors of :func:`open_pack` and the StorageError tree.
+    ``blobs``: the store of the originals where it is open already. Raises the errors of
+    :func:`open_pack` and the StorageError tree.
     """
     pack = open_pack(settings)
     return open_workspace(
@@ -55,6 +76,7 @@ def open_for(settings: Settings, *, restoring: bool = False) -> Workspace:
             purge_ledger=settings.purge_ledger_path,
         ),
         restoring=restoring,
+        blobs=blobs or open_object_store(settings),
     )
 
 

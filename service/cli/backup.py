@@ -26,7 +26,7 @@ from service.cli.console import (
     out,
     settings_for,
 )
-from service.opening import open_catalog_only, open_for
+from service.opening import open_catalog_only, open_for, open_object_store
 
 PURGES_WANTED = """\
 What was deleted after this back-up was made would be there again. The file of purges
@@ -60,7 +60,7 @@ def backup(
             try:
                 manifest = back_up(
                     catalog,
-                    LocalBlobStore(settings.data_dir / "blobs"),
+                    open_object_store(settings) or LocalBlobStore(settings.blobs_dir),
                     path,
                     homeward=__version__,
                     data_dir=settings.data_dir,
@@ -116,14 +116,16 @@ def restore(
         def progress(step: Progress) -> None:
             reporter.step(step.stage, step.done, step.total)
 
+        blobs = open_object_store(settings)
         restoring.restore_files(
             file,
             settings.data_dir,
+            blobs=blobs,
             catalog_url=settings.catalog_url,
             pg_dump=settings.pg_dump,
             progress=progress,
         )
-        workspace = open_for(settings, restoring=True)
+        workspace = open_for(settings, restoring=True, blobs=blobs)
         try:
             result = restoring.reapply(workspace, listed.purges, progress)
             restoring.finished(workspace)

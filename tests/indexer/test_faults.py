@@ -97,7 +97,7 @@ def test_room_is_looked_at_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(room, "_LOOK_EVERY_S", 0.0)
         assert not room_left(ws)
         monkeypatch.setattr(ws.blobs, "free_bytes", lambda: None)
-        assert room_left(ws), "a store that cannot say has room"
+        assert room_left(ws), "of a store that cannot say, the disk of the data folder counts"
 
 
 def test_the_reserve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,3 +54,34 @@ def test_settings_do_not_change_later() -> None:
     settings = Settings()
     with pytest.raises(ValueError, match="frozen"):
         settings.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "bucket",
+        "https://store.example/bucket",
+        "s3://",
+        "s3://a",
+        "s3://key:secret@bucket/x",
+        "s3://bucket/../other",
+        "s3://bucket//x",
+        "s3://bucket/x?versionId=1",
+    ],
+)
+def test_an_object_store_that_cannot_be_meant_is_refused(url: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(blobs_url=url)
+    assert "HOMEWARD_BLOBS_URL" in caught.value.detail
+    assert "secret" not in str(caught.value)
+
+
+def test_an_object_store_is_spoken_to_encrypted_unless_said_otherwise() -> None:
+    assert load_settings(blobs_url="s3://homeward-originals/a/b").blobs_endpoint is None
+    for endpoint in ("http://127.0.0.1:9000", "https://key:secret@store.example", "store.example"):
+        with pytest.raises(SettingsInvalid) as caught:
+            load_settings(blobs_endpoint=endpoint)
+        assert "HOMEWARD_BLOBS_ENDPOINT" in caught.value.detail
+        assert "secret" not in str(caught.value)
+    load_settings(blobs_endpoint="https://store.example")
+    load_settings(blobs_endpoint="http://127.0.0.1:9000", blobs_allow_http=True)

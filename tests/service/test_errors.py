@@ -12,7 +12,7 @@ import indexer.errors
 import models.errors
 import service.errors
 from indexer import cases
-from indexer.errors import StorageDenied, StorageFull
+from indexer.errors import StorageAway, StorageDenied, StorageFull
 from models.errors import HomewardError, ImageCode, PackDigestMismatch
 from service.errors import STATUS_BY_CODE, field_errors, status_of, title_of
 from tests.service.conftest import problem
@@ -52,7 +52,11 @@ def test_a_broken_pack_is_no_fault_of_the_client() -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(StorageFull("blobs"), 507, "storage_full"), (StorageDenied("blobs"), 503, "storage_denied")],
+    [
+        (StorageFull("blobs"), 507, "storage_full"),
+        (StorageDenied("blobs"), 503, "storage_denied"),
+        (StorageAway("the store", "no answer"), 503, "storage_away"),
+    ],
 )
 def test_storage_errors_are_told_with_a_remedy(
     client: TestClient,

@@ -1,0 +1,365 @@
+"""Originals in an S3-compatible object store, under the same names as in a folder.
+
+The client is the library ``obstore``; its time-outs and bounded retries are used, and none are made
+here. What is received waits on the local disk, as with the folder, and is uploaded when it is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import time
+from collections.abc import Collection, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from indexer.blobs import CHUNK_BYTES, BlobStore, LocalBlobStore, Received, Receiving, sha256_hex
+from indexer.errors import (
+    BlobDamaged,
+    BlobMissing,
+    ExtraMissing,
+    StorageAway,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+    StoreUnusable,
+)
+from indexer.files import storage_errors
+from indexer.ids import new_id
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config, S3Store
+
+PART_BYTES = 5 * 1024 * 1024
+"""Larger files go up in parts of this size, the smallest that S3 takes for all but the last part
+(Amazon S3 User Guide, "multipart upload limits"); at most 10,000 of them, which is 52 GB."""
+_PARTS_AT_ONCE = 2
+_FILES_AT_ONCE = 4
+_LISTED_AT_ONCE = 1_000
+
+_CONNECT_S, _STALLED_S, _REQUEST_S = 5, 30, 300
+_RETRIES, _RETRY_FOR_S = 3, 20
+"""Deletions wait for the store while they hold the catalog's write lock, for which others wait 30
+seconds: so a store that is away is given up before that."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_URL = re.compile(
+    r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[\w.-]+(?:/[\w.-]+)*))?/?",
+    re.ASCII,
+)
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_STATUS = re.compile(r"status code: (\d{3})")
+_FULL = frozenset({"XMinioStorageFull", "QuotaExceeded"})
+"""Error codes of a store without room: MinIO's (status 507) and Ceph's (status 403)."""
+_UNVERSIONED = (None, "null")
+"""What a write answers as its version where the bucket keeps none, or keeps none any more."""
+
+
+def bucket_and_prefix(url: str) -> tuple[str, str]:
+    """The parts of ``s3://bucket/prefix``; the prefix may be empty.
+
+    Raises ``ValueError`` for anything else, such as an address with a key in it.
+    """
+    found = _URL.fullmatch(url)
+    if found is None or ".." in url:
+        raise ValueError("the address has to read s3://bucket or s3://bucket/prefix")
+    return found["bucket"], found["prefix"] or ""
+
+
+class ObjectBlobStore:
+    """A :class:`~indexer.blobs.BlobStore` in a bucket: ``prefix/ab/cd/abcd...``.
+
+    Nothing is ever changed under its name, and a name is the digest of what it holds. So an upload
+    is not made conditional on the name being free: writing the same bytes again does no harm, takes
+    as long as the first time, and heals an object that was damaged. Objects appear whole or not at
+    all; a large upload that broke off leaves invisible parts, which a lifecycle rule of the bucket
+    has to clear, because the library cannot list them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        incoming: Path,
+        *,
+        endpoint: str | None = None,
+        region: str | None = None,
+        allow_http: bool = False,
+    ) -> None:
+        """``incoming``: local folder in which files are received. Without ``endpoint``, Amazon's.
+
+        Credentials come from the environment or the machine, as the library finds them. Nothing is
+        sent and no folder made yet. Raises :class:`ExtraMissing`, :class:`StoreUnusable`, and
+        ``ValueError`` for a bad ``url``.
+        """
+        bucket, prefix = bucket_and_prefix(url)
+        self._where = f"the object store at {url}"
+        self._incoming = incoming
+        self._waiting: LocalBlobStore | None = None
+        self._waiting_lock = threading.Lock()
+        self._store = _client(bucket, prefix, endpoint, region, allow_http)
+
+    def require_usable(self) -> None:
+        """Write, read and delete a small object, so that what is wrong is said at the start.
+
+        Raises :class:`StoreUnusable` where deleted originals would stay (versions are kept) or the
+        store gives back something else, and :class:`StorageAway`, :class:`StorageDenied`,
+        :class:`StorageFull`.
+        """
+        name, text = f"probes/{new_id()}", b"Homeward checks whether it can write here."
+        with self._errors():
+            version = self._store.put(name, text, use_multipart=False)["version"]
+            try:
+                same = bytes(self._store.get(name).bytes()) == text
+            finally:
+                self._store.delete(name)
+            for _ in self._store.list("probes", chunk_size=1):
+                break
+        if version not in _UNVERSIONED:
+            raise StoreUnusable(
+                f"{self._where} keeps versions: originals that are deleted would stay there.",
+                remedy="Use a bucket on which versioning was never turned on, or suspend it and "
+                "delete the old versions.",
+            )
+        if not same:
+            raise StoreUnusable(
+                f"{self._where} does not give back what was written.",
+                remedy="Look for a cache between Homeward and the store.",
+            )
+
+    def put(self, data: bytes) -> str:
+        sha256 = sha256_hex(data)
+        if not self._is_whole(sha256, len(data)):
+            view = memoryview(data)
+            parts = (view[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES))
+            self._upload(sha256, len(data), parts)
+        return sha256
+
+    def receive(self) -> Receiving:
+        return self._local().receive()
+
+    def keep(self, files: Collection[Received], *, evenly: bool = False) -> None:
+        different = list({file.sha256: file for file in files}.values())
+        if len(different) < 2:
+            for file in different:
+                self._keep(file, evenly)
+            return
+        workers = min(len(different), _FILES_AT_ONCE)
+        with ThreadPoolExecutor(workers, thread_name_prefix="upload") as pool:
+            for _ in pool.map(lambda file: self._keep(file, evenly), different):
+                pass
+
+    def get(self, sha256: str) -> bytes:
+        with self._errors(sha256):
+            found = self._store.get(_name(sha256)).bytes()
+        data = bytes(found)
+        if sha256_hex(data) != sha256:
+            raise BlobDamaged(sha256)
+        return data
+
+    def has(self, sha256: str) -> bool:
+        return self._size(sha256) is not None
+
+    def delete(self, sha256: str) -> bool:
+        name = _name(sha256)
+        if self._size(sha256) is None:
+            return False
+        with self._errors():
+            self._store.delete(name)
+        return True
+
+    def digests(self, older_than_s: float | None = None) -> Iterator[str]:
+        limit = None if older_than_s is None else time.time() - older_than_s
+        with self._errors():
+            for some in self._store.list(chunk_size=_LISTED_AT_ONCE):
+                for found in some:
+                    sha256 = found["path"].rpartition("/")[2]
+                    if not _SHA256.fullmatch(sha256) or _name(sha256) != found["path"]:
+                        continue
+                    if limit is None or found["last_modified"].timestamp() <= limit:
+                        yield sha256
+
+    def discard_abandoned(self) -> int:
+        return self._local().discard_abandoned()
+
+    def sweep(self, older_than_s: float = 3600) -> int:
+        return self._local().sweep(older_than_s)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def _local(self) -> LocalBlobStore:
+        """What receives here; its folder is not made before it is needed."""
+        with self._waiting_lock:
+            if self._waiting is None:
+                self._waiting = LocalBlobStore(self._incoming)
+            return self._waiting
+
+    def _keep(self, file: Received, evenly: bool) -> None:
+        if evenly or not self._is_whole(file.sha256, file.size):
+            with storage_errors(str(file.path.parent)):
+                self._upload(file.sha256, file.size, _parts(file.path))
+
+    def _upload(self, sha256: str, size: int, parts: Iterator[bytes | memoryview]) -> None:
+        """Send the bytes, which are hashed on their way: others never get this name."""
+        checked = _checked(parts, sha256)
+        with self._errors():
+            if size <= PART_BYTES:
+                data = b"".join(checked)
+                self._store.put(_name(sha256), data, use_multipart=False)
+            else:
+                self._store.put(
+                    _name(sha256), checked, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE
+                )
+
+    def _size(self, sha256: str) -> int | None:
+        try:
+            with self._errors(sha256):
+                return self._store.head(_name(sha256))["size"]
+        except BlobMissing:
+            return None
+
+    def _is_whole(self, sha256: str, size: int) -> bool:
+        """Whether the very bytes are there already; a damaged object is written anew."""
+        if self._size(sha256) != size:
+            return False
+        digest = hashlib.sha256()
+        try:
+            with self._errors(sha256):
+                for chunk in self._store.get(_name(sha256)).stream(CHUNK_BYTES):
+                    digest.update(chunk)
+        except BlobMissing:
+            return False
+        return digest.hexdigest() == sha256
+
+    @contextmanager
+    def _errors(self, sha256: str | None = None) -> Generator[None]:
+        """Turn what the library raises into our own errors; ``sha256``: what is looked for.
+
+        The library's words hold the store's whole answer, key ids and all, and are left out.
+        """
+        from obstore import exceptions
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            if sha256 is None or "<Code>NoSuchBucket</Code>" in str(error):
+                raise self._no_bucket() from None
+            raise BlobMissing(sha256) from None
+        except exceptions.BaseError as error:
+            raise self._translated(str(error)) from None
+
+    def _translated(self, text: str) -> StorageError:
+        # By its words, because the library has no class of its own for what a listing is refused.
+        found, answered = _CODE.search(text), _STATUS.search(text)
+        named, status = found[1] if found else "", answered[1] if answered else ""
+        if named in _FULL or status == "507":
+            return StorageFull(self._where)
+        if named == "NoSuchBucket":
+            return self._no_bucket()
+        if status in ("401", "403"):
+            error = StorageDenied(self._where)
+            error.remedy = (
+                "Give Homeward credentials that may read, write, list and delete there "
+                f"(the store says: {named or 'denied'})."
+            )
+            return error
+        return StorageAway(self._where, named or (f"status {status}" if status else "no answer"))
+
+    def _no_bucket(self) -> StoreUnusable:
+        return StoreUnusable(
+            f"{self._where} has no such bucket.",
+            remedy="Make the bucket, or correct HOMEWARD_BLOBS_URL and HOMEWARD_BLOBS_ENDPOINT.",
+        )
+
+
+def open_blobs(
+    url: str | None,
+    folder: Path,
+    *,
+    endpoint: str | None = None,
+    region: str | None = None,
+    allow_http: bool = False,
+) -> BlobStore:
+    """The store that the settings name, known to work: at ``url``, or without one in ``folder``.
+
+    Raises as :class:`ObjectBlobStore` and :meth:`ObjectBlobStore.require_usable`.
+    """
+    if url is None:
+        return LocalBlobStore(folder)
+    store = ObjectBlobStore(url, folder, endpoint=endpoint, region=region, allow_http=allow_http)
+    store.require_usable()
+    return store
+
+
+def _client(
+    bucket: str, prefix: str, endpoint: str | None, region: str | None, allow_http: bool
+) -> S3Store:
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import S3Store
+    except ImportError:
+        raise ExtraMissing("obstore", "scale", "originals in an object store") from None
+    # One object at a time, because not every store knows how to delete several.
+    config: S3Config = {"bucket": bucket, "disable_bulk_delete": True}
+    if endpoint is not None:
+        config["endpoint"] = endpoint
+    if region is not None:
+        config["region"] = region
+    try:
+        return S3Store(
+            prefix=prefix or None,
+            config=config,
+            client_options={
+                "allow_http": allow_http,
+                "connect_timeout": timedelta(seconds=_CONNECT_S),
+                "read_timeout": timedelta(seconds=_STALLED_S),
+                "timeout": timedelta(seconds=_REQUEST_S),
+                "user_agent": "homeward",
+            },
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=_RETRY_FOR_S),
+                "backoff": {
+                    "init_backoff": timedelta(milliseconds=100),
+                    "max_backoff": timedelta(seconds=2),
+                    "base": 2,
+                },
+            },
+        )
+    except (BaseError, ValueError):
+        # Its words may quote what stands in the environment.
+        raise StoreUnusable(
+            f"The object store s3://{bucket} cannot be used as it is set.",
+            remedy="Check HOMEWARD_BLOBS_ENDPOINT and the variables AWS_* of the environment.",
+        ) from None
+
+
+def _name(sha256: str) -> str:
+    if not _SHA256.fullmatch(sha256):
+        raise BlobMissing(sha256[:80])
+    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+
+
+def _parts(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while part := file.read(PART_BYTES):
+            yield part
+
+
+def _checked(parts: Iterator[bytes | memoryview], sha256: str) -> Iterator[bytes | memoryview]:
+    """The same parts; where they are not what they should be, the last one is never given out."""
+    digest = hashlib.sha256()
+    held: bytes | memoryview | None = None
+    for part in parts:
+        digest.update(part)
+        if held is not None:
+            yield held
+        held = part
+    if digest.hexdigest() != sha256:
+        raise BlobDamaged(sha256)
+    if held is not None:
+        yield held
