@@ -59,6 +59,10 @@ def scanner(kind: Literal["local", "gpu"], threads: int) -> Callable[[Segment], 
     if kind == "gpu":
         from indexer.vectors import gpu  # noqa: PLC0415 - checks for a device
 
-        gpu.require_gpu()
-        return lambda segment: gpu.scanner_of(segment, threads)
+        devices = gpu.require_gpu()
+        return lambda segment: gpu.GpuScanner(
+            segment.matrix(),
+            devices=devices,
+            elsewhere=CpuScanner(segment.codes, threads=threads),
+        )
     return lambda segment: CpuScanner(segment.codes, threads=threads)

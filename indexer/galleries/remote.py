@@ -164,8 +164,11 @@ class RemoteGallery:
         with self._catalog.read() as session:
             if shelf.version(session, self._place) != version:
                 return False
-        stamp = self._index.stamp(strong=False)
-        return stamp is not None and stamp.seq >= upto.seq
+        for strong in (False, True):
+            stamp = self._index.stamp(strong=strong)
+            if stamp is not None and stamp.seq >= upto.seq:
+                return True
+        return False
 
     def _doubt(self) -> None:
         """Look at the collection's own note before it is trusted again."""

@@ -86,6 +86,7 @@ class MilvusIndex:
         database: str = "",
         timeout: float = 10.0,
     ) -> None:
+        self._uri = uri
         self._name = name
         self._dimension = dimension
         self._timeout = timeout
@@ -188,14 +189,23 @@ class MilvusIndex:
         self._client.close()
 
     @property
+    def uri(self) -> str:
+        """The address of the server, as it was given."""
+        return self._uri
+
+    @property
     def dimension(self) -> int:
         return self._dimension
 
     # --- the stamp ----------------------------------------------------------------------------
 
-    def stamp(self) -> Stamp | None:
-        """What :meth:`set_stamp` wrote last; ``None`` in a new collection."""
-        notes = [row["note"] for row in self._query(rows_of.keyed([_STAMP]), ["note"])]
+    def stamp(self, *, strong: bool = True) -> Stamp | None:
+        """What :meth:`set_stamp` wrote last; ``None`` in a new collection.
+
+        ``strong=False`` is quick, and may give an earlier one.
+        """
+        rows = self._query(rows_of.keyed([_STAMP]), ["note"], strong=strong)
+        notes = [row["note"] for row in rows]
         if not notes:
             return None
         try:
@@ -321,13 +331,15 @@ class MilvusIndex:
             out[i] = exact_scores(probe, matrix)
         return out
 
-    def _query(self, terms: str, names: list[str]) -> list[dict[str, Any]]:
+    def _query(
+        self, terms: str, names: list[str], *, strong: bool = True
+    ) -> list[dict[str, Any]]:
         with calling(self._timeout):
             found = self._client.query(
                 self._name,
                 filter=terms,
                 output_fields=names,
-                consistency_level="Strong",
+                consistency_level="Strong" if strong else "Eventually",
                 timeout=self._timeout,
             )
         return list(found)

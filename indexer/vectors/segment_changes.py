@@ -82,8 +82,9 @@ def remove_segment(folder: Path, name: str) -> None:
         fsync_folder(folder)
 
 
-def sweep(folder: Path, keep: Collection[str]) -> set[str]:
-    """Remove all segments of the folder but those named, and what writers that died left behind.
+def sweep(folder: Path, keep: Collection[str] | None) -> set[str]:
+    """Remove all segments of the folder but those named (``None``: remove none), and what writers
+    that died left behind.
 
     Returns the names of the segments that were removed. Nobody may be writing or scrubbing in the
     folder; the caller holds the lock under which that is done.
@@ -97,7 +98,7 @@ def sweep(folder: Path, keep: Collection[str]) -> set[str]:
             if found["temporary"]:
                 path.unlink(missing_ok=True)
                 fsync_folder(folder)
-            elif found["name"] not in keep and found["name"] not in removed:
+            elif keep is not None and found["name"] not in keep and found["name"] not in removed:
                 remove_segment(folder, found["name"])
                 removed.add(found["name"])
     return removed
