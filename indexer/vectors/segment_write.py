@@ -58,7 +58,8 @@ def write_segment(
     dimension: int,
     history: History,
 ) -> SegmentInfo:
-    """Write the rows of ``source`` as segment ``name``; it is there whole or not at all.
+    """Write the rows of ``source`` as segment ``name``; it is there whole or not at all. A name is
+    used once: who holds a segment that was removed must not meet another in its place.
 
     A process that is killed may leave files that no head vouches for; ``sweep`` takes them away.
     Raises ``ValueError`` for a name that is taken or none, for no rows, and for rows that are out
@@ -139,7 +140,7 @@ def _write_data(
             residual, reach = max(residual, block_residual), max(reach, block_reach)
             writers["codes"].write(codes)
         for column, values in columns.items():
-            writers[column].write(values)
+            writers[column].write(values.astype(writers[column].section.dtype, copy=False))
         digests = {section: writer.finished() for section, writer in writers.items()}
         os.fsync(handle)
     finally:
