@@ -25,6 +25,9 @@ StepArray = NDArray[np.int8]
 # alike, 32768 are a quarter slower because the products no longer fit into the cache.
 _BLOCK: Final = 8192
 _FIRST_BLOCK: Final = 1024
+# Rows of which scores are looked at first, and how many times as many have to be there for it.
+_SAMPLE: Final = 8192
+_SAMPLE_FROM: Final = 8
 # Probes are padded to this many, so that eight comparisons are looked at as one 64-bit word.
 _WORD: Final = 8
 _STEPS: Final = 127
@@ -57,6 +60,8 @@ def _best(
     start: int,
     stop: int,
     keep: Keep | None,
+    *,
+    sample: bool = True,
 ) -> list[Best]:
     probes, dimension = steps.shape
     columns = -(-probes // _WORD) * _WORD
@@ -64,13 +69,17 @@ def _best(
     factor[:, :probes] = steps.T
     multiply = _Product(factor)
     found = _Found(probes, columns, fetch, dimension, stop)
+    sampled = sample and stop - start >= _SAMPLE_FROM * _SAMPLE
+    if sampled:
+        at = np.linspace(start, stop - 1, _SAMPLE).astype(np.int64)
+        found.guess(*_sampled(codes, multiply, columns, at, rows, keep), stop - start)
     block = min(_BLOCK, max(stop - start, 1))
     products = np.empty((block, columns), np.int32)
     above = np.empty((block, columns), np.bool_)
     gathered = None if rows is None else np.empty((block, dimension), np.uint8)
     position = start
     # Nothing is known at first and all rows are taken: few, then twice as many as were seen.
-    size = _FIRST_BLOCK
+    size = block if sampled else _FIRST_BLOCK
     while position < stop:
         size = min(size, block, stop - position)
         if rows is None or gathered is None:
@@ -93,8 +102,33 @@ def _best(
                 at, probe, scores = at[chosen], probe[chosen], scores[chosen]
             found.add(at, probe, scores)
         position += size
-        size = position - start
-    return found.best(rows)
+        size = block if sampled else position - start
+    out = found.best(rows)
+    short = [index for index, best in enumerate(out) if sampled and len(best.rows) < fetch]
+    if short:
+        # The sample promised too much: without it for these.
+        again = _best(codes, steps[short], fetch, rows, start, stop, keep, sample=False)
+        for index, best in zip(short, again, strict=True):
+            out[index] = best
+    return out
+
+
+def _sampled(
+    codes: CodeArray,
+    multiply: _Product,
+    columns: int,
+    at: Rows,
+    rows: Rows | None,
+    keep: Keep | None,
+) -> tuple[NDArray[np.int32], int]:
+    """Products of the rows at ``at``, int32 (those that are looked at, columns), and how many
+    were drawn."""
+    drawn = at if rows is None else rows[at]
+    if keep is not None:
+        drawn = drawn[keep[drawn]]
+    products = np.empty((len(drawn), columns), np.int32)
+    multiply(np.take(codes, drawn, axis=0), products)
+    return products, len(at)
 
 
 class _Found:
@@ -116,6 +150,19 @@ class _Found:
         self._kept = np.empty(0, np.int64)
         self._new: list[NDArray[np.int64]] = []
         self._waiting = 0
+
+    def guess(self, products: NDArray[np.int32], drawn: int, total: int) -> None:
+        """Start from floors that about twice ``fetch`` rows pass, going by a sample.
+
+        Of the best ``fetch`` rows about ``fetch * drawn / total`` are in the sample, give or take
+        the root of that (a Poisson number). Four such roots are left as room, so that a floor
+        which turns out too high is rare; it is noticed, because too few rows pass.
+        """
+        expected = self._fetch * drawn / total
+        rank = int(expected + 4 * expected**0.5) + 4
+        if rank <= len(products):
+            own = np.ascontiguousarray(products[:, : self._probes].T)
+            self.floor[: self._probes] = np.partition(own, len(products) - rank)[:, -rank] - 1
 
     def add(self, rows: Rows, probes: Rows, scores: NDArray[np.int32]) -> None:
         keys = (probes << self._probe_shift) + (

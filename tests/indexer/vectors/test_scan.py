@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer.vectors import product, scan
+from indexer.vectors.parts import Best
 from indexer.vectors.quantise import ZERO, Codes, coded
 from indexer.vectors.scan import CpuScanner
 from indexer.vectors.scanner import Shortlist
@@ -101,6 +103,7 @@ def check(
     share=st.sampled_from([None, 0.0, 0.01, 0.1, 0.4, 0.6, 0.999, 1.0]),
     slab_rows=st.sampled_from([None, 8, 100, 640]),
     burst_from=st.sampled_from([1, 1000]),
+    sample=st.sampled_from([product._SAMPLE, 16]),
     seed=st.integers(0, 2**16),
 )
 def test_no_row_outside_is_above_the_ceiling(
@@ -112,13 +115,36 @@ def test_no_row_outside_is_above_the_ceiling(
     share: float | None,
     slab_rows: int | None,
     burst_from: int,
+    sample: int,
     seed: int,
 ) -> None:
     rows = rows_of(kind, count, dimension, seed)
     asked = probes_for(rows, probes, dimension, seed)
     keep = None if share is None else np.random.default_rng(seed + 2).random(count) < share
     scanner = CpuScanner(coded(rows), threads=2, slab_rows=slab_rows, burst_from=burst_from)
-    check(rows, asked, scanner.shortlist(asked, fetch, keep=keep), fetch, keep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(product, "_SAMPLE", sample)
+        found = scanner.shortlist(asked, fetch, keep=keep)
+    check(rows, asked, found, fetch, keep)
+
+
+def test_a_sample_that_promises_too_much_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every sampled row is a copy of the probe, and no other row comes near it."""
+    monkeypatch.setattr(product, "_SAMPLE", 64)
+    rows = rows_of("random", 4000, 64, 26)
+    probes = probes_for(rows, 3, 64, 27)
+    rows[np.linspace(0, len(rows) - 1, 64).astype(np.int64)] = probes[1]
+    again: list[bool] = []
+    search = product._best
+
+    def watched(*args: Any, sample: bool = True) -> list[Best]:
+        again.append(not sample)
+        return search(*args, sample=sample)
+
+    monkeypatch.setattr(product, "_best", watched)
+    scanner = CpuScanner(coded(rows), threads=1, burst_from=1)
+    check(rows, probes, scanner.shortlist(probes, 100), 100, None)
+    assert any(again)
 
 
 @pytest.mark.parametrize("burst_from", [1, 1000])
