@@ -1,0 +1,78 @@
+"""The back ends that the contract of a vector index is run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from indexer.vectors import NumpyIndex, VectorIndex
+from indexer.vectors.milvus import MilvusIndex
+from indexer.vectors.milvus_rows import collection_name
+from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
+
+Make = Callable[[int], VectorIndex]
+"""Makes an empty index of a dimension. It may be the one made before, emptied."""
+
+_PROGRAMS = Path(__file__).resolve().parents[3] / ".cache" / "milvus-server"
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real server, started with the first test that needs one."""
+    try:
+        with running_milvus(tmp_path_factory.mktemp("milvus"), _PROGRAMS) as server:
+            yield server
+    except MilvusAbsent as absent:
+        pytest.skip(str(absent))
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded milvus-lite."""
+    manager = pytest.importorskip("milvus_lite.server_manager")
+    path = str(tmp_path_factory.mktemp("milvus-lite") / "vectors.db")
+    yield path
+    manager.server_manager_instance.release_server(path)
+
+
+@pytest.fixture(scope="session")
+def make_on_server(milvus_server: MilvusServer) -> Iterator[Make]:
+    with _collections(milvus_server.uri) as make:
+        yield make
+
+
+@pytest.fixture(scope="session")
+def make_on_lite(milvus_lite: str) -> Iterator[Make]:
+    with _collections(milvus_lite) as make:
+        yield make
+
+
+def make_of(request: pytest.FixtureRequest, backend: str) -> Make:
+    """What makes an index of this back end."""
+    if backend == "numpy":
+        return NumpyIndex
+    make: Make = request.getfixturevalue(
+        {"milvus-lite": "make_on_lite", "milvus-server": "make_on_server"}[backend]
+    )
+    return make
+
+
+@contextmanager
+def _collections(uri: str) -> Iterator[Make]:
+    """Indexes in collections that are kept: a server takes seconds to make one."""
+    kept: dict[int, MilvusIndex] = {}
+    yield partial(_emptied, uri, kept)
+    for index in kept.values():
+        index.close()
+
+
+def _emptied(uri: str, kept: dict[int, MilvusIndex], dimension: int) -> MilvusIndex:
+    if dimension not in kept:
+        kept[dimension] = MilvusIndex(uri, collection_name("ads", f"d{dimension}"), dimension)
+    index = kept[dimension]
+    index.delete(index.ids())
+    return index
