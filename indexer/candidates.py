@@ -30,9 +30,9 @@ from indexer.catalog.tables import (
 from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
+from indexer.galleries.log import index_filter
 from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
-from indexer.galleries.log import index_filter
 from indexer.probe import FusedFace, ad_conditions, fused_search
 from indexer.records import (
     AdSummary,

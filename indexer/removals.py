@@ -77,7 +77,8 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     turn = waiting[: _AT_ONCE if slack else _AT_ONCE_INLINE]
     _remove_blobs(ws, [item.removeprefix(_BLOB) for item in turn])
     if _SNAPSHOTS in pending:
-        if not all([gallery.scrub() for gallery in (ws.cases, ws.ads)]):
+        scrubbed = [gallery.scrub() for gallery in (ws.cases, ws.ads)]
+        if not all(scrubbed):
             return False
         remove_other_contracts(ws.index_dir, ws.contract_id)
         _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])

@@ -17,7 +17,7 @@ from indexer.catalog.engine import parsed, sqlite_url
 from indexer.errors import RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
-from indexer.galleries.opening import VectorOptions, open_gallery
+from indexer.galleries.opening import LOCAL, VectorOptions, open_gallery
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
@@ -71,7 +71,7 @@ class WorkspaceOptions:
     batch_size: int = 16
     batch_pixels: int = 64_000_000
     decode_threads: int = 2
-    vectors: VectorOptions = VectorOptions()
+    vectors: VectorOptions = LOCAL
     max_images_per_ad: int = 20
     max_pages_per_ad: int = 3
     max_page_bytes: int = 25_000_000

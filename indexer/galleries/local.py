@@ -392,9 +392,7 @@ class LocalGallery:
                 self._dimension, self._scan, [part_of(one, self._scan) for one in added]
             )
             if small:
-                for some in log.all_faces(
-                    session, self.name, self.contract_id, self._sizes.block
-                ):
+                for some in log.all_faces(session, self.name, self.contract_id, self._sizes.block):
                     index.add(some.ids, some.vectors, some.tags)
         with self._catalog.write() as session:
             version = shelf.publish(

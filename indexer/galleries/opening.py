@@ -31,6 +31,10 @@ class VectorOptions:
     milvus_token: str = ""
 
 
+LOCAL = VectorOptions()
+"""Segments on this machine, searched by one thread."""
+
+
 def open_gallery(
     catalog: Catalog,
     name: GalleryName,
@@ -45,7 +49,7 @@ def open_gallery(
     else takes its place in silence.
     """
     if options.kind == "milvus":
-        from indexer.galleries.remote import RemoteGallery, connected  # noqa: PLC0415 - an extra
+        from indexer.galleries.remote import RemoteGallery, connected
 
         index = connected(options.milvus_uri, options.milvus_token, name, contract_id, dimension)
         return RemoteGallery(catalog, name, contract_id, dimension, index_dir, index)
@@ -57,7 +61,7 @@ def open_gallery(
 def scanner(kind: Literal["local", "gpu"], threads: int) -> Callable[[Segment], Scanner]:
     """What makes the scanner of a segment. Raises ``ProviderUnavailable``."""
     if kind == "gpu":
-        from indexer.vectors import gpu  # noqa: PLC0415 - checks for a device
+        from indexer.vectors import gpu
 
         devices = gpu.require_gpu()
         return lambda segment: gpu.GpuScanner(

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-
 from indexer.catalog import Catalog
 from indexer.errors import IndexAway, IndexDamaged
 from indexer.files import file_lock
@@ -267,5 +266,3 @@ class RemoteGallery:
 
     def close(self) -> None:
         self._index.close()
-
-

@@ -331,9 +331,7 @@ class MilvusIndex:
             out[i] = exact_scores(probe, matrix)
         return out
 
-    def _query(
-        self, terms: str, names: list[str], *, strong: bool = True
-    ) -> list[dict[str, Any]]:
+    def _query(self, terms: str, names: list[str], *, strong: bool = True) -> list[dict[str, Any]]:
         with calling(self._timeout):
             found = self._client.query(
                 self._name,

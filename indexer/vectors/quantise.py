@@ -102,4 +102,6 @@ def coded(rows: FloatArray) -> Codes:
 def _longest(rows: NDArray[np.float64]) -> float:
     lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     # Rounded up, so that the bound holds for the figure as it is stored.
-    return float(np.nextafter(np.float32(lengths.max(initial=0.0) * (1 + 1e-6)), np.float32(np.inf)))
+    return float(
+        np.nextafter(np.float32(lengths.max(initial=0.0) * (1 + 1e-6)), np.float32(np.inf))
+    )

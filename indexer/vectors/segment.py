@@ -187,6 +187,14 @@ class Segment:
             self._checked[np.unique(rows[odd] // self._section.piece)] = False
         raise IndexDamaged(f"Segment {self.name} holds a vector that is none.")
 
+    def matrix(self) -> FloatArray:
+        """All vectors, float32 (count, dimension), as they lie in the file and read-only; dead
+        rows may be there still. Checked whole. Raises :class:`IndexDamaged`."""
+        for piece in np.flatnonzero(~self._checked).tolist():
+            self._check(self._section, piece)
+            self._checked[piece] = True
+        return self._vectors
+
     def refresh(self) -> None:
         """Learn of the rows that another process has scrubbed since.
 

@@ -163,7 +163,9 @@ class Columns:
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """What a file keeps beside ``count`` and ``words``."""
-        kept: dict[str, NDArray[np.generic]] = {f"tag_{name}": self.codes[name] for name in KEYWORDS}
+        kept: dict[str, NDArray[np.generic]] = {
+            f"tag_{name}": self.codes[name] for name in KEYWORDS
+        }
         kept["tag_posted_ms"] = self.posted_ms
         if self.row is not None:
             kept["tag_row"] = self.row

@@ -105,6 +105,8 @@ def show(session: Session, ad: AdInput, sha256: str) -> str:
         )
     )
     session.flush()
-    session.add(CaptureImage(capture_id=capture_id, position=0, upload_sha256=sha256, sha256=sha256))
+    session.add(
+        CaptureImage(capture_id=capture_id, position=0, upload_sha256=sha256, sha256=sha256)
+    )
     session.flush()
     return ad_id

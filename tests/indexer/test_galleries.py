@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from indexer import cases, forget, jobs
-from indexer.errors import IndexDamaged
-from indexer.galleries import Gallery
+from indexer.errors import StorageFull
+from indexer.files import file_lock
+from indexer.galleries import Gallery, log, remove_faces
+from indexer.galleries.local import LocalGallery
+from indexer.galleries.opening import scanner
 from indexer.records import CaseInput
-from indexer.vectors.snapshot import SnapshotHeader, read_snapshot, write_snapshot
+from indexer.vectors import segment as files
 from indexer.workspace import Workspace, open_workspace
+from tests.conftest import REPOSITORY
 from tests.indexer.conftest import Reopen, url_of
+from tests.indexer.gallery_rows import put_faces
+from tests.indexer.kept import SIZES, gallery_in
 from tests.indexer.small import (
     CONTRACT,
     DIMENSION,
@@ -96,8 +106,8 @@ def test_segments_spare_the_catalog(opened: Reopen, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(log, "all_faces", None)
     again = opened()
     assert again.cases.count() == 4
-    assert nearest(again.cases, 3) == nearest(ws.cases, 3)
     assert read == [1], "only what came after the segment is read from the catalog"
+    assert nearest(again.cases, 3) == nearest(ws.cases, 3)
     assert again.cases.health() is None
 
 
@@ -235,13 +245,10 @@ def test_a_deletion_does_not_wait_for_a_merge(ws: Workspace) -> None:
 
 # --- publishing ------------------------------------------------------------------------------
 
-SMALL = Sizes(seal=4, merge=3, largest=60, block=16)
-
 
 def small_gallery(ws: Workspace) -> LocalGallery:
-    return LocalGallery(
-        ws.catalog, "ads", CONTRACT, DIMENSION, ws.index_dir, scanner("local", 1), sizes=SMALL
-    )
+    scan = scanner("local", 1)
+    return LocalGallery(ws.catalog, "ads", CONTRACT, DIMENSION, ws.index_dir, scan, sizes=SIZES)
 
 
 def add_random(ws: Workspace, count: int, seed: int) -> list[str]:
@@ -293,6 +300,7 @@ def test_a_full_disk_keeps_the_search_in_memory(
 
     monkeypatch.setattr(files, "write_segment", full)
     view = small_gallery(ws)
+    view.rebuild()
     assert "stays in memory" in caplog.text
     assert set(view.search(vector_of(colour(9))[None], 99)[0].ids) == set(ids)
     with pytest.raises(StorageFull):
@@ -306,30 +314,42 @@ def test_a_full_disk_keeps_the_search_in_memory(
         one.close()
 
 
-@pytest.mark.parametrize("when", range(1, 40))
-def test_killed_at_any_step_of_keeping_up(ws: Workspace, when: int) -> None:
-    """A process that dies at the n-th step of what it does to files and catalog."""
-    ids = add_random(ws, 30, 1)
-    small_gallery(ws).close()
-    ids += add_random(ws, 9, 2)
-    gone = ids[:3]
-    with ws.catalog.write() as session:
-        remove_faces(session, "ads", CONTRACT, gone)
-    ws.catalog.engine.dispose()
-    code = run_killed(ws, when)
-    assert code in (0, KILLED)
-    view = small_gallery(ws)
-    assert view.ids() == set(ids) - set(gone)
-    assert set(view.search(vector_of(colour(9))[None], 99)[0].ids) == set(ids) - set(gone)
-    assert view.scrub()
-    view.keep()
-    assert view.health() is None
-    again = small_gallery(ws)
-    assert again.ids() == view.ids()
-    for one in (view, again):
-        one.close()
-    if code == 0:
-        pytest.skip("it was done before")
+def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: SmallAnalyser) -> None:
+    """Sealing, scrubbing, merging and publishing, broken off before each change of the disk."""
+    data = tmp_path / "data"
+    with open_workspace(data, small_analyser) as ws:
+        ids = []
+        for seed in range(3):
+            ids += add_random(ws, 5, seed)
+            view = small_gallery(ws)
+            view.save()
+            view.close()
+        gone = [ids[0], ids[7]]
+        with ws.catalog.write() as session:
+            remove_faces(session, "ads", CONTRACT, gone)
+        ids = sorted({*ids, *add_random(ws, 9, 9)} - set(gone))
+    folders = [tmp_path / f"copy-{step}" for step in range(70)]
+    for folder in folders:
+        shutil.copytree(data, folder)
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.indexer.kept", *map(str, folders)],
+        check=True,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    ends = run.stdout.split()
+    assert ends[0] == "killed" and ends[-1] == "done" and len(ends) == len(folders)
+    probe = vector_of(colour(9))[None]
+    for folder in folders[: ends.index("done") + 1]:
+        for _ in range(2):
+            view = gallery_in(folder)
+            assert sorted(view.search(probe, 99)[0].ids) == ids
+            assert view.scrub()
+            view.keep()
+            assert view.health() is None
+            view.close()
 
 
 def test_threads_search_while_others_enrol(ws: Workspace) -> None:

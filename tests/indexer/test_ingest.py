@@ -16,6 +16,7 @@ import pytest
 
 from indexer import ads, cases, health, jobs
 from indexer.errors import SourceUnreadable
+from indexer.galleries.local import LocalGallery
 from indexer.ingest import ingest_ads, ingest_cases, refused_codes
 from indexer.records import Failure, IngestReport, Progress
 from indexer.sources import MAX_LINE_BYTES, AdItem, read_ads, read_cases
@@ -428,7 +429,8 @@ def test_health_tells_what_is_wrong(
     path.chmod(0o600)
     path.write_bytes(b"damaged")
     ws.blobs.put(b"nobody refers to this")
-    ws.ads._index.delete(ws.ads.ids() & set(list(ws.ads.ids())[:1]))
+    assert isinstance(ws.ads, LocalGallery)
+    ws.ads._index.delete(list(ws.ads.ids())[:1])
     report = health.check(ws, verify_blobs=True)
     assert not report.ok
     wrong = {item.name: item for item in report.items if not item.ok}

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from indexer.vectors import NumpyIndex, VectorIndex
+from indexer.vectors.base import VectorIndex
 from indexer.vectors.milvus import MilvusIndex
 from indexer.vectors.milvus_rows import collection_name
+from indexer.vectors.numpy_index import NumpyIndex
+from tests.indexer.vectors.sealing import SealingIndex
 from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
 
 Make = Callable[[int], VectorIndex]
@@ -55,6 +57,9 @@ def make_of(request: pytest.FixtureRequest, backend: str) -> Make:
     """What makes an index of this back end."""
     if backend == "numpy":
         return NumpyIndex
+    if backend == "segments":
+        folder = request.getfixturevalue("tmp_path")
+        return lambda dimension: SealingIndex(folder, dimension)
     make: Make = request.getfixturevalue(
         {"milvus-lite": "make_on_lite", "milvus-server": "make_on_server"}[backend]
     )

@@ -62,6 +62,15 @@ class SealingIndex(SegmentedIndex):
 
     def _written(self, source: files.SegmentSource) -> Segment:
         name = new_id()
-        place = {"gallery": "ads", "contract_id": CONTRACT, "dimension": self.dimension}
-        files.write_segment(self._folder, name, source, history=History(0, ""), **place)
-        return files.open_segment(self._folder, name, **place)
+        files.write_segment(
+            self._folder,
+            name,
+            source,
+            gallery="ads",
+            contract_id=CONTRACT,
+            dimension=self.dimension,
+            history=History(0, ""),
+        )
+        return files.open_segment(
+            self._folder, name, gallery="ads", contract_id=CONTRACT, dimension=self.dimension
+        )

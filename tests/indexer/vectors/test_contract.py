@@ -11,12 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.vectors import NumpyIndex, VectorIndex
+from indexer.vectors.base import VectorIndex
+from indexer.vectors.numpy_index import NumpyIndex
 from indexer.vectors.tags import EVERYTHING, Filter, Tag
 from models.types import FloatArray
 from tests.indexer.vectors.conftest import Make, make_of
 
-EXAMPLES = {"milvus-lite": 20, "milvus-server": 15}
+EXAMPLES = {"segments": 40, "milvus-lite": 20, "milvus-server": 15}
 """How many random histories a back end goes through; the reference itself goes through none."""
 
 

@@ -1,0 +1,51 @@
+"""Keeps a gallery up to date and is killed at a step of it.
+
+``python -m tests.indexer.kept FOLDER...``: each folder is opened as it was left; in the first the
+process is killed before its first call that changes something on the disk, in the second before
+its second, and so on. One line is printed for each: ``killed`` or ``done``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from indexer.catalog import open_catalog
+from indexer.catalog.engine import sqlite_url
+from indexer.galleries.local import LocalGallery, Sizes
+from indexer.galleries.opening import scanner
+from tests.indexer.small import CONTRACT, DIMENSION
+from tests.indexer.vectors.killed import die_before
+
+SIZES = Sizes(seal=4, merge=3, largest=60, block=16)
+
+
+def gallery_in(folder: Path) -> LocalGallery:
+    """The ads gallery of a data folder, which writes files after every few faces."""
+    catalog = open_catalog(sqlite_url(folder / "catalog.sqlite3"))
+    scan = scanner("local", 1)
+    return LocalGallery(catalog, "ads", CONTRACT, DIMENSION, folder / "index", scan, sizes=SIZES)
+
+
+def main(folders: list[Path]) -> None:
+    for step, folder in enumerate(folders):
+        child = os.fork()
+        if child == 0:
+            die_before(step)
+            gallery = gallery_in(folder)
+            gallery.scrub()
+            gallery.keep()
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            print("killed")
+        elif status == 0:
+            print("done")
+        else:
+            sys.exit(f"step {step}: status {status}")
+
+
+if __name__ == "__main__":
+    main([Path(folder) for folder in sys.argv[1:]])
