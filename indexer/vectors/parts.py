@@ -25,7 +25,7 @@ _SPARE_ROWS = 16
 class Best(NamedTuple):
     """The best rows of one probe in a part of the segment.
 
-    ``scores``: float64 (m,), integers; ``rows``: int64 (m,), positions in the segment;
+    ``scores``: float64 (m,), as the scan counts them; ``rows``: int64 (m,), positions in the segment;
     ``last``: no other row of the part that was looked at scores above it.
     """
 
@@ -54,6 +54,7 @@ def only(best: Best, keep: Keep, fetch: int) -> Best:
 
 
 def cut(scores: NDArray[np.float64], rows: Rows, last: float, fetch: int) -> Best:
+    """The ``fetch`` best of these rows; ``last`` is raised to what is left out."""
     if len(rows) > fetch:
         chosen = np.argpartition(-scores, fetch - 1)[:fetch]
         scores, rows = scores[chosen], rows[chosen]
@@ -67,6 +68,7 @@ def over_fetch(fetch: int, kept: int, total: int) -> int:
 
 
 def lengths(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The Euclidean length of each row of float64 (n, d): float64 (n,)."""
     lengths: NDArray[np.float64] = np.sqrt(np.einsum("ij,ij->i", rows, rows))
     return lengths
 

@@ -171,6 +171,21 @@ def test_a_filter_that_leaves_out_exactly_the_nearest(burst_from: int) -> None:
 
 
 @pytest.mark.parametrize("burst_from", [1, 1000])
+def test_a_probe_whose_rounding_loses_all_that_tells_rows_apart(burst_from: int) -> None:
+    """One component is so large that the others, in which the rows differ, become no step."""
+    probe = np.full((1, 65), 0.0035, np.float64)
+    probe[0, 0] = 1.0
+    rows = np.random.default_rng(28).choice([-1.0, 1.0], (200, 65))
+    rows[::10] = 1.0
+    rows[:, 0] = 8.0
+    near, asked = normalised(rows), normalised(probe)
+    scanner = CpuScanner(coded(near), threads=2, burst_from=burst_from)
+    found = scanner.shortlist(asked, 5)
+    assert len(found[0].rows) == 5
+    check(near, asked, found, 5, None)
+
+
+@pytest.mark.parametrize("burst_from", [1, 1000])
 @pytest.mark.parametrize("rising", [True, False])
 def test_rows_in_the_order_of_their_scores(burst_from: int, rising: bool) -> None:
     rows = rows_of("random", 20_000, 32, 3)
