@@ -53,6 +53,7 @@ _IDS_AT_ONCE = 50_000
 _MESSAGE_BYTES = 24 * 2**20
 _ROW_OVERHEAD = 400  # bytes of a row besides its vector
 _TRIES = 5
+_MAKING_SECONDS = 120.0  # making a collection and reading it into memory
 _STAMP = "stamp"
 
 
@@ -107,15 +108,18 @@ class MilvusIndex:
 
         Each step is taken where it is missing, so that one cut short is finished by the next.
         """
+        limit = max(self._timeout, _MAKING_SECONDS)
         with calling(self._timeout):
-            if not self._client.has_collection(self._name, timeout=self._timeout):
-                self._create()
+            missing = not self._client.has_collection(self._name, timeout=self._timeout)
+        with calling(limit):
+            if missing:
+                self._create(limit)
             if not self._client.list_indexes(self._name, timeout=self._timeout):
-                self._client.create_index(self._name, self._index(), timeout=self._timeout)
+                self._client.create_index(self._name, self._index(), timeout=limit)
             self._check()
-            self._client.load_collection(self._name, timeout=self._timeout)
+            self._client.load_collection(self._name, timeout=limit)
 
-    def _create(self) -> None:
+    def _create(self, limit: float) -> None:
         module = pymilvus()
         schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         for name, (kind, parameters) in rows_of.fields(self._dimension).items():
@@ -125,7 +129,7 @@ class MilvusIndex:
             schema=schema,
             num_shards=1,
             consistency_level="Strong",
-            timeout=self._timeout,
+            timeout=limit,
         )
 
     def _index(self) -> Any:

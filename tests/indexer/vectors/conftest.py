@@ -19,14 +19,14 @@ from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
 Make = Callable[[int], VectorIndex]
 """Makes an empty index of a dimension. It may be the one made before, emptied."""
 
-_PROGRAMS = Path(__file__).resolve().parents[3] / ".cache" / "milvus-server"
+PROGRAMS = Path(__file__).resolve().parents[3] / ".cache" / "milvus-server"
 
 
 @pytest.fixture(scope="session")
 def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
     """A real server, started with the first test that needs one."""
     try:
-        with running_milvus(tmp_path_factory.mktemp("milvus"), _PROGRAMS) as server:
+        with running_milvus(tmp_path_factory.mktemp("milvus"), PROGRAMS) as server:
             yield server
     except MilvusAbsent as absent:
         pytest.skip(str(absent))
