@@ -133,10 +133,12 @@ def _gallery(ws: Workspace, name: GalleryName) -> HealthItem:
             f"gallery of {name}",
             False,
             problem,
-            "Stop Homeward, remove the index folder and start again; it is rebuilt.",
+            "Run `homeward gallery rebuild`; it is made anew from the catalog.",
         )
     return HealthItem(
-        f"gallery of {name}", True, f"{gallery.count()} faces under {gallery.contract_id}"
+        f"gallery of {name}",
+        True,
+        f"{gallery.count()} faces under {gallery.contract_id}; {gallery.about()}",
     )
 
 

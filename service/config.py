@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
@@ -104,7 +111,9 @@ class Settings(BaseSettings):
     """Where face vectors are searched: segments on this machine, its GPU, or a Milvus server."""
     search_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Threads of one search; 0 takes one per core, at most four."""
-    milvus_uri: SecretStr | None = None
+    milvus_allow_http: bool = False
+    """Whether vectors may go to that server unencrypted."""
+    milvus_uri: Annotated[SecretStr | None, Field(validate_default=True)] = None
     milvus_token: SecretStr | None = None
 
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
@@ -145,6 +154,20 @@ class Settings(BaseSettings):
             raise ValueError("the address has to read https://host or http://host, with no user")
         if parts.scheme == "http" and not info.data.get("blobs_allow_http"):
             raise ValueError("without https it is used only where HOMEWARD_BLOBS_ALLOW_HTTP is on")
+        return value
+
+    @field_validator("milvus_uri")
+    @classmethod
+    def _milvus(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("vectors") != "milvus":
+            return value
+        parts = urlsplit(value.get_secret_value() if value else "")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(
+                "the address has to read https://host:port for HOMEWARD_VECTORS=milvus"
+            )
+        if parts.scheme == "http" and not info.data.get("milvus_allow_http"):
+            raise ValueError("without https it is used only where HOMEWARD_MILVUS_ALLOW_HTTP is on")
         return value
 
     @field_validator("data_dir", "purge_ledger")

@@ -54,6 +54,10 @@ class Gallery(Protocol):
         """What is wrong, or ``None`` if the index agrees with the catalog."""
         ...
 
+    def about(self) -> str:
+        """Where the vectors are, in words for an operator."""
+        ...
+
     def catch_up(self) -> int:
         """Apply what the log has since the last call; returns how many entries."""
         ...

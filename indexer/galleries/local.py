@@ -127,6 +127,16 @@ class LocalGallery:
             f"{len(expected - held)} faces are missing in the index, {len(held - expected)} extra"
         )
 
+    def about(self) -> str:
+        state = self._index.state
+        rows = sum(part.segment.count for part in state.parts)
+        dead = sum(part.dead for part in state.parts)
+        size = sum(part.segment.disk_bytes for part in state.parts)
+        return (
+            f"{len(state.parts)} segments with {rows:,} rows ({dead:,} dead, "
+            f"{size / 1e6:,.0f} MB), {state.fresh.count - state.fresh.dead:,} fresh"
+        )
+
     # --- keeping up ---------------------------------------------------------------------------
 
     def catch_up(self) -> int:

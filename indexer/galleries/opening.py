@@ -10,7 +10,7 @@ from typing import Literal
 from indexer.catalog import Catalog
 from indexer.galleries.base import Gallery
 from indexer.galleries.local import LocalGallery
-from indexer.records import GalleryName
+from indexer.records import GalleryName, Progress
 from indexer.vectors.scan import CpuScanner
 from indexer.vectors.scanner import Scanner
 from indexer.vectors.segment import Segment
@@ -42,8 +42,11 @@ def open_gallery(
     dimension: int,
     index_dir: Path,
     options: VectorOptions,
+    *,
+    report: Callable[[Progress], None] = lambda _: None,
 ) -> Gallery:
-    """Open a gallery on the back end that is asked for, and bring it up to date.
+    """Open a gallery on the back end that is asked for, and bring it up to date. ``report`` is
+    told how far that is where it takes long.
 
     Raises the StorageError tree, and ``ProviderUnavailable`` for a GPU that is not there: nothing
     else takes its place in silence.
@@ -52,10 +55,47 @@ def open_gallery(
         from indexer.galleries.remote import RemoteGallery, connected
 
         index = connected(options.milvus_uri, options.milvus_token, name, contract_id, dimension)
-        return RemoteGallery(catalog, name, contract_id, dimension, index_dir, index)
+        return RemoteGallery(catalog, name, contract_id, dimension, index_dir, index, report=report)
     return LocalGallery(
         catalog, name, contract_id, dimension, index_dir, scanner(options.kind, options.threads)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Migrated:
+    """A gallery on a back end: how many ``faces``, where, and what is wrong (``None``: nothing)."""
+
+    name: GalleryName
+    faces: int
+    where: str
+    problem: str | None
+
+
+def migrate(
+    catalog: Catalog,
+    contract_id: str,
+    dimension: int,
+    index_dir: Path,
+    options: VectorOptions,
+    report: Callable[[Progress], None] = lambda _: None,
+) -> list[Migrated]:
+    """Fill both galleries of a back end from the catalog and compare them with it.
+
+    Whatever runs goes on with its own back end meanwhile; one that is full already is only brought
+    up to date. Raises as :func:`open_gallery`.
+    """
+    moved = []
+    names: tuple[GalleryName, ...] = ("cases", "ads")
+    for name in names:
+        gallery = open_gallery(
+            catalog, name, contract_id, dimension, index_dir, options, report=report
+        )
+        try:
+            gallery.save()
+            moved.append(Migrated(name, gallery.count(), gallery.about(), gallery.health()))
+        finally:
+            gallery.close()
+    return moved
 
 
 def scanner(kind: Literal["local", "gpu"], threads: int) -> Callable[[Segment], Scanner]:

@@ -21,7 +21,7 @@ from indexer.catalog import Catalog
 from indexer.errors import IndexAway, IndexDamaged
 from indexer.files import file_lock
 from indexer.galleries import log, shelf
-from indexer.records import GalleryName
+from indexer.records import GalleryName, Progress
 from indexer.vectors.base import Neighbours
 from indexer.vectors.milvus import MilvusIndex, Stamp
 from indexer.vectors.milvus_rows import collection_name
@@ -30,6 +30,7 @@ from indexer.vectors.tags import EVERYTHING, Filter
 from models.types import FloatArray
 
 T = TypeVar("T")
+Report = Callable[[Progress], None]
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,10 @@ class RemoteGallery:
         dimension: int,
         index_dir: Path,
         index: MilvusIndex,
+        *,
+        report: Report = lambda _: None,
     ) -> None:
+        self._report = report
         self.name: GalleryName = name
         self.contract_id = contract_id
         self._catalog = catalog
@@ -138,6 +142,9 @@ class RemoteGallery:
             with self._alone():
                 self._index.delete(strangers)
         return True
+
+    def about(self) -> str:
+        return f"collection {collection_name(self.name, self.contract_id)} in Milvus"
 
     def _settled(self, work: Callable[[], T], *, fresh: bool) -> T:
         """Do ``work`` on the whole collection: again, where it was made anew meanwhile."""
@@ -230,8 +237,12 @@ class RemoteGallery:
         self._index.reset()
         with self._catalog.read() as session:
             upto = log.last_entry(session, self.name, self.contract_id)
+            done, total = 0, log.count_members(session, self.name, self.contract_id)
             for some in log.all_faces(session, self.name, self.contract_id, _BLOCK):
+                self._report(Progress(stage=f"gallery of {self.name}", done=done, total=total))
                 self._index.add(some.ids, some.vectors, some.tags)
+                done += len(some.ids)
+        self._report(Progress(stage=f"gallery of {self.name}", done=done, total=total))
         self._index.set_stamp(Stamp(upto.seq, upto.seq_face_id))
         with self._catalog.write() as session:
             version = shelf.publish(session, self._place, upto=upto, gone=(), added=())

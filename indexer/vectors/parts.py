@@ -25,8 +25,8 @@ _SPARE_ROWS = 16
 class Best(NamedTuple):
     """The best rows of one probe in a part of the segment.
 
-    ``scores``: float64 (m,), as the scan counts them; ``rows``: int64 (m,), positions in the segment;
-    ``last``: no other row of the part that was looked at scores above it.
+    ``scores``: float64 (m,), as the scan counts them; ``rows``: int64 (m,), positions in the
+    segment; ``last``: no other row of the part that was looked at scores above it.
     """
 
     scores: NDArray[np.float64]

@@ -9,6 +9,7 @@ from service.cli import (
     backup,
     commands,
     evaluate,
+    gallery,
     ingest,
     jobs,
     keys,
@@ -58,6 +59,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
+app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
