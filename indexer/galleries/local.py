@@ -170,6 +170,8 @@ class LocalGallery:
             self._save()
         with self._alone(wait=False) as mine:
             if mine:
+                # Deleted faces leave the files of each folder by its own processes.
+                self._scrub(*self._now())
                 self._merge_due()
                 self._sweep()
 
@@ -317,6 +319,8 @@ class LocalGallery:
 
     def _scrub(self, seen: State, upto: History) -> None:
         for part in seen.parts:
+            if part.dead == len(part.segment.dead):
+                continue
             dead = np.setdiff1d(np.flatnonzero(~part.live), part.segment.dead)
             if len(dead):
                 files.scrub(self._folder, part.segment.name, dead, upto)

@@ -65,7 +65,7 @@ def _faces(session: Session, vectors: FloatArray) -> tuple[list[str], list[str]]
                 "scheme": "none",
                 "turn": 0,
                 "detection_score": 1.0,
-                "quality": {},
+                "quality": {"score": 0.5, "components": []},
                 "vector": vector,
             }
             for face_id, sha256, vector in zip(ids, shas, vectors, strict=True)
