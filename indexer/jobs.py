@@ -45,6 +45,7 @@ from indexer.errors import (
     StorageAway,
     StorageDenied,
     StorageFull,
+    StoreUnusable,
 )
 from indexer.faces import overlap
 from indexer.galleries import add_faces
@@ -65,7 +66,10 @@ _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
 
-_COMMON = (StorageFull, StorageDenied, StorageAway, CatalogAway, CatalogBusy, CatalogUnusable)
+_COMMON = (
+    *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
+    *(CatalogAway, CatalogBusy, CatalogUnusable),
+)
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""
 
