@@ -47,6 +47,7 @@ from indexer.errors import (
     StorageAway,
     StorageDenied,
     StorageFull,
+    StoreUnusable,
 )
 from indexer.faces import overlap
 from indexer.galleries import add_faces, refresh_ads
@@ -68,13 +69,8 @@ _log = logging.getLogger(__name__)
 ADS_AT_ONCE = 16
 
 _COMMON = (
-    StorageFull,
-    StorageDenied,
-    StorageAway,
-    CatalogAway,
-    CatalogBusy,
-    CatalogUnusable,
-    IndexAway,
+    *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
+    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway),
 )
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""

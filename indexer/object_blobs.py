@@ -41,10 +41,15 @@ _PARTS_AT_ONCE = 2
 _FILES_AT_ONCE = 4
 _LISTED_AT_ONCE = 1_000
 
-_CONNECT_S, _STALLED_S, _REQUEST_S = 5, 30, 300
-_RETRIES, _RETRY_FOR_S = 3, 20
-"""Deletions wait for the store while they hold the catalog's write lock, for which others wait 30
-seconds: so a store that is away is given up before that."""
+_CONNECT_S, _REQUEST_S, _RETRIES = 5, 300, 3
+_WORD_S = 10
+"""How long a request without a body may go unanswered, and about how long it is tried again.
+
+Deletions ask the store while they hold the catalog's write lock, for which others wait 30 seconds:
+a store that hangs is given up after 20."""
+_BODY_S = 60
+"""The same where bytes go up or come down. The library's clock for it runs while a part goes up, so
+that 8 parts at once (four files, two parts each) need 6 Mbit/s."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(
@@ -100,7 +105,8 @@ class ObjectBlobStore:
         self._incoming = incoming
         self._waiting: LocalBlobStore | None = None
         self._waiting_lock = threading.Lock()
-        self._store = _client(bucket, prefix, endpoint, region, allow_http)
+        self._store = _client(bucket, prefix, endpoint, region, allow_http, _BODY_S)
+        self._asked = _client(bucket, prefix, endpoint, region, allow_http, _WORD_S)
 
     def require_usable(self) -> None:
         """Write, read and delete a small object, so that what is wrong is said at the start.
@@ -111,13 +117,14 @@ class ObjectBlobStore:
         """
         name, text = f"probes/{new_id()}", b"Homeward checks whether it can write here."
         with self._errors():
+            # First what is answered soonest where nobody answers.
+            for _ in self._asked.list("probes", chunk_size=1):
+                break
             version = self._store.put(name, text, use_multipart=False)["version"]
             try:
                 same = bytes(self._store.get(name).bytes()) == text
             finally:
-                self._store.delete(name)
-            for _ in self._store.list("probes", chunk_size=1):
-                break
+                self._asked.delete(name)
         if version not in _UNVERSIONED:
             raise StoreUnusable(
                 f"{self._where} keeps versions: originals that are deleted would stay there.",
@@ -168,7 +175,7 @@ class ObjectBlobStore:
         if self._size(sha256) is None:
             return False
         with self._errors():
-            self._store.delete(name)
+            self._asked.delete(name)
         return True
 
     def digests(self, older_than_s: float | None = None) -> Iterator[str]:
@@ -218,7 +225,7 @@ class ObjectBlobStore:
     def _size(self, sha256: str) -> int | None:
         try:
             with self._errors(sha256):
-                return self._store.head(_name(sha256))["size"]
+                return self._asked.head(_name(sha256))["size"]
         except BlobMissing:
             return None
 
@@ -277,26 +284,29 @@ class ObjectBlobStore:
 
 
 def open_blobs(
-    url: str | None,
-    folder: Path,
+    url: str,
+    incoming: Path,
     *,
     endpoint: str | None = None,
     region: str | None = None,
     allow_http: bool = False,
 ) -> BlobStore:
-    """The store that the settings name, known to work: at ``url``, or without one in ``folder``.
+    """The store at ``url``, known to work; what is received waits in the folder ``incoming``.
 
     Raises as :class:`ObjectBlobStore` and :meth:`ObjectBlobStore.require_usable`.
     """
-    if url is None:
-        return LocalBlobStore(folder)
-    store = ObjectBlobStore(url, folder, endpoint=endpoint, region=region, allow_http=allow_http)
+    store = ObjectBlobStore(url, incoming, endpoint=endpoint, region=region, allow_http=allow_http)
     store.require_usable()
     return store
 
 
 def _client(
-    bucket: str, prefix: str, endpoint: str | None, region: str | None, allow_http: bool
+    bucket: str,
+    prefix: str,
+    endpoint: str | None,
+    region: str | None,
+    allow_http: bool,
+    patience_s: int,
 ) -> S3Store:
     try:
         from obstore.exceptions import BaseError
@@ -316,13 +326,13 @@ def _client(
             client_options={
                 "allow_http": allow_http,
                 "connect_timeout": timedelta(seconds=_CONNECT_S),
-                "read_timeout": timedelta(seconds=_STALLED_S),
+                "read_timeout": timedelta(seconds=patience_s),
                 "timeout": timedelta(seconds=_REQUEST_S),
                 "user_agent": "homeward",
             },
             retry_config={
                 "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=_RETRY_FOR_S),
+                "retry_timeout": timedelta(seconds=patience_s),
                 "backoff": {
                     "init_backoff": timedelta(milliseconds=100),
                     "max_backoff": timedelta(seconds=2),
