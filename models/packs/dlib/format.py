@@ -8,7 +8,6 @@ left over, is an error, because a file read half right would make vectors that l
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from math import inf, ldexp, nan
 from typing import Final
@@ -28,6 +27,16 @@ class FormatError(PackError):
     """A model file does not follow dlib's format."""
 
 
+def _reals(mantissas: list[int], exponents: list[int]) -> list[float]:
+    try:
+        return [
+            ldexp(mantissa, exponent) if exponent not in _SPECIAL else _SPECIAL[exponent]
+            for mantissa, exponent in zip(mantissas, exponents, strict=True)
+        ]
+    except OverflowError:
+        raise FormatError("An impossible number in the model file.") from None
+
+
 class Reader:
     """A cursor over the bytes of one dlib file. Every method raises ``FormatError``."""
 
@@ -45,16 +54,18 @@ class Reader:
     def integers(self, count: int) -> list[int]:
         # Millions of them make up a file: one loop, without a call for each.
         data, at, found = self._data, self._at, []
-        with suppress(IndexError):  # which is said below
+        try:
             for _ in range(count):
                 head = data[at]
                 size = head & 0x0F
                 if not 1 <= size <= 8:
                     raise FormatError(f"No integer at byte {at} of the model file.")
-                value = int.from_bytes(data[at + 1 : at + 1 + size], "little")
+                start, at = at + 1, at + 1 + size
+                value = int.from_bytes(data[start:at], "little")
                 found.append(-value if head & 0x80 else value)
-                at += 1 + size
-        if len(found) < count or at > len(data):
+        except IndexError:
+            at = len(data) + 1
+        if at > len(data):
             raise FormatError("The model file ends early, within its numbers.")
         self._at = at
         return found
@@ -89,13 +100,7 @@ class Reader:
 
     def reals(self, count: int) -> list[float]:
         numbers = self.integers(2 * count)
-        try:
-            return [
-                ldexp(mantissa, exponent) if exponent not in _SPECIAL else _SPECIAL[exponent]
-                for mantissa, exponent in zip(numbers[::2], numbers[1::2], strict=True)
-            ]
-        except OverflowError:
-            raise FormatError("An impossible number in the model file.") from None
+        return _reals(numbers[::2], numbers[1::2])
 
     def tensor(self) -> FloatArray:
         """A tensor of shape (n, k, rows, columns), float32."""
@@ -114,7 +119,7 @@ class Reader:
 
     def matrix(self) -> NDArray[np.float64]:
         """A matrix of shape (rows, columns)."""
-        rows, columns = -self.integer(), -self.integer()
+        rows, columns = (-value for value in self.integers(2))
         if rows < 0 or columns < 0 or rows * columns > _MAX_ITEMS:
             raise FormatError("An impossible matrix in the model file.")
         return np.array(self.reals(rows * columns), dtype=np.float64).reshape(rows, columns)
@@ -362,12 +367,10 @@ def read_shape_predictor(data: bytes) -> ShapePredictor:
     first, second, threshold, leaves = [], [], [], []
     for _ in range(reader.count()):
         for _ in range(reader.count()):
-            splits = [
-                (reader.integer(), reader.integer(), reader.real()) for _ in range(reader.count())
-            ]
-            first.append([s[0] for s in splits])
-            second.append([s[1] for s in splits])
-            threshold.append([s[2] for s in splits])
+            splits = reader.integers(4 * reader.count())  # two pixels and a real for each
+            first.append(splits[::4])
+            second.append(splits[1::4])
+            threshold.append(_reals(splits[2::4], splits[3::4]))
             leaves.append(_leaf_block(reader))
     anchor = [[reader.integer() for _ in range(reader.count())] for _ in range(reader.count())]
     cascades = len(anchor)
