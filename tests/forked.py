@@ -15,7 +15,7 @@ from typing import Any
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    ["indexer.ingest", "indexer.jobs", "service.app", "uvicorn", "tests.indexer.small"]
+    ["indexer.ingest", "indexer.jobs", "tests.indexer.small", "tests.service.live"]
 )
 
 pipe = _context.Pipe

@@ -50,6 +50,19 @@ def test_special_reals() -> None:
     assert math.isnan(Reader(integer(1) + integer(32002)).real())
 
 
+def test_a_real_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(FormatError, match="impossible number"):
+        Reader(integer(1) + integer(5000)).real()
+
+
+def test_numbers_that_end_early_are_refused_wherever_they_do() -> None:
+    whole = integer(300) + integer(-70_000)
+    for length in range(len(whole)):
+        with pytest.raises(FormatError, match="ends early"):
+            Reader(whole[:length]).integers(2)
+    assert Reader(whole).integers(2) == [300, -70_000]
+
+
 def test_tensor_is_row_major_float32() -> None:
     values = np.arange(24, dtype="<f4")
     head = b"".join(integer(n) for n in (2, 1, 2, 3, 4))

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx2
-
-from tests.service.conftest import AUTH, KEY
-
-REPOSITORY = Path(__file__).parents[2]
-
-_SERVE = """
-import sys
-from pathlib import Path
 import uvicorn
+from starlette.types import ASGIApp, Receive, Scope, Send
+
 from indexer import queue
 from indexer.workspace import WorkspaceOptions, open_workspace
 from service.app import create_app
 from service.cli.serve import listen
 from service.config import load_settings
+from tests import forked
 from tests.indexer.small import SmallAnalyser
+from tests.service.conftest import AUTH, KEY
 
-data, key, port, bound, refuse_every, works = sys.argv[1:]
-settings = load_settings(
-    data_dir=Path(data), api_key=key, max_queued_jobs=int(bound), rate_limit_per_minute=1_000_000
-)
-if not int(works):
-    queue.claim = lambda *_: []
+REPOSITORY = Path(__file__).parents[2]
+
 
 class Busy:
-    '''Refuses every so-manieth request as a limit or a full queue would, before it is read.'''
+    """Refuses every so-manieth request as a limit or a full queue would, before it is read."""
 
-    def __init__(self, app, every):
+    def __init__(self, app: ASGIApp, every: int) -> None:
         self.app, self.every, self.seen = app, every, 0
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             self.seen += 1
             if self.every and self.seen % self.every == 0:
@@ -56,14 +45,26 @@ class Busy:
                 return
         await self.app(scope, receive, send)
 
-listener = listen("127.0.0.1", int(port))
-options = WorkspaceOptions(max_queued_jobs=settings.max_queued_jobs)
-with open_workspace(settings.data_dir, SmallAnalyser(), options=options) as workspace:
-    app = Busy(create_app(settings, workspace), int(refuse_every))
-    print(listener.getsockname()[1], flush=True)
-    config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
-    uvicorn.Server(config).run(sockets=[listener])
-"""
+
+def _serve(
+    data: Path, port: int, max_queued_jobs: int, refuse_every: int, works: bool, told: Connection
+) -> None:
+    """Serve until killed; ``told`` is sent the port."""
+    settings = load_settings(
+        data_dir=data,
+        api_key=KEY,
+        max_queued_jobs=max_queued_jobs,
+        rate_limit_per_minute=1_000_000,
+    )
+    if not works:
+        queue.claim = lambda *_, **__: []
+    listener = listen("127.0.0.1", port)
+    options = WorkspaceOptions(max_queued_jobs=settings.max_queued_jobs)
+    with open_workspace(settings.data_dir, SmallAnalyser(), options=options) as workspace:
+        app = Busy(create_app(settings, workspace), refuse_every)
+        told.send(listener.getsockname()[1])
+        config = uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 class LiveServer:
@@ -81,9 +82,9 @@ class LiveServer:
         refuse_every: int = 0,
         works: bool = True,
     ) -> None:
-        self._data = str(data)
-        self._words = (str(max_queued_jobs), str(refuse_every), str(int(works)))
-        self._process: subprocess.Popen[str] | None = None
+        self._data = data
+        self._words = (max_queued_jobs, refuse_every, works)
+        self._process: BaseProcess | None = None
         self.port = 0
 
     @property
@@ -92,25 +93,17 @@ class LiveServer:
 
     @property
     def pid(self) -> int:
-        assert self._process is not None
+        assert self._process is not None and self._process.pid is not None
         return self._process.pid
 
     def start(self) -> None:
         """Returns once it answers."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE, self._data, KEY, str(self.port), *self._words],
-            stdout=subprocess.PIPE,
-            cwd=REPOSITORY,
-            text=True,
-        )
-        watchdog = threading.Timer(60, self._process.kill)
-        watchdog.start()
-        assert self._process.stdout is not None
-        said = self._process.stdout.readline()
-        watchdog.cancel()
-        assert said, "the server did not start"
-        self.port = int(said)
-        while self._process.poll() is None:
+        ours, its = forked.pipe()
+        with ours, its:
+            self._process = forked.start(_serve, self._data, self.port, *self._words, its)
+            assert ours.poll(60), "the server did not start"
+            self.port = ours.recv()
+        while self._process.is_alive():
             try:
                 httpx2.get(f"{self.url}/healthz")
                 return
@@ -121,10 +114,9 @@ class LiveServer:
     def kill(self) -> None:
         """As a power cut would."""
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            assert self._process.stdout is not None
-            self._process.stdout.close()
+            self._process.kill()
+            self._process.join()
+            self._process.close()
             self._process = None
 
     def __enter__(self) -> Self:
