@@ -27,6 +27,9 @@ _START_SECONDS = 120
 _TICK_MS = 20
 """How often the server moves its clock on, which every strong read waits for; 200 by default."""
 
+_SESSION_SECONDS = 2
+"""After how long a server that was killed is given up by the one that follows; 30 by default."""
+
 # The server goes when the tests go, however they end (PR_SET_PDEATHSIG of prctl(2)).
 _WITH_PARENT = """
 import ctypes, os, signal, sys
@@ -81,6 +84,7 @@ class MilvusServer:
         text = text.replace("\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n", 1)
         text = re.sub(r"(?m)^  ip:.*$", "  ip: 127.0.0.1", text)
         text = re.sub(r"(?m)^  timeTickInterval:.*$", f"  timeTickInterval: {_TICK_MS}", text)
+        text = re.sub(r"(?m)^    ttl: 30 ", f"    ttl: {_SESSION_SECONDS} ", text)
         (self._folder / "configs").mkdir()
         (self._folder / "run").mkdir()
         etcd.write_text(_etcd(values["etcd_port"], self._folder / "etcd"), encoding="utf-8")
