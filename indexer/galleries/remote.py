@@ -159,22 +159,27 @@ class RemoteGallery:
             except IndexDamaged as damage:
                 _log.warning("the collection of the %s gallery: %s", self.name, damage.detail)
             except IndexAway:
-                self._doubt()
-                raise
+                # While it is made anew it cannot be asked, and that passes.
+                if not self._moved(self._version):
+                    self._doubt()
+                    raise
             self._doubt()
             fresh = True
         raise IndexAway("The collection is being made anew again and again.")
 
     def _stands(self, version: int, upto: History) -> bool:
         """Whether the collection was whole all the while: not made anew, and not lost."""
-        with self._catalog.read() as session:
-            if shelf.version(session, self._place) != version:
-                return False
+        if self._moved(version):
+            return False
         for strong in (False, True):
             stamp = self._index.stamp(strong=strong)
             if stamp is not None and stamp.seq >= upto.seq:
                 return True
         return False
+
+    def _moved(self, version: int) -> bool:
+        with self._catalog.read() as session:
+            return shelf.version(session, self._place) != version
 
     def _doubt(self) -> None:
         """Look at the collection's own note before it is trusted again."""

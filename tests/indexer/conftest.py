@@ -11,11 +11,14 @@ import pytest
 
 from indexer import queue
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
+from tests.conftest import REPOSITORY
 from tests.indexer.small import SmallAnalyser
 from tests.indexer.watch import CALIBRATION
+from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
 from tests.tables import lend_tables
 
 Reopen = Callable[[], Workspace]
+PROGRAMS = REPOSITORY / ".cache" / "milvus-server"
 
 
 @pytest.fixture
@@ -81,3 +84,22 @@ def watched(reopen_watched: Reopen) -> Workspace:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """What broke off is tried again almost at once."""
     monkeypatch.setattr(queue, "_PAUSES", {False: (0.01, 0.01), True: (0.01, 0.01)})
+
+
+@pytest.fixture(scope="session")
+def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
+    """A real server, started with the first test that needs one."""
+    try:
+        with running_milvus(tmp_path_factory.mktemp("milvus"), PROGRAMS) as server:
+            yield server
+    except MilvusAbsent as absent:
+        pytest.skip(str(absent))
+
+
+@pytest.fixture(scope="session")
+def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an embedded milvus-lite."""
+    manager = pytest.importorskip("milvus_lite.server_manager")
+    path = str(tmp_path_factory.mktemp("milvus-lite") / "vectors.db")
+    yield path
+    manager.server_manager_instance.release_server(path)

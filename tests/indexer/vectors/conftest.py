@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -14,31 +13,10 @@ from indexer.vectors.milvus import MilvusIndex
 from indexer.vectors.milvus_rows import collection_name
 from indexer.vectors.numpy_index import NumpyIndex
 from tests.indexer.vectors.sealing import SealingIndex
-from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
+from tests.milvus import MilvusServer
 
 Make = Callable[[int], VectorIndex]
 """Makes an empty index of a dimension. It may be the one made before, emptied."""
-
-PROGRAMS = Path(__file__).resolve().parents[3] / ".cache" / "milvus-server"
-
-
-@pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusServer]:
-    """A real server, started with the first test that needs one."""
-    try:
-        with running_milvus(tmp_path_factory.mktemp("milvus"), PROGRAMS) as server:
-            yield server
-    except MilvusAbsent as absent:
-        pytest.skip(str(absent))
-
-
-@pytest.fixture(scope="session")
-def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an embedded milvus-lite."""
-    manager = pytest.importorskip("milvus_lite.server_manager")
-    path = str(tmp_path_factory.mktemp("milvus-lite") / "vectors.db")
-    yield path
-    manager.server_manager_instance.release_server(path)
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from indexer.errors import IndexAway, IndexDamaged, StorageError
-from indexer.vectors import NumpyIndex
 from indexer.vectors.milvus import _STAMP, MilvusIndex, Stamp
 from indexer.vectors.milvus_rows import collection_name, no_face, word_key
+from indexer.vectors.numpy_index import NumpyIndex
 from indexer.vectors.tags import EVERYTHING, Filter, Tag
-from tests.indexer.vectors.conftest import PROGRAMS, make_of
+from tests.indexer.conftest import PROGRAMS
+from tests.indexer.vectors.conftest import make_of
 from tests.indexer.vectors.test_contract import face, faces, same, unit_rows
 from tests.milvus import MilvusAbsent, MilvusServer, running_milvus
 
