@@ -17,17 +17,20 @@ from tests.endurance import truth
 from tests.endurance.world import Pictures, World, ad_files, post_case
 
 _TARGETS = ("server", "server", "worker", "watch", "all")
+KINDS = len(set(_TARGETS))
+"""In so many rounds each of the processes is killed once; after them they are drawn."""
 _CASES = (0, 2, 4)
 
 
 class Sender(threading.Thread):
     """Sends ads one after the other and keeps at each until it is acknowledged."""
 
-    def __init__(self, world: World, seed: int, limit: int) -> None:
+    def __init__(self, world: World, seed: int, limit: int, pause_s: float) -> None:
         super().__init__(name="sender", daemon=True)
         self.world = world
         self.pictures = Pictures(seed)
         self.limit = limit
+        self.pause_s = pause_s
         self.acknowledged: dict[str, tuple[str, list[str]]] = {}
         self.retries = 0
         self.problem: str | None = None
@@ -44,6 +47,7 @@ class Sender(threading.Thread):
                 self._send(client, f"ad-{number}", data)
                 if number % 7 == 0:  # and once more, as a scraper does that lost its memory
                     self._send(client, f"ad-{number}", data)
+                self.halt.wait(self.pause_s)
 
     def _send(self, client: httpx2.Client, name: str, data: list[bytes]) -> None:
         shas = [hashlib.sha256(one).hexdigest() for one in data]
@@ -78,11 +82,16 @@ def run_rounds(
     seed: int,
     catalog_url: str | None = None,
     most_ads: int = 700,
+    pause_s: float = 0.0,
 ) -> truth.Found:
-    """Kill and start again ``rounds`` times, let the work come to its end, check everything."""
+    """Kill and start again ``rounds`` times, let the work come to its end, check everything.
+
+    ``pause_s``: between two ads, so that few rounds do not leave many minutes of work behind.
+    """
     draw = random.Random(seed)
+    first = draw.sample(sorted(set(_TARGETS)), KINDS)
     world = World(folder, packs, catalog_url)
-    sender = Sender(world, seed, most_ads)
+    sender = Sender(world, seed, most_ads, pause_s)
     case_ids: list[str] = []
     portraits = Pictures(seed + 1)
     try:
@@ -101,7 +110,7 @@ def run_rounds(
                     person = _CASES[len(case_ids)]
                     case_ids.append(post_case(client, f"case-{person}", portraits.plain(person)))
             time.sleep(draw.uniform(0.05, 2.0))
-            world.kill(draw.choice(_TARGETS))
+            world.kill(first[number] if number < KINDS else draw.choice(_TARGETS))
         if world.server is None:
             world.start_server()
         if world.workers is None:

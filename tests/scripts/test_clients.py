@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from scripts import send_ads
+from scripts import homeward_client, send_ads
 from scripts.homeward_client import Client, ImageFile, NotAllowed, Outcome, OutgoingAd
 from scripts.scrapy_homeward import Outbox
 from tests.indexer.small import face_picture
@@ -141,9 +141,12 @@ def test_no_server_is_said_and_nothing_lost(
         all_in(server)
 
 
-def test_a_busy_server_with_a_short_queue(data: Path, files: Path) -> None:
+def test_a_busy_server_with_a_short_queue(
+    data: Path, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(homeward_client, "MOST_SECONDS", 0.2)
     with LiveServer(data, max_queued_jobs=14, refuse_every=30) as server:
-        more = ("--attempts", "30", "--batch", "30")
+        more = ("--attempts", "600", "--batch", "30")
         assert send_ads.main(words(files, server, *more)) == 0
         all_in(server)
 
@@ -322,7 +325,9 @@ import sys
 from pathlib import Path
 import scrapy
 from scrapy.crawler import CrawlerProcess
+from scripts import homeward_client, scrapy_homeward
 
+homeward_client.MOST_SECONDS = scrapy_homeward.PAUSE_SECONDS = 0.5
 files, first, last, url, outbox = sys.argv[1:]
 
 class Sample(scrapy.Spider):

@@ -38,8 +38,12 @@ def deliveries(ws: Workspace, state: str, attempts: int = 0) -> list[JobRecord]:
 
 
 def test_an_ad_is_told_to_feed_stream_and_webhook(
-    ws: Workspace, start_live: Callable[..., Live], receiver: Receiver
+    ws: Workspace,
+    start_live: Callable[..., Live],
+    receiver: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("indexer.runner._REST_S", 0.1)
     live = start_live(webhook_allow_private=True)
     receiver.status = 503
     with live.client() as client:
