@@ -23,7 +23,7 @@ from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedIma
 from indexer.compaction import clear_slack
 from indexer.errors import StorageError
 from indexer.files import storage_errors, try_lock
-from indexer.galleries.local import remove_broken, remove_other_contracts
+from indexer.galleries.folders import remove_broken, remove_other_contracts
 from indexer.times import utc_now
 
 if TYPE_CHECKING:

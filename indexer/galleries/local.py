@@ -12,7 +12,6 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,8 +20,10 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged, StorageError
-from indexer.files import file_lock, make_folder, storage_errors, try_lock
+from indexer.files import file_lock, make_folder, try_lock
 from indexer.galleries import log, shelf
+from indexer.galleries.folders import folder_of, lock_of
+from indexer.galleries.merging import Sizes, due
 from indexer.ids import new_id
 from indexer.records import GalleryName
 from indexer.vectors import segment as files
@@ -38,22 +39,6 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _TRIES = 5
-_DEAD_SHARE = 0.25
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """When files are written, in rows. Tests make them small.
-
-    ``seal``: changes after which fresh rows become a segment. ``merge``: segments of about one
-    size that are merged. ``largest``: no merged segment is larger. ``block``: rows of a segment
-    that is made from the catalog.
-    """
-
-    seal: int = 4_096
-    merge: int = 4
-    largest: int = 4_194_304
-    block: int = 65_536
 
 
 class LocalGallery:
@@ -77,7 +62,7 @@ class LocalGallery:
         self._scan = scan
         self._sizes = sizes or Sizes()
         self._folder = folder_of(folder, name, contract_id)
-        self._file_lock = _lock_of(self._folder)
+        self._file_lock = lock_of(self._folder)
         make_folder(self._folder)
         self._place = shelf.Place(shelf.store_id(folder), name, contract_id)
         # Guards what follows the log; never taken before the lock of the files is.
@@ -462,71 +447,3 @@ class LocalGallery:
             except IndexDamaged as damage:
                 self._rebuild_after(damage, version)
         return work(self._index)
-
-
-def due(parts: Sequence[Part], sizes: Sizes) -> list[Part]:
-    """The segments to be merged next; none where they are few, large and alive enough."""
-    tiers: dict[int, list[Part]] = {}
-    for part in parts:
-        if part.alive == 0 or part.dead > max(sizes.seal, _DEAD_SHARE * part.segment.count):
-            return [part]
-        if part.alive < sizes.largest:
-            tiers.setdefault(_tier(part.alive, sizes), []).append(part)
-    for _, some in sorted(tiers.items()):
-        some.sort(key=lambda part: part.alive)
-        total, chosen = 0, []
-        for part in some:
-            if total + part.alive <= sizes.largest:
-                total += part.alive
-                chosen.append(part)
-        if len(some) >= sizes.merge and len(chosen) > 1:
-            return chosen
-    return []
-
-
-def _tier(rows: int, sizes: Sizes) -> int:
-    tier, bound = 0, sizes.seal * 2
-    while rows >= bound:
-        tier, bound = tier + 1, bound * sizes.merge
-    return tier
-
-
-def folder_of(index_dir: Path, name: str, contract_id: str) -> Path:
-    """Where the segments of a gallery under a contract are."""
-    return index_dir / f"{name}-{contract_id}"
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.lock")
-
-
-def remove_other_contracts(index_dir: Path, contract_id: str) -> None:
-    """Remove the segments of other contracts: they may hold a face that was deleted, and nobody
-    here follows their log. Whoever uses them makes them anew from the catalog.
-
-    Raises the StorageError tree.
-    """
-    for folder in _folders(index_dir):
-        if not folder.name.endswith(f"-{contract_id}"):
-            with file_lock(_lock_of(folder)):
-                files.sweep(folder, set())
-
-
-def remove_broken(index_dir: Path) -> None:
-    """Remove what writers left that were killed, under any contract, and the index files of
-    earlier versions: they hold vectors as well. Raises the StorageError tree.
-    """
-    for path in index_dir.glob("*.index*"):
-        with storage_errors(str(path)):
-            path.unlink(missing_ok=True)
-    for folder in _folders(index_dir):
-        # A living writer holds the lock; once we have it, what it left is nobody's.
-        held = try_lock(_lock_of(folder))
-        if held is not None:
-            with held:
-                files.sweep(folder, None)
-
-
-def _folders(index_dir: Path) -> list[Path]:
-    with storage_errors(str(index_dir)):
-        return [entry for entry in index_dir.iterdir() if entry.is_dir()]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from indexer.catalog import open_catalog
 from indexer.catalog.engine import sqlite_url
-from indexer.galleries.local import LocalGallery, Sizes
+from indexer.galleries.local import LocalGallery
+from indexer.galleries.merging import Sizes
 from indexer.galleries.opening import scanner
 from tests.indexer.small import CONTRACT, DIMENSION
 from tests.indexer.vectors.killed import die_before
