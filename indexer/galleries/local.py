@@ -150,11 +150,11 @@ class LocalGallery:
 
     def _keep(self) -> None:
         self.catch_up()
-        self._adopt()
-        if self._unsaved >= self._sizes.seal:
-            self._save()
         with self._alone(wait=False) as mine:
             if mine:
+                self._adopt()
+                if self._unsaved >= self._sizes.seal:
+                    self._seal()
                 # Deleted faces leave the files of each folder by its own processes.
                 self._scrub(*self._now())
                 self._merge_due()
@@ -164,7 +164,9 @@ class LocalGallery:
         """Let go of the files; fresh rows are saved if opening would take long without."""
         try:
             if self._unsaved >= self._sizes.seal:
-                self.save()
+                with self._alone(wait=False) as mine:
+                    if mine:
+                        self._seal()
         finally:
             self._index.close()
 
@@ -173,18 +175,21 @@ class LocalGallery:
     def _open(self) -> None:
         try:
             if not self._load():
-                self.rebuild()
+                with self._alone():
+                    if not self._load():
+                        self._rebuild()
         except IndexDamaged as damage:
             self._rebuild_after(damage, self._version)
         self.catch_up()
 
     def _load(self) -> bool:
-        """Open what is published; whether anything is. Raises :class:`IndexDamaged`."""
+        """Open what is published; whether any segment is. Raises :class:`IndexDamaged`."""
         for attempt in range(_TRIES):
             with self._catalog.read() as session:
                 found = shelf.published(session, self._place)
                 known = found is None or self._knows(session, found.upto)
-            if found is None:
+            if found is None or not found.segments:
+                self._version = 0 if found is None else found.version
                 return False
             self._version = found.version
             if not known:
@@ -232,6 +237,9 @@ class LocalGallery:
             found = shelf.published(session, self._place)
         if found is None or found.version == self._version:
             return
+        if not found.segments:
+            self._rebuild()
+            return
         own = {part.segment.name: part for part in self._index.state.parts}
         opened = {name: self._segment(name) for name in found.segments if name not in own}
         self._require_history(list(opened.values()))
@@ -252,7 +260,8 @@ class LocalGallery:
 
     @contextmanager
     def _alone(self, *, wait: bool = True) -> Iterator[bool]:
-        """Be the one that may change the files; yields whether it is."""
+        """Be the one thread of all processes that may change the files, and what this process
+        has open of them; yields whether it is."""
         if wait:
             with file_lock(self._file_lock):
                 yield True
@@ -265,20 +274,25 @@ class LocalGallery:
                 held.close()
 
     def save(self) -> None:
-        self._mended(lambda _: self._save())
+        def work(_: SegmentedIndex) -> None:
+            with self._alone():
+                self._seal()
 
-    def _save(self) -> None:
-        """Seal the fresh rows into a segment, take the dead out of the others, and publish."""
-        with self._alone():
-            seen, upto = self._now()
-            self._scrub(seen, upto)
-            added = []
-            live = np.flatnonzero(seen.fresh.live)
-            if len(live):
-                ids, tags = seen.fresh.named(live)
-                rows = files.from_arrays(ids, seen.fresh.vectors(live), tags)
-                added.append(self._written(rows, upto))
-            self._publish(seen, (), added, upto=upto)
+        self._mended(work)
+
+    def _seal(self) -> None:
+        """Make a segment of the fresh rows, take the dead out of the others, and publish."""
+        seen, upto = self._now()
+        self._scrub(seen, upto)
+        if not seen.fresh.count:
+            return
+        added = []
+        live = np.flatnonzero(seen.fresh.live)
+        if len(live):
+            ids, tags = seen.fresh.named(live)
+            rows = files.from_arrays(ids, seen.fresh.vectors(live), tags)
+            added.append(self._written(rows, upto))
+        self._publish(seen, (), added, upto=upto)
 
     def scrub(self) -> bool:
         def work(_: SegmentedIndex) -> bool:
@@ -393,15 +407,16 @@ class LocalGallery:
             if small:
                 for some in log.all_faces(session, self.name, self.contract_id, self._sizes.block):
                     index.add(some.ids, some.vectors, some.tags)
-        with self._catalog.write() as session:
-            version = shelf.publish(
-                session,
-                self._place,
-                # What is in memory alone is not on the shelf: who opens it starts at zero.
-                upto=log.BEGINNING if small else upto,
-                gone=[] if old is None else old.segments,
-                added=[(one.name, one.count) for one in added],
-            )
+        version = 0 if old is None else old.version
+        if added or (old is not None and old.segments):
+            with self._catalog.write() as session:
+                version = shelf.publish(
+                    session,
+                    self._place,
+                    upto=upto,
+                    gone=[] if old is None else old.segments,
+                    added=[(one.name, one.count) for one in added],
+                )
         files.sweep(self._folder, {one.name for one in added})
         with self._lock:
             self._index, self._upto, self._version = index, upto, version

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import Session
 
 from indexer import cases, forget, jobs
 from indexer.errors import StorageFull
@@ -20,7 +21,7 @@ from indexer.files import file_lock
 from indexer.galleries import Gallery, log, remove_faces
 from indexer.galleries.local import LocalGallery
 from indexer.galleries.opening import scanner
-from indexer.records import CaseInput
+from indexer.records import CaseInput, GalleryName
 from indexer.vectors import segment as files
 from indexer.workspace import Workspace, open_workspace
 from tests.conftest import REPOSITORY
@@ -103,7 +104,13 @@ def test_segments_spare_the_catalog(opened: Reopen, monkeypatch: pytest.MonkeyPa
             yield some
 
     monkeypatch.setattr(log, "faces", counted)
-    monkeypatch.setattr(log, "all_faces", None)
+    everything = log.all_faces
+
+    def of_ads(session: Session, gallery: GalleryName, *rest: Any) -> Iterator[log.Faces]:
+        assert gallery == "ads", "the cases are in a segment"
+        return everything(session, gallery, *rest)
+
+    monkeypatch.setattr(log, "all_faces", of_ads)
     again = opened()
     assert again.cases.count() == 4
     assert read == [1], "only what came after the segment is read from the catalog"
