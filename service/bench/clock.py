@@ -44,3 +44,13 @@ def available_memory() -> int | None:
         return None
     free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     return free[0] if free else None
+
+
+def resident() -> int | None:
+    """Bytes of this process that are in memory now, shared ones too, where the system says."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    held = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")]
+    return held[0] if held else None

@@ -1,4 +1,4 @@
-"""The figures of one run, and how they are shown."""
+"""The figures of one run. How they are shown is in ``service.bench.tables``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Milliseconds for the ``k`` best of ``vectors``; ``skipped`` says why there are none."""
+    """Milliseconds a probe for the ``k`` best of ``vectors``; ``skipped`` says why there are none.
+
+    ``probes`` are asked for at once. ``against_flat``: ``p50_ms`` as a share of the fastest time
+    of FAISS's flat float32 index in the same run. ``gb_per_s``: bytes that have to be read for one
+    answer, in 10^9 a second; ``of_memory``: that as a share of the plain reading of the same codes
+    by as many threads.
+    """
 
     engine: str
     vectors: int
@@ -44,9 +50,111 @@ class Search:
     probes: int
     k: int
     p50_ms: float | None
-    p95_ms: float | None
-    same_answers: bool | None = None
+    p99_ms: float | None
+    against_flat: float | None = None
+    gb_per_s: float | None = None
+    of_memory: float | None = None
     skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Burst:
+    """Probes a second, ``probes`` one after the other and all at once."""
+
+    vectors: int
+    dimension: int
+    threads: int
+    probes: int
+    single_per_s: float
+    at_once_per_s: float
+
+    @property
+    def gain(self) -> float:
+        """How many times the rate of single ones."""
+        return self.at_once_per_s / self.single_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class Filtered:
+    """Median milliseconds under a filter, as a share of those without one (``of_all``).
+
+    ``kept``: the share of the rows that pass.
+    """
+
+    vectors: int
+    dimension: int
+    threads: int
+    filter: str
+    kept: float
+    p50_ms: float
+    of_all: float
+
+
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """The share of the ``k`` best of float64 brute force that was found, over ``probes`` probes."""
+
+    vectors: int
+    dimension: int
+    filter: str
+    probes: int
+    k: int
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """From the beginning of a change to the answer of a search that shows it, milliseconds.
+
+    ``where``: the index alone, or the gallery with its catalog. ``made_ms``: the change itself,
+    the median; ``seen_ms``: with the search, the median; ``worst_ms``: the longest of ``count``.
+    """
+
+    vectors: int
+    dimension: int
+    where: str
+    change: str
+    count: int
+    made_ms: float
+    seen_ms: float
+    worst_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Milliseconds from nothing to an open gallery, all codes checked, and the searches then.
+
+    ``from_disk``: the files were not in memory any more. Vectors are checked when first read:
+    ``first_ms`` is the first search, ``early_ms`` the median of the ``early`` after it.
+    """
+
+    vectors: int
+    dimension: int
+    from_disk: bool
+    open_ms: float
+    first_ms: float
+    early: int
+    early_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes a vector: ``scanned`` codes, ``mapped`` with ids and columns, ``disk`` with the
+    vectors; ``resident`` is what this process took more after opening and ``searches`` searches
+    (``None`` where the system does not say).
+
+    ``write_s``: seconds in which the segments were made and written.
+    """
+
+    vectors: int
+    dimension: int
+    segments: int
+    write_s: float
+    scanned: float
+    mapped: float
+    disk: float
+    searches: int
+    resident: float | None
 
 
 @dataclass(slots=True)
@@ -57,78 +165,21 @@ class BenchReport:
     throughput: list[Throughput] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     search: list[Search] = field(default_factory=list)
+    exactness: list[Exactness] = field(default_factory=list)
+    bursts: list[Burst] = field(default_factory=list)
+    filters: list[Filtered] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    restarts: list[Restart] = field(default_factory=list)
+    footprints: list[Footprint] = field(default_factory=list)
     memory_mib: dict[str, float] = field(default_factory=dict)
     neighbours: int = 50
     notes: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    @property
+    def exact(self) -> bool:
+        """Whether every answer that was checked is that of brute force."""
+        return all(line.recall == 1.0 for line in self.exactness)
+
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def tables(report: BenchReport) -> str:
-    """The report as plain text, for a terminal or a note."""
-    machine = report.machine
-    parts = [
-        f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, "
-        f"Python {machine['python']}",
-        "",
-        "Detect and embed",
-        *_columns(
-            ["engine", "pictures", "upsampled", "threads", "images/s", "faces", "against dlib"],
-            [
-                [
-                    line.engine,
-                    line.pictures,
-                    "by size" if line.doublings is None else f"x{2**line.doublings}",
-                    str(line.threads),
-                    f"{line.images_per_s:.2f}",
-                    str(line.faces),
-                    "" if line.speedup is None else f"{line.speedup:.1f} x",
-                ]
-                for line in report.throughput
-            ],
-        ),
-        "",
-        "Stages (median)",
-        *_columns(
-            ["stage", "per", "threads", "ms"],
-            [[s.name, s.unit, str(s.threads), f"{s.ms:.2f}"] for s in report.stages],
-        ),
-        "",
-        f"Search, the {report.neighbours} best, exact (milliseconds a probe)",
-        *_columns(
-            ["engine", "vectors", "components", "threads", "probes", "p50", "p95", "same answers"],
-            [
-                [
-                    s.engine,
-                    f"{s.vectors:,}",
-                    str(s.dimension),
-                    str(s.threads),
-                    str(s.probes),
-                    "-" if s.p50_ms is None else f"{s.p50_ms:.2f}",
-                    "-" if s.p95_ms is None else f"{s.p95_ms:.2f}",
-                    s.skipped or {True: "yes", False: "NO", None: ""}[s.same_answers],
-                ]
-                for s in report.search
-            ],
-        ),
-        "",
-        "Memory, high-water mark so far (MiB)",
-        *_columns(
-            ["after", "MiB"], [[name, f"{mib:,.0f}"] for name, mib in report.memory_mib.items()]
-        ),
-        "",
-        *report.notes,
-        f"{report.seconds:.0f} seconds.",
-    ]
-    return "\n".join(parts)
-
-
-def _columns(head: list[str], rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    return [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [head, *rows]
-    ]
+        return {**asdict(self), "exact": self.exact}

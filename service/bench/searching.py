@@ -1,114 +1,334 @@
-"""Searching: the index against plain NumPy on the same synthetic vectors."""
+"""Searching: the index on real segments against FAISS's flat index, NumPy and the memory itself.
+
+All that is compared is measured in one run on the same vectors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import gc
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from indexer.vectors.faiss_index import FaissIndex
+from indexer.catalog import open_catalog
+from indexer.catalog.engine import sqlite_url
+from indexer.files import make_folder
+from indexer.galleries.local import folder_of
+from indexer.galleries.opening import scanner
+from indexer.vectors.base import Neighbours
+from indexer.vectors.segment import Segment, open_segment
+from indexer.vectors.segment_ids import ID_BYTES
+from indexer.vectors.segmented import SegmentedIndex, part_of
+from indexer.vectors.tags import EVERYTHING
 from models.types import FloatArray
-from service.bench.clock import available_memory, limited, seconds, times
-from service.bench.report import Search
+from service.bench.clock import available_memory, limited, seconds
+from service.bench.keeping import EARLY, Kept, gallery_changes, index_changes, restarts
+from service.bench.report import BenchReport, Burst, Exactness, Filtered, Footprint, Search
+from service.bench.rivals import Flat, interleaved, memory_speed, nearest, recall
+from service.bench.synthetic import (
+    CONTRACT,
+    GALLERY,
+    SHARES,
+    Share,
+    sample,
+    write_gallery,
+)
 
 NEIGHBOURS: Final = 50
-_PROBES: Final = 25
-_BURST: Final = 64
-# Strangers' median cosine: close together in the default pack (128-d), far apart in others.
-_COMMON_COSINE: Final = {128: 0.85}
+BURST: Final = 64
+_ROUNDS: Final = 3
+_SAMPLE: Final = 16
+_OURS: Final = "homeward"
+_FLAT: Final = "FAISS Flat"
+_NUMPY: Final = "NumPy"
+# What the scan alone is asked for, as a multiple of the answer.
+_SHORTLIST: Final = 8
+# Bytes a row beside the vector and its codes, generously; and of everything else.
+_ROW_BYTES: Final = 128
+_BASE_BYTES: Final = 300_000_000
 
 
-def search(size: int, dimension: int, threads: Sequence[int]) -> list[Search]:
-    """The index against a matrix product and ``argpartition`` on the same vectors."""
-    needed = int(size * (dimension * 4 * 2.3 + 400)) + 200_000_000
-    available = available_memory()
-    if available is not None and needed > available:
-        why = f"needs about {needed >> 20:,} MiB of memory; {available >> 20:,} MiB are free"
-        return [
-            Search(engine, size, dimension, 1, 1, NEIGHBOURS, None, None, skipped=why)
-            for engine in ("homeward", "numpy")
-        ]
-    rng = np.random.default_rng(size + dimension)
-    vectors = _synthetic(rng, size, dimension)
-    probes = _perturbed(rng, vectors[rng.choice(size, _BURST, replace=False)])
-    ids = [f"{row:08d}" for row in range(size)]
-    result = []
-    for count in threads:
-        with limited(count):
-            ours, burst, same = _time_index(ids, vectors, probes, count)
-            theirs = [seconds(partial(_numpy_search, vectors, probe)) for probe in probes[:_PROBES]]
-        result += [
-            _line("homeward", size, dimension, count, 1, ours, same),
-            _line("homeward", size, dimension, count, _BURST, [t / _BURST for t in burst], None),
-            _line("numpy", size, dimension, count, 1, theirs, None),
-        ]
-    return result
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """The open segments of one size and dimension, all of whose bytes were checked."""
+
+    segments: list[Segment]
+    size: int
+    dimension: int
+    probes: FloatArray
+
+    def index(self, threads: int) -> SegmentedIndex:
+        """The index as a gallery on this machine makes it."""
+        scan = scanner("local", threads)
+        return SegmentedIndex(
+            self.dimension, scan, [part_of(segment, scan) for segment in self.segments]
+        )
+
+    @property
+    def code_bytes(self) -> int:
+        """What a scan of everything reads."""
+        return self.size * self.dimension
 
 
-def _time_index(
-    ids: list[str], vectors: FloatArray, probes: FloatArray, threads: int
-) -> tuple[list[float], list[float], bool]:
-    """Seconds of single probes, seconds of bursts, and whether the answers are NumPy's."""
-    index = FaissIndex(vectors.shape[1], threads=threads)
-    index.add(ids, vectors)
-    same = all(_same(index, vectors, ids, probe) for probe in probes[:5])
-    single = [seconds(partial(index.search, p[None], NEIGHBOURS)) for p in probes[:_PROBES]]
-    burst = times(partial(index.search, probes, NEIGHBOURS), 3)
-    return single, burst, same
-
-
-def _line(
-    engine: str,
+def measure(
+    report: BenchReport,
     size: int,
     dimension: int,
-    threads: int,
+    threads: Sequence[int],
     probes: int,
-    taken: Sequence[float],
-    same: bool | None,
-) -> Search:
-    p50, p95 = np.percentile(np.asarray(taken) * 1000, [50, 95])
-    return Search(
-        engine, size, dimension, threads, probes, NEIGHBOURS, float(p50), float(p95), same
+    scratch: Path,
+) -> None:
+    """Write ``size`` synthetic vectors as segments into a folder of their own below ``scratch``,
+    measure searches in them, and remove them. Adds to ``report``.
+
+    ``probes``: how many single probes each engine is timed with. Raises the StorageError tree.
+    """
+    why = _no_room(scratch, size, dimension)
+    if why is not None:
+        report.search.append(_skipped(_OURS, size, dimension, threads[0], why))
+        return
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=scratch) as name:
+        index_dir = Path(name, "index")
+        folder = folder_of(index_dir, GALLERY, CONTRACT)
+        make_folder(folder)
+        with closing(open_catalog(sqlite_url(Path(name, "catalog.sqlite3")))) as catalog:
+            with limited(1):
+                written: list[tuple[str, int]] = []
+                write_s = seconds(lambda: written.extend(write_gallery(folder, size, dimension)))
+                kept = Kept(catalog, index_dir, folder, dimension)
+                kept.publish(written)
+                asked = sample(size, dimension, max(probes, BURST, EARLY + 1))
+                # Before anything else looks into the files, so that they can be put out of memory.
+                found, grown = restarts(kept, asked, NEIGHBOURS)
+                report.restarts += found
+                gallery = _opened(folder, written, asked)
+                report.footprints.append(_footprint(gallery, write_s, grown))
+                _exactness(report, gallery)
+            _single(report, gallery, threads, probes)
+            for count in threads:
+                with limited(count):
+                    _bursts(report, gallery, count)
+                    _filters(report, gallery, count, max(1, probes // 4))
+            with limited(1):
+                index = gallery.index(threads[0])
+                report.changes += index_changes(index, gallery.segments, NEIGHBOURS)
+                report.changes += gallery_changes(kept, gallery.segments, threads[0], NEIGHBOURS)
+    # The next size needs the memory.
+    del gallery, index
+    gc.collect()
+
+
+def _opened(folder: Path, written: Sequence[tuple[str, int]], probes: FloatArray) -> Gallery:
+    """All segments, every byte checked: as they are once a service has run for a while."""
+    dimension = probes.shape[1]
+    segments = [
+        open_segment(folder, name, gallery=GALLERY, contract_id=CONTRACT, dimension=dimension)
+        for name, _ in written
+    ]
+    for segment in segments:
+        segment.matrix()
+    return Gallery(segments, sum(segment.count for segment in segments), dimension, probes)
+
+
+def _footprint(gallery: Gallery, write_s: float, grown: int | None) -> Footprint:
+    columns = sum(
+        column.nbytes for one in gallery.segments for column in one.columns.arrays().values()
+    )
+    disk = sum(segment.disk_bytes for segment in gallery.segments)
+    return Footprint(
+        gallery.size,
+        gallery.dimension,
+        len(gallery.segments),
+        write_s,
+        gallery.code_bytes / gallery.size,
+        (gallery.code_bytes + columns) / gallery.size + ID_BYTES,
+        disk / gallery.size,
+        EARLY + 1,
+        None if grown is None else grown / gallery.size,
     )
 
 
-def _synthetic(rng: np.random.Generator, size: int, dimension: int) -> FloatArray:
-    """Unit vectors, float32 (size, dimension), about a common direction as faces are."""
-    vectors = rng.standard_normal((size, dimension), dtype=np.float32)
-    vectors /= np.sqrt(np.float32(dimension))
-    common = _COMMON_COSINE.get(dimension, 0.02)
-    vectors[:, 0] += np.float32(np.sqrt(common / (1 - common)))
-    return _normalised(vectors)
+def _exactness(report: BenchReport, gallery: Gallery) -> None:
+    """Single probes, many at once, and filters, all against brute force in float64."""
+    index = gallery.index(1)
+    probes = gallery.probes[:_SAMPLE]
+    best = nearest(gallery.segments, probes, NEIGHBOURS, [None, *SHARES])
+
+    def alone(share: Share | None) -> list[Neighbours]:
+        where = EVERYTHING if share is None else share.where
+        return [index.search(p[None], NEIGHBOURS, where=where)[0] for p in probes]
+
+    answers: list[tuple[str, Share | None, list[Neighbours]]] = [
+        ("none", None, alone(None)),
+        ("none, all at once", None, index.search(probes, NEIGHBOURS)),
+        *((share.name, share, alone(share)) for share in SHARES),
+    ]
+    report.exactness += [
+        Exactness(
+            gallery.size,
+            gallery.dimension,
+            name,
+            len(probes),
+            NEIGHBOURS,
+            recall(found, best[share], NEIGHBOURS),
+        )
+        for name, share, found in answers
+    ]
 
 
-def _perturbed(rng: np.random.Generator, vectors: FloatArray) -> FloatArray:
-    noise = rng.standard_normal(vectors.shape, dtype=np.float32)
-    noise *= np.float32(0.35 / np.sqrt(vectors.shape[1]))
-    return _normalised(vectors + noise)
+def _single(report: BenchReport, gallery: Gallery, threads: Sequence[int], probes: int) -> None:
+    """One probe at a time: the index, its scan alone, FAISS, NumPy and the memory."""
+    size, dimension = gallery.size, gallery.dimension
+    flat, why = _flat(gallery)
+    taken: dict[int, dict[str, list[float]]] = {}
+    speeds: dict[int, float] = {}
+    for count in threads:
+        with limited(count):
+            speeds[count] = memory_speed(gallery.segments, count)
+            engines = {**_ours(gallery, count), **({} if flat is None else _theirs(flat, count))}
+            taken[count] = interleaved(engines, gallery.probes[:probes])
+    fastest = min((float(np.median(t[_FLAT])) for t in taken.values() if _FLAT in t), default=None)
+    for count in threads:
+        for name, some in taken[count].items():
+            ours = name.startswith(_OURS)
+            read = gallery.code_bytes * (1 if ours else 4)
+            p50, p99 = np.percentile(np.asarray(some), [50, 99]).tolist()
+            report.search.append(
+                Search(
+                    name,
+                    size,
+                    dimension,
+                    count,
+                    1,
+                    NEIGHBOURS,
+                    p50 * 1000,
+                    p99 * 1000,
+                    None if fastest is None else p50 / fastest,
+                    read / p50 / 1e9,
+                    read / p50 / speeds[count],
+                )
+            )
+        if why is not None:
+            report.search += [
+                _skipped(name, size, dimension, count, why) for name in (_FLAT, _NUMPY)
+            ]
+        report.search.append(
+            Search(
+                "reading the codes",
+                size,
+                dimension,
+                count,
+                1,
+                NEIGHBOURS,
+                gallery.code_bytes / speeds[count] * 1000,
+                None,
+                None,
+                speeds[count] / 1e9,
+                1.0,
+            )
+        )
 
 
-def _normalised(vectors: FloatArray) -> FloatArray:
-    for at in range(0, len(vectors), 65_536):
-        part = vectors[at : at + 65_536]
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
-    return vectors
+Engine = Callable[[FloatArray], object]
 
 
-def _numpy_search(vectors: FloatArray, probe: FloatArray) -> list[int]:
-    scores = vectors @ probe
-    k = min(NEIGHBOURS, len(scores))
-    best = np.argpartition(scores, len(scores) - k)[-k:]
-    return [int(row) for row in best[np.argsort(-scores[best])]]
+def _ours(gallery: Gallery, threads: int) -> dict[str, Engine]:
+    index = gallery.index(threads)
+
+    def whole(probe: FloatArray) -> object:
+        return index.search(probe[None], NEIGHBOURS)
+
+    def scan(probe: FloatArray) -> object:
+        fetch = _SHORTLIST * NEIGHBOURS
+        return [part.scanner.shortlist(probe[None], fetch) for part in index.state.parts]
+
+    return {_OURS: whole, f"{_OURS}, scan alone": scan}
 
 
-def _same(index: FaissIndex, vectors: FloatArray, ids: list[str], probe: FloatArray) -> bool:
-    """Whether both find the same vectors, apart from scores that float32 cannot tell apart."""
-    found = index.search(probe[None], NEIGHBOURS)[0]
-    expected = {ids[row] for row in _numpy_search(vectors, probe)}
-    last = float(found.scores[-1])
-    return all(
-        float(vectors[int(face_id)] @ probe) < last + 1e-5
-        for face_id in expected.symmetric_difference(found.ids)
+def _theirs(flat: Flat, threads: int) -> dict[str, Engine]:
+    return {
+        _FLAT: lambda probe: flat.by_faiss(probe, NEIGHBOURS, threads),
+        _NUMPY: lambda probe: flat.by_numpy(probe, NEIGHBOURS),
+    }
+
+
+def _flat(gallery: Gallery) -> tuple[Flat | None, str | None]:
+    """All rows in memory, or why they are not."""
+    needed = Flat.bytes_for(gallery.size, gallery.dimension) + _BASE_BYTES
+    available = available_memory()
+    if available is not None and needed > available:
+        return None, f"needs {needed >> 20:,} MiB of memory; {available >> 20:,} are free"
+    return Flat(gallery.segments, gallery.dimension), None
+
+
+def _bursts(report: BenchReport, gallery: Gallery, threads: int) -> None:
+    """Probes one after the other and at once, in turns."""
+    index, probes = gallery.index(threads), gallery.probes[:BURST]
+
+    def one_by_one() -> None:
+        for probe in probes:
+            index.search(probe[None], NEIGHBOURS)
+
+    def at_once() -> None:
+        index.search(probes, NEIGHBOURS)
+
+    at_once()
+    single, burst = [], []
+    for _ in range(_ROUNDS):
+        single.append(seconds(one_by_one))
+        burst.append(seconds(at_once))
+    report.bursts.append(
+        Burst(
+            gallery.size,
+            gallery.dimension,
+            threads,
+            len(probes),
+            len(probes) / float(np.median(single)),
+            len(probes) / float(np.median(burst)),
+        )
     )
+
+
+def _filters(report: BenchReport, gallery: Gallery, threads: int, probes: int) -> None:
+    index = gallery.index(threads)
+
+    def under(share: Share | None) -> Engine:
+        where = EVERYTHING if share is None else share.where
+        return lambda probe: index.search(probe[None], NEIGHBOURS, where=where)
+
+    engines = {"none": under(None), **{share.name: under(share) for share in SHARES}}
+    taken = interleaved(engines, gallery.probes[:probes])
+    everything = float(np.median(taken["none"]))
+    for share in SHARES:
+        kept = sum(int(share.rows(one.columns).sum()) for one in gallery.segments) / gallery.size
+        p50 = float(np.median(taken[share.name]))
+        report.filters.append(
+            Filtered(
+                gallery.size,
+                gallery.dimension,
+                threads,
+                share.name,
+                kept,
+                p50 * 1000,
+                p50 / everything,
+            )
+        )
+
+
+def _no_room(scratch: Path, size: int, dimension: int) -> str | None:
+    """Why the segments cannot be written here."""
+    needed = size * (5 * dimension + _ROW_BYTES) + _BASE_BYTES
+    free = shutil.disk_usage(scratch).free
+    if needed <= free:
+        return None
+    return f"needs {needed >> 20:,} MiB of disk; {free >> 20:,} are free"
+
+
+def _skipped(engine: str, size: int, dimension: int, threads: int, why: str) -> Search:
+    return Search(engine, size, dimension, threads, 1, NEIGHBOURS, None, None, skipped=why)

@@ -59,7 +59,13 @@ def bench(
     json_file: JsonFile = None,
     sizes: Annotated[
         str, typer.Option("--sizes", metavar="N,N", help="Galleries to search, in vectors.")
-    ] = "10000,100000,1000000",
+    ] = "100000",
+    dimensions: Annotated[
+        str, typer.Option("--dimensions", metavar="N,N", help="Components of their vectors.")
+    ] = "128,512",
+    pictures: Annotated[
+        bool, typer.Option(help="Measure detecting and embedding too, not only searching.")
+    ] = True,
     dlib: Annotated[
         bool, typer.Option(help="Compare with dlib's own detector and embedder, if installed.")
     ] = True,
@@ -71,19 +77,27 @@ def bench(
 
     check_writable(json_file)
     settings = settings_for(context, data_dir)
-    options = BenchOptions(sizes=_numbers(sizes), dlib=dlib)
+    options = BenchOptions(
+        sizes=_numbers(sizes, "--sizes"),
+        dimensions=_numbers(dimensions, "--dimensions"),
+        pictures=pictures,
+        dlib=dlib,
+        scratch=settings.data_dir,
+    )
     report = run_bench(options, settings.packs_dir, say=lambda text: err.print(Text(text)))
     write_json(json_file, report.to_json())
     if json_file != STDOUT:
         out.print(Text(tables(report)))
+    if not report.exact:
+        raise typer.Exit(FAILED)
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, option: str) -> tuple[int, ...]:
     """Positive whole numbers separated by commas; anything else is a matter of usage."""
     try:
         found = tuple(int(word) for word in text.split(","))
     except ValueError:
         found = ()
     if not found or min(found) < 1:
-        raise typer.BadParameter("give numbers such as 10000,100000", param_hint="--sizes")
+        raise typer.BadParameter("give numbers such as 1000,2000", param_hint=option)
     return found
