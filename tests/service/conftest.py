@@ -19,6 +19,7 @@ from models.pipeline import Analyser
 from models.types import RgbImage
 from service.app import create_app
 from service.config import Settings
+from tests.remembering import RememberingAnalyser
 from tests.tables import lend_tables
 
 KEY = "a-key-that-only-these-tests-use"
@@ -55,6 +56,12 @@ def open_with(settings: Settings, analyser: Analyser) -> Workspace:
         limits=settings.decode_limits,
         options=WorkspaceOptions(max_queued_jobs=settings.max_queued_jobs),
     )
+
+
+@pytest.fixture(scope="session")
+def analyser(analyser: Analyser) -> Analyser:
+    """The real one; a picture that was shown before in this process is not looked at again."""
+    return RememberingAnalyser(analyser)
 
 
 @pytest.fixture
