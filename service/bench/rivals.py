@@ -103,13 +103,14 @@ def nearest(
 
 
 def recall(answers: Sequence[Neighbours], expected: Sequence[set[str]], k: int) -> float:
-    """The share of the ``k`` best (or of all, where there are fewer) that was found."""
-    wanted = [min(k, len(ids)) for ids in expected]
-    found = [
-        min(len(ids.intersection(answer.ids)), most)
-        for answer, ids, most in zip(answers, expected, wanted, strict=True)
-    ]
-    return sum(found) / max(sum(wanted), 1)
+    """The share of the ``k`` best (or of all, where there are fewer) that was found. A row that
+    has no place in an answer counts as one that was missed."""
+    right = wanted = 0
+    for answer, ids in zip(answers, expected, strict=True):
+        most = min(k, len(ids))
+        right += min(len(ids.intersection(answer.ids)), most)
+        wanted += max(most, len(answer))
+    return right / wanted if wanted else 1.0
 
 
 class _Kept:
