@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indexer.vectors.base import Neighbours
 from indexer.vectors.segment import Segment
 from models.types import FloatArray
-from service.bench.clock import seconds
+from service.bench.clock import Taken, seconds, took
 from service.bench.synthetic import Share
 
 _BLOCK: Final = 8192
@@ -148,14 +148,14 @@ class _Kept:
 
 def interleaved(
     engines: dict[str, Callable[[FloatArray], object]], probes: FloatArray, at_once: int = 10
-) -> dict[str, list[float]]:
-    """Seconds of each engine for each probe. They take turns of a few probes, so that whatever
+) -> dict[str, list[Taken]]:
+    """What each engine takes for each probe. They take turns of a few probes, so that whatever
     else the machine does falls on all of them alike; one probe of each comes first, uncounted."""
-    taken: dict[str, list[float]] = {name: [] for name in engines}
+    taken: dict[str, list[Taken]] = {name: [] for name in engines}
     for engine in engines.values():
         engine(probes[0])
     for start in range(0, len(probes), at_once):
         for name, engine in engines.items():
             for probe in probes[start : start + at_once]:
-                taken[name].append(seconds(partial(engine, probe)))
+                taken[name].append(took(partial(engine, probe)))
     return taken
