@@ -172,12 +172,13 @@ class Segment:
         those that were written, ``IndexError`` for rows that are not there.
         """
         rows = self._there(rows)
+        pieces = rows // self._section.piece
         for _ in range(_ATTEMPTS):
-            pieces = np.unique(rows // self._section.piece)
-            for piece in pieces[~self._checked[pieces]].tolist():
+            # Most often all are checked: only what is left is put in order.
+            for piece in np.unique(pieces[~self._checked[pieces]]).tolist():
                 self._check(self._section, piece)
                 self._checked[piece] = True
-            found: FloatArray = self._vectors[rows].astype(np.float32, copy=False)
+            found: FloatArray = np.take(self._vectors, rows, axis=0).astype(np.float32, copy=False)
             dead = _among(rows, self._head.dead)
             found[dead] = 0.0
             # A row that is being scrubbed at this moment may be half gone.

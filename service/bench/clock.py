@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 from threadpoolctl import threadpool_limits
@@ -22,6 +23,20 @@ def seconds(step: Callable[[], object]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
+
+
+class Taken(NamedTuple):
+    """Seconds on the wall, and seconds of processors in this process. What else the machine does
+    lengthens the first far more than the second."""
+
+    wall: float
+    processor: float
+
+
+def took(step: Callable[[], object]) -> Taken:
+    wall, processor = time.perf_counter(), time.process_time()
+    step()
+    return Taken(time.perf_counter() - wall, time.process_time() - processor)
 
 
 def times(step: Callable[[], object], count: int) -> list[float]:

@@ -40,7 +40,7 @@ class Search:
     ``probes`` are asked for at once. ``against_flat``: ``p50_ms`` as a share of the fastest time
     of FAISS's flat float32 index in the same run. ``gb_per_s``: bytes that have to be read for one
     answer, in 10^9 a second; ``of_memory``: that as a share of the plain reading of the same codes
-    by as many threads.
+    by as many threads. ``cpu_ms``: the median of the processor time, of all threads together.
     """
 
     engine: str
@@ -54,6 +54,7 @@ class Search:
     against_flat: float | None = None
     gb_per_s: float | None = None
     of_memory: float | None = None
+    cpu_ms: float | None = None
     skipped: str | None = None
 
 

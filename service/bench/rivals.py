@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from indexer.vectors.base import Neighbours
 from indexer.vectors.segment import Segment
 from models.types import FloatArray
-from service.bench.clock import seconds
+from service.bench.clock import Taken, seconds, took
 from service.bench.synthetic import Share
 
 _BLOCK: Final = 8192
@@ -103,13 +103,14 @@ def nearest(
 
 
 def recall(answers: Sequence[Neighbours], expected: Sequence[set[str]], k: int) -> float:
-    """The share of the ``k`` best (or of all, where there are fewer) that was found."""
-    wanted = [min(k, len(ids)) for ids in expected]
-    found = [
-        min(len(ids.intersection(answer.ids)), most)
-        for answer, ids, most in zip(answers, expected, wanted, strict=True)
-    ]
-    return sum(found) / max(sum(wanted), 1)
+    """The share of the ``k`` best (or of all, where there are fewer) that was found. A row that
+    has no place in an answer counts as one that was missed."""
+    right = wanted = 0
+    for answer, ids in zip(answers, expected, strict=True):
+        most = min(k, len(ids))
+        right += min(len(ids.intersection(answer.ids)), most)
+        wanted += max(most, len(answer))
+    return right / wanted if wanted else 1.0
 
 
 class _Kept:
@@ -147,14 +148,14 @@ class _Kept:
 
 def interleaved(
     engines: dict[str, Callable[[FloatArray], object]], probes: FloatArray, at_once: int = 10
-) -> dict[str, list[float]]:
-    """Seconds of each engine for each probe. They take turns of a few probes, so that whatever
+) -> dict[str, list[Taken]]:
+    """What each engine takes for each probe. They take turns of a few probes, so that whatever
     else the machine does falls on all of them alike; one probe of each comes first, uncounted."""
-    taken: dict[str, list[float]] = {name: [] for name in engines}
+    taken: dict[str, list[Taken]] = {name: [] for name in engines}
     for engine in engines.values():
         engine(probes[0])
     for start in range(0, len(probes), at_once):
         for name, engine in engines.items():
             for probe in probes[start : start + at_once]:
-                taken[name].append(seconds(partial(engine, probe)))
+                taken[name].append(took(partial(engine, probe)))
     return taken

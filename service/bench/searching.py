@@ -27,7 +27,7 @@ from indexer.vectors.segment_ids import ID_BYTES
 from indexer.vectors.segmented import SegmentedIndex, part_of
 from indexer.vectors.tags import EVERYTHING
 from models.types import FloatArray
-from service.bench.clock import available_memory, limited, seconds
+from service.bench.clock import Taken, available_memory, limited, seconds
 from service.bench.keeping import EARLY, Kept, gallery_changes, index_changes, restarts
 from service.bench.report import BenchReport, Burst, Exactness, Filtered, Footprint, Search
 from service.bench.rivals import Flat, interleaved, memory_speed, nearest, recall
@@ -186,19 +186,19 @@ def _single(report: BenchReport, gallery: Gallery, threads: Sequence[int], probe
     """One probe at a time: the index, its scan alone, FAISS, NumPy and the memory."""
     size, dimension = gallery.size, gallery.dimension
     flat, why = _flat(gallery)
-    taken: dict[int, dict[str, list[float]]] = {}
+    taken: dict[int, dict[str, list[Taken]]] = {}
     speeds: dict[int, float] = {}
     for count in threads:
         with limited(count):
             speeds[count] = memory_speed(gallery.segments, count)
             engines = {**_ours(gallery, count), **({} if flat is None else _theirs(flat, count))}
             taken[count] = interleaved(engines, gallery.probes[:probes])
-    fastest = min((float(np.median(t[_FLAT])) for t in taken.values() if _FLAT in t), default=None)
+    fastest = min((_median(t[_FLAT]) for t in taken.values() if _FLAT in t), default=None)
     for count in threads:
         for name, some in taken[count].items():
             ours = name.startswith(_OURS)
             read = gallery.code_bytes * (1 if ours else 4)
-            p50, p99 = np.percentile(np.asarray(some), [50, 99]).tolist()
+            p50, p99 = np.percentile([one.wall for one in some], [50, 99]).tolist()
             report.search.append(
                 Search(
                     name,
@@ -212,6 +212,7 @@ def _single(report: BenchReport, gallery: Gallery, threads: Sequence[int], probe
                     None if fastest is None else p50 / fastest,
                     read / p50 / 1e9,
                     read / p50 / speeds[count],
+                    cpu_ms=float(np.median([one.processor for one in some])) * 1000,
                 )
             )
         if why is not None:
@@ -304,10 +305,10 @@ def _filters(report: BenchReport, gallery: Gallery, threads: int, probes: int) -
 
     engines = {"none": under(None), **{share.name: under(share) for share in SHARES}}
     taken = interleaved(engines, gallery.probes[:probes])
-    everything = float(np.median(taken["none"]))
+    everything = _median(taken["none"])
     for share in SHARES:
         kept = sum(int(share.rows(one.columns).sum()) for one in gallery.segments) / gallery.size
-        p50 = float(np.median(taken[share.name]))
+        p50 = _median(taken[share.name])
         report.filters.append(
             Filtered(
                 gallery.size,
@@ -319,6 +320,10 @@ def _filters(report: BenchReport, gallery: Gallery, threads: int, probes: int) -
                 p50 / everything,
             )
         )
+
+
+def _median(taken: Sequence[Taken]) -> float:
+    return float(np.median([one.wall for one in taken]))
 
 
 def _no_room(scratch: Path, size: int, dimension: int) -> str | None:

@@ -70,11 +70,16 @@ SHARES: Final = (
 
 
 def strangers(rng: np.random.Generator, count: int, dimension: int) -> FloatArray:
-    """Unit vectors, float32 (count, dimension), about a common direction as faces are."""
+    """Unit vectors, float32 (count, dimension), about a common direction as faces are.
+
+    The direction has a part in every component, as that of a real embedder has, and is the same
+    for all vectors of one dimension.
+    """
     vectors = rng.standard_normal((count, dimension), dtype=np.float32)
     vectors /= np.sqrt(np.float32(dimension))
     common = _COMMON_COSINE.get(dimension, _FAR_COSINE)
-    vectors[:, 0] += np.float32(np.sqrt(common / (1 - common)))
+    direction = np.random.default_rng(dimension).standard_normal((1, dimension), np.float32)
+    vectors += _normalised(direction) * np.float32(np.sqrt(common / (1 - common)))
     return _normalised(vectors)
 
 

@@ -51,7 +51,17 @@ def _pictures(report: BenchReport) -> Iterable[Table]:
 def _searches(report: BenchReport) -> Iterable[Table]:
     yield (
         f"Search, one probe, the {report.neighbours} best",
-        ["engine", "vectors", "threads", "p50 ms", "p99 ms", "of FAISS Flat", "GB/s", "of memory"],
+        [
+            "engine",
+            "vectors",
+            "threads",
+            "p50 ms",
+            "p99 ms",
+            "cpu ms",
+            "of FAISS Flat",
+            "GB/s",
+            "of memory",
+        ],
         [_search(line) for line in report.search],
     )
     yield (
@@ -162,6 +172,7 @@ def _search(line: Search) -> list[str]:
         *own,
         f"{line.p50_ms:.2f}",
         "-" if line.p99_ms is None else f"{line.p99_ms:.2f}",
+        "-" if line.cpu_ms is None else f"{line.cpu_ms:.2f}",
         "" if line.against_flat is None else f"{line.against_flat:.2f} x",
         "" if line.gb_per_s is None else f"{line.gb_per_s:.1f}",
         "" if line.of_memory is None else f"{line.of_memory:.0%}",
