@@ -19,7 +19,7 @@ import numpy as np
 from indexer.catalog import open_catalog
 from indexer.catalog.engine import sqlite_url
 from indexer.files import make_folder
-from indexer.galleries.local import folder_of
+from indexer.galleries.folders import folder_of
 from indexer.galleries.opening import scanner
 from indexer.vectors.base import Neighbours
 from indexer.vectors.segment import Segment, open_segment
