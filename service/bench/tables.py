@@ -58,7 +58,7 @@ def _searches(report: BenchReport) -> Iterable[Table]:
             "p50 ms",
             "p99 ms",
             "cpu ms",
-            "of FAISS Flat",
+            "of Flat",
             "GB/s",
             "of memory",
         ],

@@ -15,7 +15,7 @@ from indexer.vectors.base import Neighbours
 from indexer.vectors.segment import History, Segment, SegmentSource, open_segment, write_segment
 from service.bench import BenchOptions, run_bench, searching, synthetic, tables
 from service.bench.analysis import PictureSet, compare_with_dlib, our_throughput, picture_sets
-from service.bench.report import BenchReport, Exactness
+from service.bench.report import BenchReport, Exactness, Search
 from service.bench.rivals import nearest, recall
 
 
@@ -104,6 +104,14 @@ def test_the_report_is_json_and_text(report: BenchReport) -> None:
     text = tables(report)
     assert "GB/s" in text
     assert "WRONG" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_the_largest_sizes_fit_a_terminal() -> None:
+    line = Search(
+        "homeward, scan alone", 10**7, 128, 2, 1, 50, 999.0, 999.0, 19.99, 99.9, 1.0, 999.0
+    )
+    text = tables(BenchReport({**_MACHINE}, search=[line]))
     assert max(map(len, text.splitlines())) <= 100
 
 
