@@ -236,17 +236,14 @@ def open_workspace(
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
-    if not restoring and (data_dir / RESTORING).exists():
-        raise RestoreUnfinished(
-            f"A back-up is being restored into {data_dir}, or that broke off: what was deleted "
-            "may be there again.",
-            remedy="Let it end; if it broke off, empty the folder, drop the database where it lies "
-            "elsewhere, and restore again.",
-        )
+    if not restoring:
+        require_restored(data_dir)
     options = options or WorkspaceOptions()
     if restoring:
-        # A drill must not write into the file that belongs to what runs.
-        options = replace(options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl")
+        # A drill must not write into what belongs to what runs: its file of purges, its server.
+        options = replace(
+            options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
+        )
     for folder in (data_dir, data_dir / "index", data_dir / "locks"):
         make_folder(folder)
     _probe_writable(data_dir)
@@ -263,6 +260,17 @@ def open_workspace(
         raise
     ws.maintain()
     return ws
+
+
+def require_restored(data_dir: Path) -> None:
+    """Raises :class:`RestoreUnfinished` where a restore into the folder goes on or broke off."""
+    if (data_dir / RESTORING).exists():
+        raise RestoreUnfinished(
+            f"A back-up is being restored into {data_dir}, or that broke off: what was deleted "
+            "may be there again.",
+            remedy="Let it end; if it broke off, empty the folder, drop the database where it lies "
+            "elsewhere, and restore again.",
+        )
 
 
 def _discard_abandoned(ws: Workspace) -> None:

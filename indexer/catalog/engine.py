@@ -88,15 +88,19 @@ class Catalog:
             yield session
 
     @contextmanager
-    def named_lock(self, name: str) -> Generator[None]:
+    def named_lock(self, name: str, wait_s: float) -> Generator[Callable[[], None]]:
         """Hold a lock that all processes on this PostgreSQL know by its name; a process that dies
-        lets go of it with its connection."""
+        lets go of it with its connection.
+
+        Yields what raises where the lock was lost meanwhile. Raises :class:`CatalogBusy` where
+        another holds it for more than ``wait_s`` seconds.
+        """
         with (
             _storage_errors(),
             self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
-            postgresql.named_lock(connection, name),
+            postgresql.named_lock(connection, name, wait_s) as still_held,
         ):
-            yield
+            yield still_held
 
     @contextmanager
     def errors_translated(self) -> Generator[None]:

@@ -95,19 +95,23 @@ def take_write_lock(connection: Connection, *, patient: bool) -> None:
 
 
 @contextmanager
-def named_lock(connection: Connection, name: str) -> Generator[None]:
-    """Hold the advisory lock of this name, waiting for it as long as it takes."""
+def named_lock(connection: Connection, name: str, wait_s: float) -> Generator[Callable[[], None]]:
+    """Hold the advisory lock of this name, after at most ``wait_s`` seconds.
+
+    Yields what raises the database's error where the connection, and with it the lock, was lost.
+    """
     # The number of a lock has 64 bits; the lock of writers is a small number of its own.
     key = {"key": int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)}
-    connection.exec_driver_sql("SET lock_timeout = 0")
+    connection.exec_driver_sql(f"SET lock_timeout = {max(1, round(wait_s * 1000))}")
     try:
         connection.execute(text("SELECT pg_advisory_lock(:key)"), key)
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
-    finally:
+        yield lambda: connection.exec_driver_sql("SELECT 1").close()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), key)
         connection.exec_driver_sql(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+    except BaseException:
+        # With the connection goes the lock, whatever state either is in.
+        connection.invalidate()
+        raise
 
 
 def require_usable(connection: Connection) -> None:

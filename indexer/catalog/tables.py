@@ -335,6 +335,14 @@ class GalleryMember(Base):
     tags_digest: Mapped[str | None] = mapped_column(String(32))
 
 
+class CatalogIdentity(Base):
+    """The one row tells this catalog from all others, a restored copy of it among them."""
+
+    __tablename__ = "catalog_identity"
+
+    catalog_id: Mapped[str] = mapped_column(Id, primary_key=True)
+
+
 class GalleryShelf(Base):
     """How far the segments of one index folder go: to entry ``seq`` of the gallery's log, which
     names ``seq_face_id``. ``version`` rises with every change of the set of segments."""

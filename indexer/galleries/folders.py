@@ -30,6 +30,18 @@ def remove_other_contracts(index_dir: Path, contract_id: str) -> None:
                 files.sweep(folder, set())
 
 
+def remove_segments(index_dir: Path) -> list[str]:
+    """Remove all segments, of every gallery and contract; returns their names.
+
+    Raises the StorageError tree.
+    """
+    removed: list[str] = []
+    for folder in _folders(index_dir):
+        with file_lock(lock_of(folder)):
+            removed += sorted(files.sweep(folder, set()))
+    return removed
+
+
 def remove_broken(index_dir: Path) -> None:
     """Remove what writers left that were killed, under any contract, and the index files of
     earlier versions: they hold vectors as well. Raises the StorageError tree.

@@ -134,23 +134,28 @@ def all_faces(
 ) -> Iterator[Faces]:
     """Everything in the gallery, ordered by id, ``block`` faces at a time."""
     after = ""
-    while True:
-        rows = session.execute(
-            select(Face.face_id, Face.vector)
-            .join(GalleryMember, GalleryMember.face_id == Face.face_id)
-            .where(
-                GalleryMember.gallery == gallery,
-                GalleryMember.contract_id == contract_id,
-                GalleryMember.face_id > after,
-                Face.vector.is_not(None),
-            )
-            .order_by(GalleryMember.face_id)
-            .limit(block)
-        ).all()
-        if not rows:
-            return
-        after = rows[-1][0]
-        yield _faces(session, gallery, [(row[0], row[1]) for row in rows])
+    while some := faces_after(session, gallery, contract_id, after, block):
+        after = some.ids[-1]
+        yield some
+
+
+def faces_after(
+    session: Session, gallery: GalleryName, contract_id: str, after: str, block: int
+) -> Faces | None:
+    """The next ``block`` faces of the gallery after one id; ``None`` where there are no more."""
+    rows = session.execute(
+        select(Face.face_id, Face.vector)
+        .join(GalleryMember, GalleryMember.face_id == Face.face_id)
+        .where(
+            GalleryMember.gallery == gallery,
+            GalleryMember.contract_id == contract_id,
+            GalleryMember.face_id > after,
+            Face.vector.is_not(None),
+        )
+        .order_by(GalleryMember.face_id)
+        .limit(block)
+    ).all()
+    return _faces(session, gallery, [(row[0], row[1]) for row in rows]) if rows else None
 
 
 def count_members(session: Session, gallery: str, contract_id: str) -> int:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from indexer.catalog import Catalog
 from indexer.galleries.base import Gallery
+from indexer.galleries.folders import remove_segments
 from indexer.galleries.local import LocalGallery
 from indexer.records import GalleryName, Progress
 from indexer.vectors.scan import CpuScanner
 from indexer.vectors.scanner import Scanner
 from indexer.vectors.segment import Segment
+
+if TYPE_CHECKING:
+    from indexer.vectors.milvus import MilvusIndex
 
 Vectors = Literal["local", "gpu", "milvus"]
 
@@ -27,8 +31,8 @@ class VectorOptions:
 
     kind: Vectors = "local"
     threads: int = 1
-    milvus_uri: str = ""
-    milvus_token: str = ""
+    milvus_uri: str = field(default="", repr=False)
+    milvus_token: str = field(default="", repr=False)
 
 
 LOCAL = VectorOptions()
@@ -52,13 +56,33 @@ def open_gallery(
     else takes its place in silence.
     """
     if options.kind == "milvus":
-        from indexer.galleries.remote import RemoteGallery, connected
+        from indexer.galleries.remote import RemoteGallery
 
-        index = connected(options.milvus_uri, options.milvus_token, name, contract_id, dimension)
-        return RemoteGallery(catalog, name, contract_id, dimension, index_dir, index, report=report)
+        connect = _connects(options, dimension)
+        return RemoteGallery(catalog, name, contract_id, index_dir, connect, report=report)
     return LocalGallery(
         catalog, name, contract_id, dimension, index_dir, scanner(options.kind, options.threads)
     )
+
+
+def _connects(options: VectorOptions, dimension: int) -> Callable[[str], MilvusIndex]:
+    from indexer.vectors.milvus import MilvusIndex
+
+    return lambda name: MilvusIndex(options.milvus_uri, name, dimension, token=options.milvus_token)
+
+
+def drop(
+    catalog: Catalog, contract_id: str, dimension: int, index_dir: Path, options: VectorOptions
+) -> list[str]:
+    """Remove what a back end holds of this catalog, under every contract; returns what it was.
+
+    Raises the StorageError tree. Nothing may be using it: whoever does makes it anew.
+    """
+    if options.kind == "milvus":
+        from indexer.galleries import remote
+
+        return remote.drop(catalog, contract_id, _connects(options, dimension))
+    return remove_segments(index_dir)
 
 
 @dataclass(frozen=True, slots=True)

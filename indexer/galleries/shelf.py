@@ -14,9 +14,10 @@ from pathlib import Path
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.orm import Session
 
-from indexer.catalog.tables import GallerySegment, GalleryShelf
+from indexer.catalog import Catalog
+from indexer.catalog.tables import CatalogIdentity, GallerySegment, GalleryShelf
 from indexer.files import file_lock, storage_errors, write_atomic
-from indexer.ids import new_id
+from indexer.ids import new_id, random_id
 from indexer.times import utc_now
 from indexer.vectors.segment import History
 
@@ -107,9 +108,25 @@ def publish(
 
 
 def forget_shelves(session: Session) -> None:
-    """Take off everything, of all folders: the catalog was restored, and no file goes with it."""
+    """Take off everything, of all folders: the catalog was restored, and no index goes with it.
+
+    It is another catalog from now on, so that it never touches what the first has on a server.
+    """
     session.execute(delete(GallerySegment))
     session.execute(delete(GalleryShelf))
+    session.execute(delete(CatalogIdentity))
+
+
+def catalog_id(catalog: Catalog) -> str:
+    """What tells this catalog from all others; given to it when it is first asked for."""
+    with catalog.read() as session:
+        found = session.scalar(select(CatalogIdentity.catalog_id))
+    if found is not None:
+        return found
+    with catalog.write() as session:
+        given = session.scalar(select(CatalogIdentity.catalog_id)) or random_id()
+        session.merge(CatalogIdentity(catalog_id=given))
+        return given
 
 
 def _is(

@@ -59,10 +59,14 @@ _STAMP = "stamp"
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """How far the collection has been brought: the entry of the gallery's log, and its face."""
+    """How far the collection has been brought: the entry of the gallery's log, and its face.
+
+    ``making``: which filling of the collection this goes on from.
+    """
 
     seq: int
     face_id: str
+    making: str
 
 
 class MilvusIndex:
@@ -87,7 +91,6 @@ class MilvusIndex:
         database: str = "",
         timeout: float = 10.0,
     ) -> None:
-        self._uri = uri
         self._name = name
         self._dimension = dimension
         self._timeout = timeout
@@ -189,13 +192,24 @@ class MilvusIndex:
             self._client.drop_collection(self._name, timeout=self._timeout)
         self._open()
 
+    def reopen(self) -> None:
+        """Have the collection there and in memory, whatever was done to it; then :meth:`ready`."""
+        self._open()
+        self.ready()
+
+    def collections(self, prefix: str) -> list[str]:
+        """The names of all collections of the server that begin so."""
+        with calling(self._timeout):
+            names = self._client.list_collections(timeout=self._timeout)
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def drop(self, name: str) -> None:
+        """Drop a collection, this one or another, with all that is in it."""
+        with calling(self._timeout):
+            self._client.drop_collection(name, timeout=self._timeout)
+
     def close(self) -> None:
         self._client.close()
-
-    @property
-    def uri(self) -> str:
-        """The address of the server, as it was given."""
-        return self._uri
 
     @property
     def dimension(self) -> int:
@@ -214,7 +228,7 @@ class MilvusIndex:
             return None
         try:
             said = json.loads(notes[0])
-            return Stamp(int(said["seq"]), str(said["face_id"]))
+            return Stamp(int(said["seq"]), str(said["face_id"]), str(said["making"]))
         except (ValueError, KeyError, TypeError):
             raise IndexDamaged(
                 f"The stamp of the collection {self._name} in Milvus cannot be read.",

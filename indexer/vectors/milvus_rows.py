@@ -56,8 +56,16 @@ def fields(dimension: int) -> dict[str, tuple[str, Mapping[str, int]]]:
     }
 
 
-def collection_name(gallery: str, contract_id: str) -> str:
+def collection_prefix(owner: str) -> str:
+    """How the names of all collections of one owner begin: the id of a catalog, say."""
+    digest = hashlib.sha256(owner.encode()).hexdigest()[:16]
+    return f"homeward_{SCHEMA_VERSION}_{digest}_"
+
+
+def collection_name(owner: str, gallery: str, contract_id: str) -> str:
     """The collection of a gallery under a contract; ``ValueError`` for names out of the ordinary.
+
+    Several owners can share a server: no name of one is ever a name of another.
 
     Milvus takes letters, digits and underscores. A contract that holds anything else is written
     with underscores, and told apart from one that has them by a digest of the original.
@@ -67,7 +75,7 @@ def collection_name(gallery: str, contract_id: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9]", "_", contract_id)
     if plain != contract_id:
         plain += "_" + hashlib.sha256(contract_id.encode()).hexdigest()[:16]
-    name = f"homeward_{SCHEMA_VERSION}_{gallery}_{plain}"
+    name = f"{collection_prefix(owner)}{gallery}_{plain}"
     assert len(name) <= _NAME_LENGTH
     return name
 

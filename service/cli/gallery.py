@@ -8,7 +8,8 @@ import typer
 from rich.text import Text
 
 from indexer.files import make_folder
-from indexer.galleries.opening import Migrated, migrate
+from indexer.galleries.opening import Migrated, drop, migrate
+from indexer.workspace import require_restored
 from models.pipeline import Analyser
 from service.cli.console import (
     FAILED,
@@ -74,12 +75,46 @@ def move(
     _tell(found, as_json)
     if not as_json:
         out.print(Text(f"Set HOMEWARD_VECTORS={to} and start Homeward anew to use it."))
+        out.print(
+            Text(
+                "Deletions reach only what is in use: afterwards, or if you stay with what you "
+                "have, remove the other with `homeward gallery drop`."
+            )
+        )
+
+
+@app.command("drop")
+@expected_errors
+def drop_from(
+    context: typer.Context,
+    source: Annotated[Literal["local", "milvus"], typer.Argument(help="The back end.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Remove what a back end that is used no more holds of the vectors.
+
+    Deletions do not reach a back end that nothing runs on. The catalog keeps everything.
+    """
+    settings = settings_for(context, data_dir)
+    if (source == "milvus") == (settings.vectors == "milvus"):
+        raise typer.BadParameter(f"HOMEWARD_VECTORS says that {source} is in use")
+    wanted = settings.model_copy(update={"vectors": source})
+    analyser = Analyser(open_pack(settings))
+    with catalog_for(settings) as catalog:
+        removed = drop(
+            catalog,
+            analyser.contract_id,
+            analyser.dimension,
+            settings.data_dir / "index",
+            wanted.vector_options,
+        )
+    out.print(Text(f"Removed {len(removed)} parts from {source}."))
 
 
 def _migrated(settings: Settings, reporter: Reporter) -> list[Migrated]:
     analyser = Analyser(open_pack(settings))
     index_dir = settings.data_dir / "index"
     with catalog_for(settings) as catalog:
+        require_restored(settings.data_dir)
         make_folder(index_dir)
         return migrate(
             catalog,

@@ -55,7 +55,9 @@ def _collections(uri: str) -> Iterator[Make]:
 
 def _emptied(uri: str, kept: dict[int, MilvusIndex], dimension: int) -> MilvusIndex:
     if dimension not in kept:
-        kept[dimension] = MilvusIndex(uri, collection_name("ads", f"d{dimension}"), dimension)
+        kept[dimension] = MilvusIndex(
+            uri, collection_name("owner", "ads", f"d{dimension}"), dimension
+        )
     index = kept[dimension]
     index.delete(index.ids())
     return index

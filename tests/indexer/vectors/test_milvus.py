@@ -45,13 +45,13 @@ def uri(index: MilvusIndex, request: pytest.FixtureRequest) -> str:
 
 
 def test_collections_have_names_that_milvus_takes() -> None:
-    name = collection_name("ads", "dlib-0123456789abcdef")
+    name = collection_name("owner", "ads", "dlib-0123456789abcdef")
     assert name.replace("_", "").isalnum() and len(name) < 255
-    assert name != collection_name("cases", "dlib-0123456789abcdef")
-    assert name != collection_name("ads", "dlib_0123456789abcdef")
+    assert name != collection_name("owner", "cases", "dlib-0123456789abcdef")
+    assert name != collection_name("owner", "ads", "dlib_0123456789abcdef")
     for gallery, contract in (("Ads", "x"), ("ads", ""), ("ads", 'x"'), ("ads", "x" * 129)):
         with pytest.raises(ValueError, match="no collection"):
-            collection_name(gallery, contract)
+            collection_name("owner", gallery, contract)
 
 
 def test_words_are_kept_as_digests_of_one_length() -> None:
@@ -67,10 +67,10 @@ def test_what_was_written_is_there_when_opened_again(index: MilvusIndex, uri: st
     rows = unit_rows(1, 20)
     assert index.stamp() is None
     index.add(faces(20), rows, [[Tag(site="a")]] * 20)
-    index.set_stamp(Stamp(6, face(3)))
-    index.set_stamp(Stamp(7, face(4)))
+    index.set_stamp(Stamp(6, face(3), "making"))
+    index.set_stamp(Stamp(7, face(4), "making"))
     again = MilvusIndex(uri, index._name, 16)
-    assert again.stamp() == Stamp(7, face(4))
+    assert again.stamp() == Stamp(7, face(4), "making")
     assert again.count() == 20 and again.ids() == set(faces(20))
     assert len(again.search(rows[:1], 50, where=Filter(site="a"))[0]) == 20
     assert again.health() is None
@@ -79,7 +79,7 @@ def test_what_was_written_is_there_when_opened_again(index: MilvusIndex, uri: st
 
 def test_reset_leaves_nothing(index: MilvusIndex) -> None:
     index.add(faces(5), unit_rows(1, 5))
-    index.set_stamp(Stamp(1, face(1)))
+    index.set_stamp(Stamp(1, face(1), "making"))
     index.reset()
     assert index.count() == 0 and index.stamp() is None and index.ids() == set()
     index.add(faces(2), unit_rows(1, 2))
@@ -222,7 +222,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
     reference = NumpyIndex(16)
     try:
         with running_milvus(tmp_path, PROGRAMS) as server:
-            name = collection_name("ads", "killed")
+            name = collection_name("owner", "ads", "killed")
             index = MilvusIndex(server.uri, name, 16, timeout=2.0)
             reference.add(faces(2000), rows[:2000], tags[:2000])
             index.add(faces(2000), rows[:2000], tags[:2000])
@@ -230,7 +230,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
             for each in (index, reference):
                 each.add(faces(1500, 1500), rows[:1500], tags[1500:])
                 each.delete(faces(300, 1400))
-            index.set_stamp(Stamp(42, face(1)))
+            index.set_stamp(Stamp(42, face(1), "making"))
             server.kill()
             for ask in (
                 index.count,
@@ -247,7 +247,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
             # Before it is ready it may refuse, but what it answers is whole.
             _patiently(lambda: same(index, reference, rows[:2], 2000))
             _patiently(index.ready)
-            assert index.stamp() == Stamp(42, face(1))
+            assert index.stamp() == Stamp(42, face(1), "making")
             assert index.count() == reference.count()
             assert index.ids() == reference.ids()
             for where in (EVERYTHING, Filter(site="s3"), Filter(posted_from_ms=1600)):

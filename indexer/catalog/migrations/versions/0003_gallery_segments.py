@@ -16,6 +16,11 @@ _SHELF = ["store_id", "gallery", "contract_id"]
 def upgrade() -> None:
     op.add_column("gallery_members", sa.Column("tags_digest", sa.String(length=32), nullable=True))
     op.create_table(
+        "catalog_identity",
+        sa.Column("catalog_id", sa.String(length=36), nullable=False),
+        sa.PrimaryKeyConstraint("catalog_id", name=op.f("pk_catalog_identity")),
+    )
+    op.create_table(
         "gallery_shelves",
         sa.Column("store_id", sa.String(length=36), nullable=False),
         sa.Column("gallery", sa.String(length=10), nullable=False),
