@@ -47,7 +47,7 @@ run: $(STAMP) ## load the demonstration (first time only) and serve it on 127.0.
 .PHONY: test
 test: $(STAMP) ## run every test, with the coverage floor
 	@mkdir -p .cache
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
 		$(if $(PYTEST),--no-cov $(PYTEST),--cov --cov-report=term)
 
 .PHONY: soak

@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -24,8 +25,17 @@ pipe = _context.Pipe
 
 def start(work: Callable[..., None], *arguments: Any) -> BaseProcess:
     """Run ``work``, a function of a module, in a process of its own. It ends with this one."""
+    environment = dict(os.environ)
+    # Most of these are killed, and count no lines; the one they are forked from outlives the tests
+    # and would write its counts while those of all others are being gathered.
+    counting = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if counting is not None:
+            os.environ["COVERAGE_PROCESS_CONFIG"] = counting
     process = _context.Process(
-        target=_run, args=(dict(os.environ), work, arguments), name=work.__name__, daemon=True
+        target=_run, args=(environment, work, arguments), name=work.__name__, daemon=True
     )
     process.start()
     return process

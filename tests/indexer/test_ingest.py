@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,11 @@ from indexer.ingest import ingest_ads, ingest_cases, refused_codes
 from indexer.records import Failure, IngestReport, Progress
 from indexer.sources import MAX_LINE_BYTES, AdItem, read_ads, read_cases
 from indexer.times import moment_from_text, moment_text, rfc3339
-from indexer.workspace import Workspace
+from indexer.workspace import Workspace, open_workspace
+from models.types import Face, RgbImage
+from tests import forked
 from tests.indexer.conftest import Reopen
 from tests.indexer.small import POISON, SmallAnalyser, colour, face_picture, picture, vector_of
-
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -346,41 +345,37 @@ def test_a_closed_case_takes_no_photo(ws: Workspace, files: Path) -> None:
 
 # --- kill -9 ---------------------------------------------------------------------------------
 
-_INGEST = """
-import sys, time
-from pathlib import Path
-from indexer.ingest import ingest_ads, ingest_cases
-from indexer.workspace import open_workspace
-from tests.indexer.small import SmallAnalyser
 
 class Slow(SmallAnalyser):
-    def analyse(self, images):
+    def analyse(self, images: Sequence[RgbImage]) -> list[list[Face]]:
         time.sleep(0.002 * len(images))
         return super().analyse(images)
 
-def tell(progress):
-    print(progress.stage, progress.done, flush=True)
 
-data, files, url = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] or None
-with open_workspace(data, Slow(), catalog_url=url) as ws:
-    ingest_cases(ws, files / "cases.jsonl", files, progress=tell)
-    ingest_ads(ws, files / "ads.jsonl", files, progress=tell)
-"""
+def _ingest(data: Path, files: Path, url: str | None, told: Connection) -> None:
+    def tell(progress: Progress) -> None:
+        told.send(f"{progress.stage} {progress.done}")
+
+    with open_workspace(data, Slow(), catalog_url=url) as ws:
+        ingest_cases(ws, files / "cases.jsonl", files, progress=tell)
+        ingest_ads(ws, files / "ads.jsonl", files, progress=tell)
+
 
 ADS = 120
 
 
 def run_and_kill(data: Path, files: Path, url: str | None, at: str, delay_s: float) -> None:
     """Start the ingest, and kill it a little after it has told that it is ``at``."""
-    command = [sys.executable, "-c", _INGEST, str(data), str(files), url or ""]
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.strip() == at:
-                time.sleep(delay_s)
-                os.kill(process.pid, signal.SIGKILL)
-                break
-    assert process.returncode == -signal.SIGKILL
+    ours, its = forked.pipe()
+    with ours:
+        with its:
+            process = forked.start(_ingest, data, files, url, its)
+        while ours.recv() != at:
+            pass
+        time.sleep(delay_s)
+        process.kill()
+        process.join()
+    assert process.exitcode == -signal.SIGKILL
 
 
 def test_killed_half_way_and_run_again(
