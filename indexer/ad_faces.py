@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.catalog.tables import Capture, CaptureImage, Face, GalleryMember, ImageAnalysis, Job
+from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Job
 from indexer.queue import PASSING
 from indexer.records import Failure
 from models.types import FloatArray
@@ -30,12 +30,6 @@ def capture_images(session: Session, job_id: str) -> list[str]:
             if sha256 is not None
         )
     )
-
-
-def ads_of(session: Session, job_ids: Collection[str]) -> list[str]:
-    """The ads whose captures these jobs work on."""
-    query = select(Capture.ad_id).where(Capture.job_id.in_(job_ids)).distinct()
-    return list(session.scalars(query))
 
 
 def without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:

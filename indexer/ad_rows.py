@@ -22,6 +22,7 @@ from indexer.catalog.tables import (
     StagedImage,
 )
 from indexer.errors import ImageUnknown
+from indexer.galleries import refresh_ad
 from indexer.ids import new_id
 from indexer.incoming import Prepared
 from indexer.records import AdInput, AdReceipt
@@ -216,9 +217,14 @@ def _upsert_ad(session: Session, seen: _Seen, ad: AdInput) -> Ad:
         session.add(row)
         seen.ads[ad.site, ad.external_id] = row
     elif seen.is_latest(row.ad_id, ad.captured_at):
+        place = row.region, row.posted_at
         _set_fields(row, ad)
         if session.is_modified(row):
             row.updated_at = now
+        if place != (row.region, row.posted_at):
+            # What its images were found by is another now.
+            session.flush()
+            refresh_ad(session, row.ad_id)
     row.last_received_at = now
     return row
 

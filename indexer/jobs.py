@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 
 from indexer import images, queue
 from indexer.ad_faces import (
-    ads_of,
     capture_images,
     failures_of,
     still_shown,
@@ -50,7 +49,7 @@ from indexer.errors import (
     StoreUnusable,
 )
 from indexer.faces import overlap
-from indexer.galleries import add_faces, refresh_ads
+from indexer.galleries import add_faces
 from indexer.hashes import fill_hashes
 from indexer.ids import decode_cursor, encode_cursor
 from indexer.images import Analysed
@@ -283,8 +282,6 @@ def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
         shown = still_shown(session, every)
         vectors = vectors_of(session, ws.contract_id, shown)
         add_faces(session, "ads", ws.contract_id, list(vectors))
-        # A newer capture may have moved the ad, and with it what its earlier images show.
-        refresh_ads(session, ws.contract_id, ads_of(session, [job.job_id for job in jobs]))
     join_clusters(ws, vectors)
     probe_cases(ws, vectors)
     with ws.catalog.write() as session:

@@ -23,7 +23,7 @@ from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedIma
 from indexer.compaction import clear_slack
 from indexer.errors import StorageError
 from indexer.files import storage_errors, try_lock
-from indexer.galleries.folders import remove_broken, remove_other_contracts
+from indexer.galleries.folders import remove_broken, remove_unused
 from indexer.times import utc_now
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
         scrubbed = [gallery.scrub() for gallery in (ws.cases, ws.ads)]
         if not all(scrubbed):
             return False
-        remove_other_contracts(ws.index_dir, ws.contract_id)
+        remove_unused(ws.index_dir)
         _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
     # Late, because the log of the database keeps the old pages until it is emptied.
     if _LOG in pending:
@@ -117,6 +117,7 @@ def sweep_if_due(ws: Workspace) -> None:
         if stamp.exists() and 0 <= time.time() - stamp.stat().st_mtime < _SWEEP_EVERY_S:
             return
         ws.blobs.sweep()
+        remove_unused(ws.index_dir)
         # Young ones may belong to an upload that is not committed yet.
         seen, orphans = 0, list[str]()
         for some in chunks(ws.blobs.digests(older_than_s=_ORPHAN_AFTER_S)):

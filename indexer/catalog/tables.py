@@ -359,7 +359,8 @@ class GalleryShelf(Base):
 
 
 class GallerySegment(Base):
-    """A published segment of a shelf; a file that no row names is nobody's."""
+    """A published segment of a shelf; a file that no row names is nobody's. A file with fewer
+    than ``dead`` dead rows is an old copy."""
 
     __tablename__ = "gallery_segments"
     __table_args__ = (
@@ -380,6 +381,7 @@ class GallerySegment(Base):
     gallery: Mapped[str] = mapped_column(String(10))
     contract_id: Mapped[str] = mapped_column(Contract)
     rows: Mapped[int] = mapped_column(BigInteger)
+    dead: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
 class GalleryLog(Base):

@@ -9,7 +9,7 @@ from indexer.galleries.base import Gallery
 from indexer.galleries.members import (
     add_faces,
     drop_idle_vectors,
-    refresh_ads,
+    refresh_ad,
     refresh_faces,
     remove_faces,
 )
@@ -18,7 +18,7 @@ __all__ = [
     "Gallery",
     "add_faces",
     "drop_idle_vectors",
-    "refresh_ads",
+    "refresh_ad",
     "refresh_faces",
     "remove_faces",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
+from typing import IO
 
 from indexer.files import file_lock, storage_errors, try_lock
 from indexer.vectors import segment as files
@@ -18,15 +20,24 @@ def lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def remove_other_contracts(index_dir: Path, contract_id: str) -> None:
-    """Remove the segments of other contracts: they may hold a face that was deleted, and nobody
-    here follows their log. Whoever uses them makes them anew from the catalog.
+def in_use(folder: Path) -> IO[bytes]:
+    """Say that a process follows the log for this folder, until the returned file is closed."""
+    path = folder.with_name(f".{folder.name}.use")
+    with storage_errors(str(path)):
+        file = path.open("a+b")
+    fcntl.flock(file, fcntl.LOCK_SH)
+    return file
 
-    Raises the StorageError tree.
+
+def remove_unused(index_dir: Path) -> None:
+    """Remove the segments that no process uses, such as those of other contracts: they may hold
+    a face that was deleted, and nobody follows their log. Who opens them makes them anew from the
+    catalog. Raises the StorageError tree.
     """
     for folder in _folders(index_dir):
-        if not folder.name.endswith(f"-{contract_id}"):
-            with file_lock(lock_of(folder)):
+        held = try_lock(folder.with_name(f".{folder.name}.use"))
+        if held is not None:
+            with held, file_lock(lock_of(folder)):
                 files.sweep(folder, set())
 
 

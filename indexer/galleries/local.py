@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,12 +20,10 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from indexer.catalog import Catalog
-from indexer.errors import IndexDamaged, StorageError
-from indexer.files import file_lock, make_folder, try_lock
+from indexer.errors import IndexDamaged, StorageError, StorageFull
 from indexer.galleries import log, shelf
-from indexer.galleries.folders import folder_of, lock_of
 from indexer.galleries.merging import Sizes, due
-from indexer.ids import new_id
+from indexer.galleries.segments import SegmentFolder
 from indexer.records import GalleryName
 from indexer.vectors import segment as files
 from indexer.vectors.base import Neighbours
@@ -39,6 +38,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _TRIES = 5
+_REST_S = 60.0
+"""How long nothing large is written after the disk was full."""
 
 
 class LocalGallery:
@@ -61,23 +62,20 @@ class LocalGallery:
         self._dimension = dimension
         self._scan = scan
         self._sizes = sizes or Sizes()
-        self._folder = folder_of(folder, name, contract_id)
-        self._file_lock = lock_of(self._folder)
-        make_folder(self._folder)
-        self._place = shelf.Place(shelf.store_id(folder), name, contract_id)
+        self._files = SegmentFolder(catalog, folder, name, contract_id, dimension)
         # Guards what follows the log; never taken before the lock of the files is.
         self._lock = threading.RLock()
         self._index = SegmentedIndex(dimension, scan)
         self._upto = log.BEGINNING
         self._version = 0
         self._unsaved = 0
+        self._rest_until = 0.0
         self._open()
 
     # --- answers ------------------------------------------------------------------------------
 
     def count(self) -> int:
-        self.catch_up()
-        return self._index.count()
+        return self._current().count()
 
     def search(
         self,
@@ -88,24 +86,39 @@ class LocalGallery:
         excluded: Collection[str] = (),
         fresh: bool = True,
     ) -> list[Neighbours]:
-        if fresh:
-            self.catch_up()
-        return self._mended(lambda index: index.search(probes, k, where=where, excluded=excluded))
+        return self._answered(
+            lambda index: index.search(probes, k, where=where, excluded=excluded), fresh=fresh
+        )
 
     def scores(self, probes: FloatArray, face_ids: Sequence[str]) -> FloatArray:
-        return self._mended(lambda index: index.scores(probes, face_ids))
+        return self._answered(lambda index: index.scores(probes, face_ids), fresh=False)
 
     def ids(self) -> set[str]:
-        self.catch_up()
-        return self._index.ids()
+        return self._current().ids()
+
+    def _current(self) -> SegmentedIndex:
+        """The index with everything that was committed before."""
+        with self._lock:
+            self.catch_up()
+            return self._index
+
+    def _answered(self, ask: Callable[[SegmentedIndex], T], *, fresh: bool) -> T:
+        """What ``ask`` finds; where a file turns out to be damaged, after that was mended."""
+
+        def asked() -> T:
+            return ask(self._current() if fresh else self._index)
+
+        return self._mended(asked)
 
     def health(self) -> str | None:
-        with self._lock:
-            with self._catalog.read() as session:
-                expected = log.members(session, self.name, self.contract_id)
-                self._follow(session)
-            broken = self._index.health()
-            held = self._index.ids()
+        with self._lock, self._catalog.read() as session:
+            expected = log.members(session, self.name, self.contract_id)
+            self._follow(session)
+            index = self._index
+            state = index.state
+        broken, held = index.health(), index.ids()
+        if index.state is not state:
+            return self.health()
         if broken is not None or held == expected:
             return broken
         return (
@@ -129,10 +142,19 @@ class LocalGallery:
             return self._follow(session)
 
     def _follow(self, session: Session) -> int:
+        self._upto, applied = self._followed(session, self._index, self._upto)
+        self._unsaved += applied
+        return applied
+
+    def _followed(
+        self, session: Session, index: SegmentedIndex, upto: History
+    ) -> tuple[History, int]:
+        """Apply to ``index`` what the log has after ``upto``; where that ends, and how many
+        entries."""
         applied = 0
-        while step := log.changes(session, self.name, self.contract_id, self._upto.seq):
+        while step := log.changes(session, self.name, self.contract_id, upto.seq):
             found = list(log.faces(session, self.name, self.contract_id, step.added))
-            self._index.change(
+            index.change(
                 step.removed,
                 [face_id for some in found for face_id in some.ids],
                 np.concatenate(
@@ -140,54 +162,69 @@ class LocalGallery:
                 ),
                 [tags for some in found for tags in some.tags],
             )
-            self._upto = step.upto
-            self._unsaved += step.entries
+            upto = step.upto
             applied += step.entries
-        return applied
+        return upto, applied
+
+    def _install(
+        self, index: SegmentedIndex, upto: History, version: int, unsaved: int = 0
+    ) -> None:
+        """Answer from ``index``, once it has all that came after ``upto``."""
+        with self._lock, self._catalog.read() as session:
+            upto, applied = self._followed(session, index, upto)
+            self._index, self._upto, self._version = index, upto, version
+            self._unsaved = unsaved + applied
 
     def keep(self) -> None:
-        self._mended(lambda _: self._keep())
+        self._mended(self._keep)
 
     def _keep(self) -> None:
         self.catch_up()
-        with self._alone(wait=False) as mine:
-            if mine:
-                self._adopt()
+        with self._files.alone(wait=False) as mine:
+            if not mine:
+                return
+            self._adopt()
+            # Deleted faces leave the files of each folder by its own processes.
+            self._scrub(*self._now())
+            self._files.sweep()
+            if time.monotonic() < self._rest_until:
+                return
+            try:
                 if self._unsaved >= self._sizes.seal:
                     self._seal()
-                # Deleted faces leave the files of each folder by its own processes.
-                self._scrub(*self._now())
                 self._merge_due()
-                self._sweep()
+            except StorageFull:
+                self._rest_until = time.monotonic() + _REST_S
+                raise
 
     def close(self) -> None:
         """Let go of the files; fresh rows are saved if opening would take long without."""
         try:
             if self._unsaved >= self._sizes.seal:
-                with self._alone(wait=False) as mine:
+                with self._files.alone(wait=False) as mine:
                     if mine:
                         self._seal()
         finally:
             self._index.close()
+            self._files.close()
 
     # --- opening ------------------------------------------------------------------------------
 
     def _open(self) -> None:
         try:
             if not self._load():
-                with self._alone():
+                with self._files.alone():
                     if not self._load():
                         self._rebuild()
         except IndexDamaged as damage:
             self._rebuild_after(damage, self._version)
-        self.catch_up()
 
     def _load(self) -> bool:
         """Open what is published; whether any segment is. Raises :class:`IndexDamaged`."""
         for attempt in range(_TRIES):
             with self._catalog.read() as session:
-                found = shelf.published(session, self._place)
-                known = found is None or self._knows(session, found.upto)
+                found = self._files.shelf(session)
+                known = found is None or self._files.knows(session, found.upto)
             if found is None or not found.segments:
                 self._version = 0 if found is None else found.version
                 return False
@@ -195,55 +232,37 @@ class LocalGallery:
             if not known:
                 raise IndexDamaged("The segments belong to another history of the catalog.")
             try:
-                segments = [self._segment(name) for name in found.segments]
+                segments = [self._files.opened(name, dead) for name, dead in found.segments.items()]
             except IndexDamaged:
                 # Perhaps another process has merged them away meanwhile.
-                with self._catalog.read() as session:
-                    moved = shelf.version(session, self._place) != found.version
+                moved = self._files.version() != found.version
                 if moved and attempt + 1 < _TRIES:
                     continue
                 raise
-            self._require_history(segments)
+            self._files.require_history(segments)
             parts = [part_of(one, self._scan) for one in segments]
-            with self._lock:
-                self._index = SegmentedIndex(self._dimension, self._scan, parts)
-                self._upto, self._unsaved = found.upto, 0
+            index = SegmentedIndex(self._dimension, self._scan, parts)
+            self._install(index, found.upto, found.version)
             return True
         return False
-
-    def _segment(self, name: str) -> Segment:
-        return files.open_segment(
-            self._folder,
-            name,
-            gallery=self.name,
-            contract_id=self.contract_id,
-            dimension=self._dimension,
-        )
-
-    def _knows(self, session: Session, history: History) -> bool:
-        return log.knows(session, self.name, self.contract_id, history)
-
-    def _require_history(self, segments: Sequence[Segment]) -> None:
-        with self._catalog.read() as session:
-            for one in segments:
-                if not self._knows(session, one.history):
-                    raise IndexDamaged(
-                        f"Segment {one.name} belongs to another history of the catalog."
-                    )
 
     def _adopt(self) -> None:
         """Take over what another process has published since."""
         with self._catalog.read() as session:
-            found = shelf.published(session, self._place)
+            found = self._files.shelf(session)
         if found is None or found.version == self._version:
             return
         if not found.segments:
             self._rebuild()
             return
         own = {part.segment.name: part for part in self._index.state.parts}
-        opened = {name: self._segment(name) for name in found.segments if name not in own}
-        self._require_history(list(opened.values()))
-        with self._lock, self._catalog.read() as session:
+        opened = {
+            name: self._files.opened(name, dead)
+            for name, dead in found.segments.items()
+            if name not in own
+        }
+        self._files.require_history(list(opened.values()))
+        with self._lock:
             own = {part.segment.name: part for part in self._index.state.parts}
             parts = []
             for name in found.segments:
@@ -252,30 +271,14 @@ class LocalGallery:
                     parts.append(own[name].without(own[name].segment.dead))
                 else:
                     parts.append(part_of(opened[name], self._scan))
-            self._index = SegmentedIndex(self._dimension, self._scan, parts)
-            self._upto, self._version, self._unsaved = found.upto, found.version, 0
-            self._follow(session)
+            index = SegmentedIndex(self._dimension, self._scan, parts)
+            self._install(index, found.upto, found.version)
 
     # --- writing files ------------------------------------------------------------------------
 
-    @contextmanager
-    def _alone(self, *, wait: bool = True) -> Iterator[bool]:
-        """Be the one thread of all processes that may change the files, and what this process
-        has open of them; yields whether it is."""
-        if wait:
-            with file_lock(self._file_lock):
-                yield True
-            return
-        held = try_lock(self._file_lock)
-        try:
-            yield held is not None
-        finally:
-            if held is not None:
-                held.close()
-
     def save(self) -> None:
-        def work(_: SegmentedIndex) -> None:
-            with self._alone():
+        def work() -> None:
+            with self._files.alone():
                 self._seal()
 
         self._mended(work)
@@ -291,23 +294,19 @@ class LocalGallery:
         if len(live):
             ids, tags = seen.fresh.named(live)
             rows = files.from_arrays(ids, seen.fresh.vectors(live), tags)
-            added.append(self._written(rows, upto))
+            added.append(self._files.written(rows, upto))
         self._publish(seen, (), added, upto=upto)
 
     def scrub(self) -> bool:
-        def work(_: SegmentedIndex) -> bool:
+        def work() -> bool:
             # Whoever merges holds the lock for as long as that takes; a deletion is not to wait.
-            with self._alone(wait=False) as mine:
+            with self._files.alone(wait=False) as mine:
                 if mine:
                     self._scrub(*self._now())
-                    self._sweep()
+                    self._files.sweep()
             return mine
 
         return self._mended(work)
-
-    def _sweep(self) -> None:
-        """Remove files that are nobody's: what a writer left that was killed holds vectors too."""
-        files.sweep(self._folder, {part.segment.name for part in self._index.state.parts})
 
     def _now(self) -> tuple[State, History]:
         """The published segments with all that has happened since; the files are ours."""
@@ -322,21 +321,7 @@ class LocalGallery:
                 continue
             dead = np.setdiff1d(np.flatnonzero(~part.live), part.segment.dead)
             if len(dead):
-                files.scrub(self._folder, part.segment.name, dead, upto)
-                part.segment.refresh()
-
-    def _written(self, rows: files.SegmentSource, upto: History) -> Segment:
-        name = new_id()
-        files.write_segment(
-            self._folder,
-            name,
-            rows,
-            gallery=self.name,
-            contract_id=self.contract_id,
-            dimension=self._dimension,
-            history=upto,
-        )
-        return self._segment(name)
+                self._files.scrub(part.segment, dead, upto)
 
     def _publish(
         self,
@@ -351,15 +336,15 @@ class LocalGallery:
             with self._catalog.write() as session:
                 version = shelf.publish(
                     session,
-                    self._place,
+                    self._files.place,
                     upto=upto,
                     gone=names,
                     added=[(one.name, one.count) for one in added],
                 )
         except BaseException:
-            for one in added:
-                with suppress(StorageError):
-                    files.remove_segment(self._folder, one.name)
+            # The answer may be lost of what was done all the same; then it is adopted like
+            # another's, and else swept away.
+            self._version = -1
             raise
         with self._lock:
             self._index.swap(seen, names, added, sealed=upto is not None)
@@ -367,80 +352,88 @@ class LocalGallery:
             if upto is not None:
                 self._unsaved = self._index.state.fresh.count
         for name in names:
-            files.remove_segment(self._folder, name)
+            self._files.remove(name)
 
     def _merge_due(self) -> None:
         """Merge segments of about one size, and write anew those that are full of dead rows."""
-        while True:
-            seen, upto = self._now()
-            gone = due(seen.parts, self._sizes)
-            if not gone:
-                return
+        seen, upto = self._now()
+        if gone := due(seen.parts, self._sizes):
             alive = [(part.segment, np.flatnonzero(part.live)) for part in gone if part.alive]
-            added = [self._written(files.merged(alive), upto)] if alive else []
+            added = [self._files.written(files.merged(alive), upto)] if alive else []
             self._publish(seen, gone, added, upto=None)
 
     # --- making anew --------------------------------------------------------------------------
 
     def rebuild(self) -> None:
-        with self._alone():
+        with self._files.alone():
             self._rebuild()
 
     def _rebuild(self) -> None:
         with self._catalog.read() as session:
             upto = log.last_entry(session, self.name, self.contract_id)
             small = log.count_members(session, self.name, self.contract_id) < self._sizes.seal
-            old = shelf.published(session, self._place)
-            try:
-                added = [] if small else self._made(session, upto)
-            except StorageError as error:
-                # Memory is dearer than disk, but a search that works comes first.
-                _log.warning(
-                    "segments of the %s gallery could not be written; it stays in memory: %s",
-                    self.name,
-                    error.detail,
-                )
-                small, added = True, []
-            index = SegmentedIndex(
-                self._dimension, self._scan, [part_of(one, self._scan) for one in added]
+            old = self._files.shelf(session)
+        try:
+            added = [] if small else self._made(upto)
+        except StorageError as error:
+            # Memory is dearer than disk, but a search that works comes first.
+            _log.warning(
+                "segments of the %s gallery could not be written; it stays in memory: %s",
+                self.name,
+                error.detail,
             )
-            if small:
-                for some in log.all_faces(session, self.name, self.contract_id, self._sizes.block):
-                    index.add(some.ids, some.vectors, some.tags)
+            small, added = True, []
+            self._rest_until = time.monotonic() + _REST_S
+        parts = [part_of(one, self._scan) for one in added]
+        index = SegmentedIndex(self._dimension, self._scan, parts)
+        if small:
+            for some in self._everything():
+                index.add(some.ids, some.vectors, some.tags)
         version = 0 if old is None else old.version
         if added or (old is not None and old.segments):
             with self._catalog.write() as session:
                 version = shelf.publish(
                     session,
-                    self._place,
+                    self._files.place,
                     upto=upto,
-                    gone=[] if old is None else old.segments,
+                    gone=[] if old is None else list(old.segments),
                     added=[(one.name, one.count) for one in added],
                 )
-        files.sweep(self._folder, {one.name for one in added})
-        with self._lock:
-            self._index, self._upto, self._version = index, upto, version
-            self._unsaved = index.state.fresh.count
+        self._files.sweep()
+        self._install(index, upto, version, index.state.fresh.count)
 
-    def _made(self, session: Session, upto: History) -> list[Segment]:
+    def _everything(self) -> Iterator[log.Faces]:
+        """All that the catalog holds, read a block at a time. What changes meanwhile may be in it
+        or not; it is in the log after what was its last entry before."""
+        after = ""
+        while True:
+            with self._catalog.read() as session:
+                some = log.faces_after(
+                    session, self.name, self.contract_id, after, self._sizes.block
+                )
+            if some is None:
+                return
+            after = some.ids[-1]
+            yield some
+
+    def _made(self, upto: History) -> list[Segment]:
         """Segments of everything that the catalog holds; none where one cannot be written."""
         added: list[Segment] = []
         try:
-            for some in log.all_faces(session, self.name, self.contract_id, self._sizes.block):
+            for some in self._everything():
                 rows = files.from_arrays(some.ids, some.vectors, some.tags)
-                added.append(self._written(rows, upto))
+                added.append(self._files.written(rows, upto))
         except BaseException:
             for one in added:
                 with suppress(StorageError):
-                    files.remove_segment(self._folder, one.name)
+                    self._files.remove(one.name)
             raise
         return added
 
     def _rebuild_after(self, damage: IndexDamaged, version: int) -> None:
         """Make the index anew, unless another process has done so since ``version``."""
-        with self._alone():
-            with self._catalog.read() as session:
-                moved = shelf.version(session, self._place) != version
+        with self._files.alone():
+            moved = self._files.version() != version
             if moved:
                 with suppress(IndexDamaged):
                     if self._load():
@@ -451,14 +444,13 @@ class LocalGallery:
                 damage.detail,
             )
             self._rebuild()
-        self.catch_up()
 
-    def _mended(self, work: Callable[[SegmentedIndex], T]) -> T:
+    def _mended(self, work: Callable[[], T]) -> T:
         """Do ``work``; where a file turns out to be damaged, make it anew and do it again."""
         for _ in range(_TRIES):
             version = self._version
             try:
-                return work(self._index)
+                return work()
             except IndexDamaged as damage:
                 self._rebuild_after(damage, version)
-        return work(self._index)
+        return work()

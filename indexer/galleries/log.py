@@ -232,8 +232,8 @@ def index_filter(filters: SearchFilter) -> Filter:
     return Filter(
         site=filters.site,
         region=filters.region,
-        posted_from_ms=_ms(filters.posted_after),
-        posted_before_ms=_ms(filters.posted_before),
+        posted_from_ms=_bound(filters.posted_after),
+        posted_before_ms=_bound(filters.posted_before),
     )
 
 
@@ -247,6 +247,11 @@ def _faces(
         np.ascontiguousarray(stacked(vector for _, vector in rows)),
         [tags.get(face_id, ()) for face_id in ids],
     )
+
+
+def _bound(moment: datetime | None) -> int | None:
+    # Rounded up: of times in whole milliseconds the same ones lie before it.
+    return None if moment is None else -((_EPOCH - moment) // timedelta(milliseconds=1))
 
 
 def _ms(moment: datetime | None) -> int | None:

@@ -62,19 +62,23 @@ def refresh_faces(
     return moved
 
 
-def refresh_ads(session: Session, contract_id: str, ad_ids: Iterable[str]) -> list[str]:
-    """As :func:`refresh_faces`, for all faces that these ads ever showed."""
-    moved: list[str] = []
-    for some in chunks(ad_ids):
-        shown = (
-            select(Face.face_id)
-            .join(CaptureImage, CaptureImage.sha256 == Face.sha256)
-            .join(Capture, Capture.capture_id == CaptureImage.capture_id)
-            .where(Capture.ad_id.in_(some), Face.contract_id == contract_id)
-            .distinct()
-        )
-        moved += refresh_faces(session, "ads", contract_id, list(session.scalars(shown)))
-    return moved
+def refresh_ad(session: Session, ad_id: str) -> list[str]:
+    """As :func:`refresh_faces`, for all faces that this ad ever showed, under every contract."""
+    shown = session.execute(
+        select(Face.contract_id, Face.face_id)
+        .join(CaptureImage, CaptureImage.sha256 == Face.sha256)
+        .join(Capture, Capture.capture_id == CaptureImage.capture_id)
+        .where(Capture.ad_id == ad_id)
+        .distinct()
+    )
+    by_contract: dict[str, list[str]] = {}
+    for contract_id, face_id in shown:
+        by_contract.setdefault(contract_id, []).append(face_id)
+    return [
+        face_id
+        for contract_id, face_ids in by_contract.items()
+        for face_id in refresh_faces(session, "ads", contract_id, face_ids)
+    ]
 
 
 def remove_faces(

@@ -21,7 +21,7 @@ class Sizes:
 
     seal: int = 4_096
     merge: int = 4
-    largest: int = 4_194_304
+    largest: int = 1_048_576
     block: int = 65_536
 
 

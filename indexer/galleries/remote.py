@@ -23,12 +23,10 @@ from typing import TypeVar
 
 from indexer.catalog import Catalog
 from indexer.errors import CatalogBusy, IndexAway, IndexDamaged
-from indexer.files import file_lock, try_lock
+from indexer.files import try_lock
 from indexer.galleries import log, shelf
-from indexer.galleries.folders import folder_of, lock_of
 from indexer.ids import new_id
 from indexer.records import GalleryName, Progress
-from indexer.vectors import segment as files
 from indexer.vectors.base import Neighbours
 from indexer.vectors.milvus import MilvusIndex, Stamp
 from indexer.vectors.milvus_rows import collection_name, collection_prefix
@@ -318,7 +316,7 @@ class RemoteGallery:
             if found is None or found.upto != making:
                 raise IndexAway("another process has begun to make its collection anew")
             version = shelf.publish(session, self._place, upto=made, gone=(), added=())
-        return shelf.Shelf((), made, version), upto
+        return shelf.Shelf({}, made, version), upto
 
     @contextmanager
     def _turn(self, wait_s: float) -> Generator[None]:
@@ -374,12 +372,7 @@ class RemoteGallery:
 
     def scrub(self) -> bool:
         self.catch_up()
-        # What this gallery had here before, and on the server under other contracts, nobody
-        # follows any more.
-        folder = folder_of(self._index_dir, self.name, self.contract_id)
-        if folder.is_dir():
-            with file_lock(lock_of(folder)):
-                files.sweep(folder, set())
+        # Collections of other contracts, whose log nobody follows; segments here go likewise.
         index = self._index
         if index is not None:
             for name in index.collections(f"{collection_prefix(self._owner)}{self.name}_"):

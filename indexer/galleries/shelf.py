@@ -7,7 +7,8 @@ Another folder, of another machine on the same catalog, has a shelf of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog import Catalog
 from indexer.catalog.tables import CatalogIdentity, GallerySegment, GalleryShelf
-from indexer.files import file_lock, storage_errors, write_atomic
-from indexer.ids import new_id, random_id
+from indexer.files import file_lock, storage_errors
+from indexer.ids import is_id, new_id, random_id
 from indexer.times import utc_now
 from indexer.vectors.segment import History
 
@@ -26,9 +27,10 @@ _STORE = "store"
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """What is published: ``segments`` by name, good up to ``upto``; ``version`` of this set."""
+    """What is published: ``segments`` by name, with how many dead rows each has at least, good up
+    to ``upto``; ``version`` of this set."""
 
-    segments: tuple[str, ...]
+    segments: Mapping[str, int]
     upto: History
     version: int
 
@@ -43,13 +45,23 @@ class Place:
 
 
 def store_id(folder: Path) -> str:
-    """The id of an index folder, given to it when it is first opened. Raises StorageError."""
+    """The id of an index folder, given to it when it is first opened. Raises StorageError.
+
+    A copy of the folder is another one, with a shelf of its own: the file that holds the id tells
+    which file it is.
+    """
     path = folder / _STORE
-    with file_lock(folder / ".store.lock"), storage_errors(str(path)):
-        if path.exists() and len(text := path.read_text("ascii", "replace")) == len(new_id()):
-            return text
+    with file_lock(folder / ".store.lock"), storage_errors(str(path)), path.open("a+b") as file:
+        file.seek(0)
+        said = file.read(200).decode("ascii", "replace").split()
+        inode = str(os.fstat(file.fileno()).st_ino)
+        if len(said) == 2 and is_id(said[0]) and said[1] == inode:
+            return said[0]
         made = new_id()
-        write_atomic(path, [made.encode()])
+        file.truncate(0)
+        file.write(f"{made} {inode}".encode())
+        file.flush()
+        os.fsync(file.fileno())
         return made
 
 
@@ -64,12 +76,13 @@ def published(session: Session, place: Place) -> Shelf | None:
     row = session.scalar(select(GalleryShelf).where(*_is(GalleryShelf, place)))
     if row is None:
         return None
-    names = session.scalars(
-        select(GallerySegment.segment_id)
+    rows = session.execute(
+        select(GallerySegment.segment_id, GallerySegment.dead)
         .where(*_is(GallerySegment, place))
         .order_by(GallerySegment.segment_id)
     )
-    return Shelf(tuple(names), History(row.seq, row.seq_face_id), row.version)
+    segments = {row.segment_id: row.dead for row in rows}
+    return Shelf(segments, History(row.seq, row.seq_face_id), row.version)
 
 
 def publish(
@@ -102,9 +115,16 @@ def publish(
     if added:
         session.execute(
             insert(GallerySegment),
-            [{**key, "segment_id": name, "rows": rows} for name, rows in added],
+            [{**key, "segment_id": name, "rows": rows, "dead": 0} for name, rows in added],
         )
     return now
+
+
+def note_dead(session: Session, name: str, dead: int) -> None:
+    """Keep that a segment has so many dead rows."""
+    session.execute(
+        update(GallerySegment).where(GallerySegment.segment_id == name).values(dead=dead)
+    )
 
 
 def forget_shelves(session: Session) -> None:
@@ -122,11 +142,13 @@ def catalog_id(catalog: Catalog) -> str:
     with catalog.read() as session:
         found = session.scalar(select(CatalogIdentity.catalog_id))
     if found is not None:
-        return found
+        return str(found)
     with catalog.write() as session:
-        given = session.scalar(select(CatalogIdentity.catalog_id)) or random_id()
-        session.merge(CatalogIdentity(catalog_id=given))
-        return given
+        found = session.scalar(select(CatalogIdentity.catalog_id))
+        if found is None:
+            found = random_id()
+            session.add(CatalogIdentity(catalog_id=found))
+        return str(found)
 
 
 def _is(

@@ -201,11 +201,7 @@ class Segment:
 
         Raises :class:`IndexDamaged` for a head that is gone or of another segment.
         """
-        try:
-            with storage_errors(self.name):
-                head = latest_head(self._folder, self.name)
-        except FileNotFoundError as error:
-            raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
+        head = self._latest()
         if head.sections != self._head.sections:
             raise IndexDamaged(f"The head of segment {self.name} is of another segment.")
         self._head = head
@@ -214,6 +210,14 @@ class Segment:
         """Give the memory back. A search that still runs may finish; the mapping itself ends
         with the last array that looks into it, since ending it earlier would end the process."""
         self._mapping.madvise(mmap.MADV_DONTNEED)
+
+    def _latest(self) -> Head:
+        with storage_errors(self.name):
+            try:
+                return latest_head(self._folder, self.name)
+            except FileNotFoundError as error:
+                # Another process may have merged it into another segment.
+                raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
 
     def _there(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = np.asarray(rows, np.int64)
@@ -230,11 +234,7 @@ class Segment:
         # It may be another process that scrubs rows here. Its head is on the disk before it
         # begins, so what was read is right if it is once those rows are left out.
         copy = raw.copy()
-        try:
-            with storage_errors(self.name):
-                head = latest_head(self._folder, self.name)
-        except FileNotFoundError as error:
-            raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
+        head = self._latest()
         section.blank(copy, piece, np.setdiff1d(head.dead, self._blank))
         if head.sections != self._head.sections or hashlib.sha256(
             copy.data

@@ -40,8 +40,10 @@ RowArray = NDArray[np.int64]
 _MARGIN: Final = 16
 _WIDER: Final = 4
 # Shortlists as a multiple of the answer: from the least to the most that is tried at first.
-_FIRST_FACTOR: Final = 8
-_LAST_FACTOR: Final = 64
+_FIRST_FACTOR: Final = 8.0
+_LAST_FACTOR: Final = 64.0
+# A crowd of equal faces asks for long ones; those after it do not.
+_CALMER: Final = 0.97
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -215,8 +217,10 @@ class SegmentedIndex:
                         own[i] = None
                         fetch[i] *= _WIDER
             still = [i for i in waiting if any(own[i] is None for own in lists)]
-            if still and len(still) == len(waiting) and self._factor < _LAST_FACTOR:
-                self._factor *= 2
+            if len(still) == len(waiting):
+                self._factor = min(self._factor * 2, _LAST_FACTOR)
+            elif not still:
+                self._factor = max(self._factor * _CALMER, _FIRST_FACTOR)
             waiting = still
         return [answer for answer in found if answer is not None]
 
@@ -261,7 +265,7 @@ class SegmentedIndex:
         self, probe: FloatArray, pools: list[_Pool], shortlists: list[Shortlist], k: int
     ) -> Neighbours:
         rows = [pool.vectors(one.rows) for pool, one in zip(pools, shortlists, strict=True)]
-        rough = [vectors @ probe for vectors in rows]
+        rough = [_scored(vectors, probe) for vectors in rows]
         every = np.concatenate(rough)
         # What float32 shows to be below the k-th is not summed in float64.
         cut = -np.inf
@@ -270,7 +274,7 @@ class SegmentedIndex:
         ids: list[str] = []
         scores: list[FloatArray] = []
         for pool, one, vectors, some in zip(pools, shortlists, rows, rough, strict=True):
-            chosen = np.flatnonzero(some >= cut)
+            chosen = np.flatnonzero((some >= cut) & (some > -np.inf))
             ids.extend(pool.ids(one.rows[chosen]))
             scores.append(exact_scores(probe, vectors[chosen]))
         return best(ids, np.concatenate(scores), k)
@@ -292,9 +296,19 @@ class SegmentedIndex:
             there[there] = part.live[rows[there]]
             vectors[open_[there]] = part.segment.vectors(rows[there])
             missing[open_[there]] = False
+        missing |= ~vectors.any(axis=1)  # scrubbed by another process meanwhile
         if missing.any():
             raise KeyError(ids[np.flatnonzero(missing).tolist()[0]])
         return vectors
+
+
+def _scored(vectors: FloatArray, probe: FloatArray) -> FloatArray:
+    """float32 scores of rows; minus infinity for one that another process has scrubbed, whose
+    deletion this state has not heard of yet."""
+    scores: FloatArray = vectors @ probe
+    zero = np.flatnonzero(scores == 0.0)
+    scores[zero[~vectors[zero].any(axis=1)]] = -np.inf
+    return scores
 
 
 def _pools(state: State, where: Filter, excluded: Collection[str]) -> list[_Pool]:

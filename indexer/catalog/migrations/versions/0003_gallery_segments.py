@@ -38,6 +38,7 @@ def upgrade() -> None:
         sa.Column("gallery", sa.String(length=10), nullable=False),
         sa.Column("contract_id", sa.String(length=120), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("dead", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
             _SHELF,
             [f"gallery_shelves.{name}" for name in _SHELF],
