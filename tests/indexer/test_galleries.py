@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from indexer import cases, forget, jobs
+from indexer.catalog.tables import Face
 from indexer.errors import StorageFull
 from indexer.files import file_lock
 from indexer.galleries import Gallery, log, remove_faces
@@ -310,6 +311,7 @@ def test_a_full_disk_keeps_the_search_in_memory(
     view.rebuild()
     assert "stays in memory" in caplog.text
     assert set(view.search(vector_of(colour(9))[None], 99)[0].ids) == set(ids)
+    view._rest_until = 0.0
     with pytest.raises(StorageFull):
         view.keep()
     view.keep()
@@ -321,6 +323,135 @@ def test_a_full_disk_keeps_the_search_in_memory(
     assert len(again._index.state.parts) >= 1
     for one in (view, again):
         one.close()
+
+
+@pytest.mark.parametrize("step", ["seal", "merge", "rebuild"])
+def test_what_changes_between_writing_and_publishing_is_not_lost(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Faces come and go after the rows of a segment were chosen, in this view and another."""
+    view, other = small_gallery(ws), small_gallery(ws)
+    ids = set(add_random(ws, 30, 1))
+    if step != "seal":
+        for seed in range(2, 6):
+            view.save()
+            ids |= set(add_random(ws, 5, seed))
+    view.catch_up()
+    gone = sorted(ids)[:4]
+    come: list[str] = []
+
+    def during() -> None:
+        assert set(view.search(probe, 99)[0].ids) == ids - set(gone) | set(come)
+        assert set(other.search(probe, 99)[0].ids) == ids - set(gone) | set(come)
+
+    def written(*arguments: Any, **named: Any) -> object:
+        found = write(*arguments, **named)
+        if not come:
+            come.extend(add_random(ws, 3, 99))
+            with ws.catalog.write() as session:
+                remove_faces(session, "ads", CONTRACT, gone)
+            during()
+        return found
+
+    probe = vector_of(colour(9))[None]
+    write = files.write_segment
+    monkeypatch.setattr(files, "write_segment", written)
+    if step == "seal":
+        view.save()
+    elif step == "merge":
+        view.keep()
+    else:
+        view.rebuild()
+    assert come
+    during()
+    for one in (view, other):
+        assert one.scrub()
+        one.keep()
+        during()
+        assert one.health() is None
+    again = small_gallery(ws)
+    assert set(again.search(probe, 99)[0].ids) == ids - set(gone) | set(come)
+    with ws.catalog.read() as session:
+        left = [
+            session.get_one(Face, face_id).vector.tobytes()  # type: ignore[union-attr]
+            for face_id in gone
+        ]
+    for path in index_files(ws):
+        assert not any(vector in path.read_bytes() for vector in left), path
+    for one in (view, other, again):
+        one.close()
+
+
+def test_an_old_copy_of_the_files_does_not_bring_back_the_deleted(
+    ws: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = add_random(ws, 20, 1)
+    view = small_gallery(ws)
+    view.save()
+    folder = ws.index_dir / f"ads-{CONTRACT}"
+    shutil.copytree(folder, tmp_path / "copy")
+    with ws.catalog.write() as session:
+        remove_faces(session, "ads", CONTRACT, ids[:2])
+    assert view.scrub()
+    add_random(ws, 5, 2)
+    view.save()
+    view.close()
+    for path in (tmp_path / "copy").iterdir():
+        shutil.copy(path, folder / path.name)
+    again = small_gallery(ws)
+    assert "old copy" in caplog.text
+    assert not set(ids[:2]) & again.ids()
+    assert again.health() is None
+    again.close()
+
+
+def test_a_copied_folder_has_a_shelf_of_its_own(ws: Workspace, tmp_path: Path) -> None:
+    ids = set(add_random(ws, 20, 1))
+    view = small_gallery(ws)
+    view.save()
+    shutil.copytree(ws.index_dir, tmp_path / "index")
+    scan = scanner("local", 1)
+    moved = LocalGallery(ws.catalog, "ads", CONTRACT, DIMENSION, tmp_path / "index", scan)
+    assert moved.ids() == ids
+    moved.save()
+    version = view._version
+    for seed in (2, 3):
+        ids |= set(add_random(ws, 6, seed))
+        for one in (view, moved):
+            one.save()
+            assert one.ids() == ids
+    assert view._version == version + 2, "neither makes the other's files anew"
+    for one in (view, moved):
+        one.close()
+
+
+def test_a_segment_merged_away_is_no_damage(
+    ws: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One view reads for the first time what another has scrubbed and merged meanwhile."""
+    ids = add_random(ws, 30, 1)
+    one = small_gallery(ws)
+    one.save()
+    other = small_gallery(ws)
+    with ws.catalog.write() as session:
+        remove_faces(session, "ads", CONTRACT, ids[:3])
+    assert one.scrub()
+    for seed in range(2, 6):
+        ids += add_random(ws, 5, seed)
+        one.save()
+    with ws.catalog.write() as session:
+        remove_faces(session, "ads", CONTRACT, ids[3:9])
+    for _ in range(4):
+        one.keep()
+    held = set(ids[9:])
+    probe = vector_of(colour(9))[None]
+    assert set(other.search(probe, 99)[0].ids) == held
+    assert set(other.search(probe, 99, fresh=False)[0].ids) == held
+    other.keep()
+    assert other.health() is None
+    assert "rebuilt" not in caplog.text
+    for view in (one, other):
+        view.close()
 
 
 def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: SmallAnalyser) -> None:

@@ -82,7 +82,8 @@ def test_the_codes_are_as_near_to_the_vectors_as_the_head_says(tmp_path: Path) -
     assert 0 < errors.max() <= codes.residual < 0.02
     assert np.linalg.norm(steps / by.scale, axis=1).max() <= codes.reach
     assert np.abs(steps).max() == 127, "the scale is the finest at which nothing clips"
-    np.testing.assert_allclose(by.centre, rows.vectors.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(by.centre, rows.vectors.mean(axis=0), atol=1 / 511)
+    assert np.array_equal(by.centre * 256, np.rint(by.centre * 256)), "too coarse to tell of a row"
     assert not codes.codes.flags.writeable
 
 
