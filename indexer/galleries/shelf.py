@@ -124,7 +124,8 @@ def catalog_id(catalog: Catalog) -> str:
     if found is not None:
         return found
     with catalog.write() as session:
-        given = session.scalar(select(CatalogIdentity.catalog_id)) or random_id()
+        known: str | None = session.scalar(select(CatalogIdentity.catalog_id))
+        given = known or random_id()
         session.merge(CatalogIdentity(catalog_id=given))
         return given
 

@@ -98,15 +98,8 @@ def drop_from(
     if (source == "milvus") == (settings.vectors == "milvus"):
         raise typer.BadParameter(f"HOMEWARD_VECTORS says that {source} is in use")
     wanted = settings.model_copy(update={"vectors": source})
-    analyser = Analyser(open_pack(settings))
     with catalog_for(settings) as catalog:
-        removed = drop(
-            catalog,
-            analyser.contract_id,
-            analyser.dimension,
-            settings.data_dir / "index",
-            wanted.vector_options,
-        )
+        removed = drop(catalog, settings.data_dir / "index", wanted.vector_options)
     out.print(Text(f"Removed {len(removed)} parts from {source}."))
 
 
