@@ -120,12 +120,11 @@ def forget_shelves(session: Session) -> None:
 def catalog_id(catalog: Catalog) -> str:
     """What tells this catalog from all others; given to it when it is first asked for."""
     with catalog.read() as session:
-        found = session.scalar(select(CatalogIdentity.catalog_id))
+        found: str | None = session.scalar(select(CatalogIdentity.catalog_id))
     if found is not None:
         return found
     with catalog.write() as session:
-        known: str | None = session.scalar(select(CatalogIdentity.catalog_id))
-        given = known or random_id()
+        given = session.scalar(select(CatalogIdentity.catalog_id)) or random_id()
         session.merge(CatalogIdentity(catalog_id=given))
         return given
 
