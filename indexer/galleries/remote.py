@@ -251,7 +251,9 @@ class RemoteGallery:
 
         Raises :class:`IndexAway`, and :class:`IndexDamaged` for a collection that is not ours.
         """
-        with self._turn(wait_s), self._alone(wait_s) as still_held:
+        path = self._index_dir / f".{self.name}-{self.contract_id}.sync.lock"
+        lock = f"{self._owner}/{PLACE}/{self.name}/{self.contract_id}"
+        with self._turn(wait_s), alone(self._catalog, path, lock, wait_s) as still_held:
             for again in (True, False):
                 try:
                     return work(still_held)
@@ -376,14 +378,6 @@ class RemoteGallery:
             yield
         finally:
             self._lock.release()
-
-    @contextmanager
-    def _alone(self, wait_s: float) -> Generator[Callable[[], None]]:
-        """Be the one that may write to the collection, among all processes of this catalog."""
-        path = self._index_dir / f".{self.name}-{self.contract_id}.sync.lock"
-        name = f"{self._owner}/{PLACE}/{self.name}/{self.contract_id}"
-        with alone(self._catalog, path, name, wait_s) as still_held:
-            yield still_held
 
     def rebuild(self) -> None:
         def work(still_held: Callable[[], None]) -> None:

@@ -357,6 +357,8 @@ def nobody_takes_half(gallery: RemoteGallery, other: RemoteGallery, ids: set[str
 
     thread = threading.Thread(target=search)
     thread.start()
+    while not answers and thread.is_alive():
+        time.sleep(0.01)
     gallery.rebuild()
     stop.set()
     thread.join()
