@@ -396,18 +396,24 @@ class RemoteGallery:
             self._written(self._follow, _LOOK_S)
 
     def scrub(self) -> bool:
-        self.catch_up()
         # What this gallery had here before, and on the server under other contracts, nobody
         # follows any more.
         folder = folder_of(self._index_dir, self.name, self.contract_id)
         if folder.is_dir():
             with file_lock(lock_of(folder)):
                 files.sweep(folder, set())
-        index = self._index
-        if index is not None:
+        try:
+            self.catch_up()
+            index = self._index
+            if index is None:
+                return False
             for name in index.collections(f"{collection_prefix(self._owner)}{self.name}_"):
                 if name != self._collection:
                     index.drop(name)
+        except IndexAway as away:
+            _log.warning("deletions in the %s gallery wait: %s", self.name, away.detail)
+            self._shaky = True
+            return False
         return True
 
     def close(self) -> None:

@@ -457,6 +457,7 @@ def test_away_and_back(
             late.ads.search(PROBE, 9)
         assert late.ads.count() >= 14
         assert "not reached" in str(late.ads.health())
+        assert not ws.ads.scrub() and not late.ads.scrub(), "what was deleted waits as well"
     finally:
         milvus_server.start()
     assert ids <= found_in_time(late.ads)
