@@ -76,20 +76,22 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     )
     turn = waiting[: _AT_ONCE if slack else _AT_ONCE_INLINE]
     _remove_blobs(ws, [item.removeprefix(_BLOB) for item in turn])
+    vectors_gone = True
     if _SNAPSHOTS in pending:
-        scrubbed = [gallery.scrub() for gallery in (ws.cases, ws.ads)]
-        if not all(scrubbed):
-            return False
         remove_unused(ws.index_dir)
-        _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
+        scrubbed = [gallery.scrub() for gallery in (ws.cases, ws.ads)]
+        vectors_gone = all(scrubbed)
+        if vectors_gone:
+            _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])
     # Late, because the log of the database keeps the old pages until it is emptied.
     if _LOG in pending:
         if not ws.catalog.scrub():
             return False
         _cross_out(ws, _LOG, pending[_LOG])
+    done = vectors_gone and len(turn) == len(waiting)
     if _SLACK in pending:
-        return slack and _clear_slack(ws, pending[_SLACK]) and len(turn) == len(waiting)
-    return len(turn) == len(waiting)
+        return slack and _clear_slack(ws, pending[_SLACK]) and done
+    return done
 
 
 def _clear_slack(ws: Workspace, asked: datetime) -> bool:

@@ -161,9 +161,10 @@ class Settings(BaseSettings):
         if info.data.get("vectors") != "milvus":
             return value
         parts = urlsplit(value.get_secret_value() if value else "")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
             raise ValueError(
-                "the address has to read https://host:port for HOMEWARD_VECTORS=milvus"
+                "the address has to read https://host:port for HOMEWARD_VECTORS=milvus, with no "
+                "user: that goes into HOMEWARD_MILVUS_TOKEN"
             )
         if parts.scheme == "http" and not info.data.get("milvus_allow_http"):
             raise ValueError("without https it is used only where HOMEWARD_MILVUS_ALLOW_HTTP is on")

@@ -25,6 +25,7 @@ PACKAGES = (
     "faiss-cpu",
     "faiss-gpu",
     "obstore",
+    "pymilvus",
     "pillow",
     "pillow-heif",
     "sqlalchemy",

@@ -27,8 +27,14 @@ _START_SECONDS = 120
 _TICK_MS = 20
 """How often the server moves its clock on, which every strong read waits for; 200 by default."""
 
+_LOOK_MS = 50
+"""How often the server looks whether what is to be in memory is there, which reading a collection
+waits for several times; 500 to 10,000 by default."""
+
 _SESSION_SECONDS = 2
 """After how long a server that was killed is given up by the one that follows; 30 by default."""
+
+_LOOKS = ("checkInterval", "checkSegmentInterval", "checkChannelInterval", "distPullInterval")
 
 # The server goes when the tests go, however they end (PR_SET_PDEATHSIG of prctl(2)).
 _WITH_PARENT = """
@@ -84,6 +90,9 @@ class MilvusServer:
         text = text.replace("\netcd:\n", f"\netcd:\n  config:\n    path: {etcd}\n", 1)
         text = re.sub(r"(?m)^  ip:.*$", "  ip: 127.0.0.1", text)
         text = re.sub(r"(?m)^  timeTickInterval:.*$", f"  timeTickInterval: {_TICK_MS}", text)
+        text = re.sub(r"(?m)^  (checkInterval|distPullInterval):.*\n", "", text)
+        looks = "".join(f"  {name}: {_LOOK_MS}\n" for name in _LOOKS)
+        text = re.sub(r"(?m)^queryCoord:.*\n", f"queryCoord:\n{looks}", text)
         text = re.sub(r"(?m)^    ttl: 30 ", f"    ttl: {_SESSION_SECONDS} ", text)
         (self._folder / "configs").mkdir()
         (self._folder / "run").mkdir()

@@ -11,6 +11,7 @@ from indexer.catalog import Catalog
 from indexer.galleries.base import Gallery
 from indexer.galleries.folders import remove_segments
 from indexer.galleries.local import LocalGallery
+from indexer.galleries.shelf import catalog_id
 from indexer.records import GalleryName, Progress
 from indexer.vectors.scan import CpuScanner
 from indexer.vectors.scanner import Scanner
@@ -58,8 +59,9 @@ def open_gallery(
     if options.kind == "milvus":
         from indexer.galleries.remote import RemoteGallery
 
-        connect = _connects(options, dimension)
-        return RemoteGallery(catalog, name, contract_id, index_dir, connect, report=report)
+        return RemoteGallery(
+            catalog, name, contract_id, index_dir, _connects(options, dimension), report=report
+        )
     return LocalGallery(
         catalog, name, contract_id, dimension, index_dir, scanner(options.kind, options.threads)
     )
@@ -71,17 +73,17 @@ def _connects(options: VectorOptions, dimension: int) -> Callable[[str], MilvusI
     return lambda name: MilvusIndex(options.milvus_uri, name, dimension, token=options.milvus_token)
 
 
-def drop(
-    catalog: Catalog, contract_id: str, dimension: int, index_dir: Path, options: VectorOptions
-) -> list[str]:
+def drop(catalog: Catalog, index_dir: Path, options: VectorOptions) -> list[str]:
     """Remove what a back end holds of this catalog, under every contract; returns what it was.
 
     Raises the StorageError tree. Nothing may be using it: whoever does makes it anew.
     """
     if options.kind == "milvus":
-        from indexer.galleries import remote
+        from indexer.vectors.milvus import drop_collections
+        from indexer.vectors.milvus_rows import collection_prefix
 
-        return remote.drop(catalog, contract_id, _connects(options, dimension))
+        prefix = collection_prefix(catalog_id(catalog))
+        return drop_collections(options.milvus_uri, prefix, token=options.milvus_token)
     return remove_segments(index_dir)
 
 

@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from indexer.catalog import Catalog
-from indexer.errors import CatalogBusy, IndexAway, IndexDamaged
-from indexer.files import try_lock
+from indexer.errors import IndexAway, IndexDamaged
 from indexer.galleries import log, shelf
+from indexer.galleries.turns import Busy, alone
 from indexer.ids import new_id
 from indexer.records import GalleryName, Progress
 from indexer.vectors.base import Neighbours
 from indexer.vectors.milvus import MilvusIndex, Stamp
+from indexer.vectors.milvus_client import NotInMemory
 from indexer.vectors.milvus_rows import collection_name, collection_prefix
 from indexer.vectors.segment import History
 from indexer.vectors.tags import EVERYTHING, Filter
@@ -50,6 +51,15 @@ _BLOCK = 2_000
 _PATIENCE_S = 5.0
 _OPENING_S = 600.0
 _LOOK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the collection was when it was last looked at under the lock."""
+
+    making: str
+    version: int
+    upto: History
 
 
 class RemoteGallery:
@@ -83,9 +93,9 @@ class RemoteGallery:
         self._index: MilvusIndex | None = None
         # After an error the server may hold nothing of the collection in memory.
         self._shaky = False
-        self._upto: History | None = None
-        self._version = 0
-        self._making = ""
+        self._seen: _Seen | None = None
+        # What was written last, where it is not known whether the lock was ours all the while.
+        self._unsure: set[str] = set()
         self._counted: tuple[int, int] | None = None
         try:
             self._catch_up(_OPENING_S)
@@ -95,15 +105,12 @@ class RemoteGallery:
     # --- answers ------------------------------------------------------------------------------
 
     def count(self) -> int:
-        # The catalog knows, and counts only where something has changed.
-        self.catch_up()
-        upto, counted = self._upto, self._counted
-        if upto is None or counted is None or counted[0] != upto.seq:
-            with self._catalog.read() as session:
-                number = log.last_entry(session, self.name, self.contract_id).seq
-                counted = number, log.count_members(session, self.name, self.contract_id)
-            self._counted = counted
-        return counted[1]
+        # The catalog knows, whether the server is there or not; counted where something changed.
+        with self._catalog.read() as session:
+            seq = log.last_entry(session, self.name, self.contract_id).seq
+            if self._counted is None or self._counted[0] != seq:
+                self._counted = seq, log.count_members(session, self.name, self.contract_id)
+            return self._counted[1]
 
     def search(
         self,
@@ -155,45 +162,47 @@ class RemoteGallery:
     def _settled(self, work: Callable[[MilvusIndex], T], *, fresh: bool) -> T:
         """Do ``work`` on the whole collection: again, where it was made anew meanwhile."""
         for _ in range(_TRIES):
-            making, version = self._making, self._version
-            try:
-                if fresh:
-                    self.catch_up()
-                making, version, upto = self._making, self._version, self._upto
-                if upto is not None and self._index is not None:
-                    found = work(self._index)
-                    if self._stands(self._index, making, version, upto):
+            if fresh:
+                self.catch_up()
+            seen, index = self._seen, self._index
+            if seen is not None and index is not None:
+                try:
+                    found = work(index)
+                    if self._stands(index, seen):
                         return found
-            except IndexDamaged as damage:
-                _log.warning("the collection of the %s gallery: %s", self.name, damage.detail)
-                self._shaky = True
-            except IndexAway:
-                self._shaky = True
-                # While it is made anew it cannot be asked, and that passes.
-                if not self._moved(version):
-                    self._doubt()
-                    raise
+                except KeyError:
+                    if self._stands(index, seen):
+                        raise
+                except (IndexDamaged, NotInMemory) as lost:
+                    _log.warning("the collection of the %s gallery: %s", self.name, lost.detail)
+                    self._shaky = True
+                except IndexAway:
+                    self._shaky = True
+                    # While it is made anew it cannot be asked, and that passes.
+                    if not self._moved(seen):
+                        self._doubt()
+                        raise
             self._doubt()
             fresh = True
         raise IndexAway("its collection is made anew again and again")
 
-    def _stands(self, index: MilvusIndex, making: str, version: int, upto: History) -> bool:
+    def _stands(self, index: MilvusIndex, seen: _Seen) -> bool:
         """Whether the collection was whole all the while: not made anew, and not lost."""
-        if self._moved(version):
+        if self._moved(seen):
             return False
         for strong in (False, True):
             stamp = index.stamp(strong=strong)
-            if stamp is not None and stamp.making == making and stamp.seq >= upto.seq:
+            if stamp is not None and stamp.making == seen.making and stamp.seq >= seen.upto.seq:
                 return True
         return False
 
-    def _moved(self, version: int) -> bool:
+    def _moved(self, seen: _Seen) -> bool:
         with self._catalog.read() as session:
-            return shelf.version(session, self._place) != version
+            return shelf.version(session, self._place) != seen.version
 
     def _doubt(self) -> None:
         """Look at the collection's own note before it is trusted again."""
-        self._upto = None
+        self._seen = None
 
     def _remove_strangers(self, face_ids: set[str]) -> bool:
         """Take out what is no member; whether anything was found that is none.
@@ -203,11 +212,16 @@ class RemoteGallery:
         """
         if not self._strangers(face_ids):
             return False
-        with self._turn(_PATIENCE_S), self._alone(_PATIENCE_S) as still_held:
+
+        def take_out(still_held: Callable[[], None]) -> None:
             # Looked at again with everything applied: one may have become a member since.
             self._follow(still_held)
-            if self._index is not None:
-                self._index.delete(self._strangers(face_ids))
+            strangers = self._strangers(face_ids)
+            if strangers:
+                self._unsure |= strangers
+                self._redo(self._opened(), still_held)
+
+        self._written(take_out, _PATIENCE_S)
         return True
 
     def _strangers(self, face_ids: set[str]) -> set[str]:
@@ -224,17 +238,28 @@ class RemoteGallery:
             with self._catalog.read() as session:
                 newest = log.last_entry(session, self.name, self.contract_id)
                 version = shelf.version(session, self._place)
-            if self._upto is not None and version == self._version and self._upto.seq >= newest.seq:
+            seen = self._seen
+            if seen is not None and version == seen.version and seen.upto.seq >= newest.seq:
                 return 0
-            try:
-                with self._alone(wait_s) as still_held:
-                    return self._follow(still_held)
-            except (IndexAway, IndexDamaged):
-                self._shaky = True
-                raise
-            finally:
-                if self._shaky:
+            return self._written(self._follow, wait_s)
+
+    def _written(self, work: Callable[[Callable[[], None]], T], wait_s: float) -> T:
+        """Do what writes to the collection, alone: once more where it was lost meanwhile.
+
+        Raises :class:`IndexAway`, and :class:`IndexDamaged` for a collection that is not ours.
+        """
+        path = self._index_dir / f".{self.name}-{self.contract_id}.sync.lock"
+        lock = f"{self._owner}/{PLACE}/{self.name}/{self.contract_id}"
+        with self._turn(wait_s), alone(self._catalog, path, lock, wait_s) as still_held:
+            for again in (True, False):
+                try:
+                    return work(still_held)
+                except (IndexAway, IndexDamaged) as error:
+                    self._shaky = True
                     self._doubt()
+                    if not again or not isinstance(error, IndexDamaged | NotInMemory):
+                        raise
+            raise AssertionError
 
     def _follow(self, still_held: Callable[[], None]) -> int:
         """Bring the collection up to the log, or make it anew; the lock is held."""
@@ -246,23 +271,37 @@ class RemoteGallery:
             upto = self._stamped(index, found.upto.seq_face_id)
         if found is None or upto is None:
             found, upto = self._make_anew(index, still_held)
-        applied = 0
+        elif self._unsure:
+            self._redo(index, still_held)
+        making, applied = found.upto.seq_face_id, 0
         while True:
             with self._catalog.read() as session:
                 step = log.changes(session, self.name, self.contract_id, upto.seq)
-                if step is None:
-                    break
-                added = list(log.faces(session, self.name, self.contract_id, step.added))
-            still_held()
-            index.delete(step.removed)
-            for some in added:
-                index.add(some.ids, some.vectors, some.tags)
-            still_held()
+            if step is None:
+                break
+            self._unsure.update(step.removed, step.added)
+            self._redo(index, still_held)
             upto = step.upto
-            index.set_stamp(Stamp(upto.seq, upto.seq_face_id, found.upto.seq_face_id))
+            index.set_stamp(Stamp(upto.seq, upto.seq_face_id, making))
             applied += step.entries
-        self._upto, self._version, self._making = upto, found.version, found.upto.seq_face_id
+        self._seen = _Seen(making, found.version, upto)
         return applied
+
+    def _redo(self, index: MilvusIndex, still_held: Callable[[], None]) -> None:
+        """Have those of the faces that are members in the collection, and no others of them.
+
+        Whoever lost the lock in the middle may have undone what another did since; so it does
+        these faces again once it has the lock.
+        """
+        with self._catalog.read() as session:
+            gone = log.strangers(session, self.name, self.contract_id, self._unsure)
+            present = list(log.faces(session, self.name, self.contract_id, self._unsure))
+        still_held()
+        index.delete(gone)
+        for some in present:
+            index.add(some.ids, some.vectors, some.tags)
+        still_held()
+        self._unsure = set()
 
     def _opened(self) -> MilvusIndex:
         if self._index is None:
@@ -296,7 +335,9 @@ class RemoteGallery:
             shelf.publish(session, self._place, upto=making, gone=(), added=())
             upto = log.last_entry(session, self.name, self.contract_id)
             total = log.count_members(session, self.name, self.contract_id)
-        index.reset()
+        if self._used(index):
+            index.reset()
+        self._unsure = set()
         done, after = 0, ""
         while True:
             self._report(Progress(stage=f"gallery of {self.name}", done=done, total=total))
@@ -318,84 +359,56 @@ class RemoteGallery:
             version = shelf.publish(session, self._place, upto=made, gone=(), added=())
         return shelf.Shelf({}, made, version), upto
 
+    def _used(self, index: MilvusIndex) -> bool:
+        """Whether anything is in the collection, which takes seconds to make."""
+        try:
+            return index.stamp() is not None or index.count() > 0
+        except IndexDamaged:
+            return True
+
     @contextmanager
     def _turn(self, wait_s: float) -> Generator[None]:
         """Be the one thread of this process at it. Raises :class:`IndexAway` after ``wait_s``."""
         if not self._lock.acquire(timeout=wait_s):
-            raise IndexAway("its collection is being brought up to date")
+            raise Busy("its collection is being brought up to date")
         try:
             yield
         finally:
             self._lock.release()
 
-    @contextmanager
-    def _alone(self, wait_s: float) -> Generator[Callable[[], None]]:
-        """Be the one that may write to the collection, among all processes of this catalog.
-
-        Yields what raises where that has ended. Raises :class:`IndexAway` after ``wait_s``.
-        """
-        away = IndexAway("another process is bringing its collection up to date")
-        if self._catalog.is_sqlite:
-            path = self._index_dir / f".{self.name}-{self.contract_id}.sync.lock"
-            until = time.monotonic() + wait_s
-            while (held := try_lock(path)) is None:
-                if time.monotonic() >= until:
-                    raise away
-                time.sleep(_LOOK_S)
-            with held:
-                yield lambda: None
-            return
-        name = f"{self._owner}/{PLACE}/{self.name}/{self.contract_id}"
-        entered = False
-        try:
-            with self._catalog.named_lock(name, wait_s) as still_held:
-                entered = True
-                yield still_held
-        except CatalogBusy:
-            if entered:
-                raise
-            raise away from None
-
     def rebuild(self) -> None:
-        with self._turn(_OPENING_S), self._alone(_OPENING_S) as still_held:
-            self._doubt()
+        def work(still_held: Callable[[], None]) -> None:
             self._make_anew(self._opened(), still_held)
             self._follow(still_held)
+
+        self._written(work, _OPENING_S)
 
     def save(self) -> None:
         """Nothing to do: the server keeps what it acknowledged."""
 
     def keep(self) -> None:
-        # Whatever happened to the server since: its own note says how far it is.
-        self._doubt()
-        self._catch_up(_LOOK_S)
+        # Whatever happened to the server since: its own note says how far it is. Where another is
+        # at it, that one looks.
+        with suppress(Busy):
+            self._written(self._follow, _LOOK_S)
 
     def scrub(self) -> bool:
-        self.catch_up()
-        # Collections of other contracts, whose log nobody follows; segments here go likewise.
-        index = self._index
-        if index is not None:
+        # Collections of other contracts go, whose log nobody follows; so do segments that were
+        # here before, with all that nobody uses (``folders.remove_unused``).
+        try:
+            self.catch_up()
+            index = self._index
+            if index is None:
+                return False
             for name in index.collections(f"{collection_prefix(self._owner)}{self.name}_"):
                 if name != self._collection:
                     index.drop(name)
+        except IndexAway as away:
+            _log.warning("deletions in the %s gallery wait: %s", self.name, away.detail)
+            self._shaky = True
+            return False
         return True
 
     def close(self) -> None:
         if self._index is not None:
             self._index.close()
-
-
-def drop(catalog: Catalog, contract_id: str, connect: Callable[[str], MilvusIndex]) -> list[str]:
-    """Drop every collection of this catalog from the server; returns their names.
-
-    Raises :class:`IndexAway`.
-    """
-    owner = shelf.catalog_id(catalog)
-    index = connect(collection_name(owner, "ads", contract_id))
-    try:
-        names = index.collections(collection_prefix(owner))
-        for name in names:
-            index.drop(name)
-    finally:
-        index.close()
-    return names

@@ -140,7 +140,7 @@ def forget_shelves(session: Session) -> None:
 def catalog_id(catalog: Catalog) -> str:
     """What tells this catalog from all others; given to it when it is first asked for."""
     with catalog.read() as session:
-        found = session.scalar(select(CatalogIdentity.catalog_id))
+        found: str | None = session.scalar(select(CatalogIdentity.catalog_id))
     if found is not None:
         return str(found)
     with catalog.write() as session:

@@ -427,3 +427,22 @@ class MilvusIndex:
         if np.any(np.abs(exact - np.array(theirs, np.float64)) > self._error):
             raise ChangedMeanwhile
         return Shortlist(tuple(ids), exact, last if len(answer) >= fetch else None)
+
+
+def drop_collections(
+    uri: str, prefix: str, *, token: str = "", database: str = "", timeout: float = 10.0
+) -> list[str]:
+    """Drop all collections of a server whose names begin so; returns their names.
+
+    Raises :class:`~indexer.errors.IndexAway` for a server that does not answer.
+    """
+    client = connect(uri, token=token, database=database, timeout=timeout)
+    try:
+        with calling(timeout):
+            names = client.list_collections(timeout=timeout)
+            gone = sorted(name for name in names if name.startswith(prefix))
+            for name in gone:
+                client.drop_collection(name, timeout=timeout)
+    finally:
+        client.close()
+    return gone

@@ -12,12 +12,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from indexer.errors import IndexAway, IndexDamaged, StorageError
+from indexer.errors import ExtraMissing, IndexAway, IndexDamaged, StorageError
 
 _CONNECT_FAILED = 2
 _COLLECTION_NOT_FOUND = 100
+_NOT_LOADED = 101
 _INCONSISTENT = 2200  # a row went away between the search and the reading of its vector
 _INPUT_CODES = range(1100, 1200)
+
+
+class NotInMemory(IndexAway):
+    """The server has the collection, and somebody let it out of memory: it is to be loaded."""
 
 
 class ChangedMeanwhile(Exception):
@@ -25,17 +30,14 @@ class ChangedMeanwhile(Exception):
 
 
 def pymilvus() -> Any:
-    """The module, or :class:`StorageError` where the extra is not installed."""
+    """The module. Raises :class:`ExtraMissing` where it is not installed."""
     # At import pymilvus puts what a file .env holds, wherever it finds one above its own folder,
     # into the environment; settings come from where we read them, and from nowhere else.
     os.environ.setdefault("PYTHON_DOTENV_DISABLED", "1")
     try:
         module = importlib.import_module("pymilvus")
     except ImportError:
-        raise StorageError(
-            "Vectors are to be kept in Milvus, but its client is not installed.",
-            remedy="Install Homeward with the extra 'scale', or choose another vector index.",
-        ) from None
+        raise ExtraMissing("pymilvus", "scale", "vectors in Milvus") from None
     # It prints every error with a traceback before it raises it; we tell them once, in our words.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return module
@@ -67,8 +69,9 @@ def calling(timeout: float) -> Generator[None]:
     """Turn what goes wrong in calls to the server into our own errors.
 
     :class:`IndexAway` for a server that is away, still starts or takes too long,
-    :class:`IndexDamaged` for a collection that is gone, :class:`ChangedMeanwhile`, and
-    :class:`StorageError` for a request that the server does not understand.
+    :class:`NotInMemory`, :class:`IndexDamaged` for a collection that is gone,
+    :class:`ChangedMeanwhile`, and :class:`StorageError` for a request that the server does not
+    understand.
     """
     try:
         yield
@@ -100,6 +103,8 @@ def _raise(error: Exception, timeout: float) -> None:
         raise IndexDamaged(
             "The collection is gone from Milvus.", remedy="It is filled again from the catalog."
         ) from None
+    if code == _NOT_LOADED:
+        raise NotInMemory("its collection is not in memory") from None
     if code in _INPUT_CODES or getattr(error, "is_input_error", False):
         raise StorageError(
             f"Milvus does not take a request (its code is {code}).",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Literal
 
 import typer
@@ -9,7 +11,7 @@ from rich.text import Text
 
 from indexer.files import make_folder
 from indexer.galleries.opening import Migrated, drop, migrate
-from indexer.workspace import require_restored
+from indexer.workspace import Workspace, require_restored
 from models.pipeline import Analyser
 from service.cli.console import (
     FAILED,
@@ -37,7 +39,7 @@ app = typer.Typer(
 @expected_errors
 def show(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Say where the vectors are and whether they agree with the catalog."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with _workspace(settings_for(context, data_dir)) as workspace:
         found = [
             Migrated(one.name, one.count(), one.about(), one.health())
             for one in (workspace.cases, workspace.ads)
@@ -49,7 +51,7 @@ def show(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = No
 @expected_errors
 def rebuild(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Throw both indexes away and make them anew from the catalog."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with _workspace(settings_for(context, data_dir)) as workspace:
         found = []
         for one in (workspace.cases, workspace.ads):
             one.rebuild()
@@ -97,24 +99,26 @@ def drop_from(
     settings = settings_for(context, data_dir)
     if (source == "milvus") == (settings.vectors == "milvus"):
         raise typer.BadParameter(f"HOMEWARD_VECTORS says that {source} is in use")
-    wanted = settings.model_copy(update={"vectors": source})
-    analyser = Analyser(open_pack(settings))
+    wanted = settings_for(context, data_dir, vectors=source)
     with catalog_for(settings) as catalog:
-        removed = drop(
-            catalog,
-            analyser.contract_id,
-            analyser.dimension,
-            settings.data_dir / "index",
-            wanted.vector_options,
-        )
+        removed = drop(catalog, settings.data_dir / "index", wanted.vector_options)
     out.print(Text(f"Removed {len(removed)} parts from {source}."))
 
 
+@contextmanager
+def _workspace(settings: Settings) -> Iterator[Workspace]:
+    # A folder that is not there is a slip, and is told: none is made.
+    with catalog_for(settings):
+        pass
+    with workspace_for(settings) as workspace:
+        yield workspace
+
+
 def _migrated(settings: Settings, reporter: Reporter) -> list[Migrated]:
-    analyser = Analyser(open_pack(settings))
     index_dir = settings.data_dir / "index"
     with catalog_for(settings) as catalog:
         require_restored(settings.data_dir)
+        analyser = Analyser(open_pack(settings))
         make_folder(index_dir)
         return migrate(
             catalog,

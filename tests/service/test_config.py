@@ -76,6 +76,22 @@ def test_an_object_store_that_cannot_be_meant_is_refused(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_milvus_is_spoken_to_encrypted_and_its_address_holds_no_user() -> None:
+    for uri in (
+        "http://127.0.0.1:19530",
+        "https://root:secret@milvus.example:19530",
+        "https://secret@milvus.example:19530",
+        "milvus.example",
+        None,
+    ):
+        with pytest.raises(SettingsInvalid) as caught:
+            load_settings(vectors="milvus", milvus_uri=uri)
+        assert "HOMEWARD_MILVUS_URI" in caught.value.detail
+        assert "secret" not in str(caught.value)
+    load_settings(vectors="milvus", milvus_uri="https://milvus.example:19530")
+    load_settings(vectors="milvus", milvus_uri="http://127.0.0.1:19530", milvus_allow_http=True)
+
+
 def test_an_object_store_is_spoken_to_encrypted_unless_said_otherwise() -> None:
     assert load_settings(blobs_url="s3://homeward-originals/a/b").blobs_endpoint is None
     for endpoint in ("http://127.0.0.1:9000", "https://key:secret@store.example", "store.example"):

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer.errors import IndexAway, IndexDamaged, StorageError
+from indexer.errors import ExtraMissing, IndexAway, IndexDamaged, StorageError
 from indexer.vectors.milvus import _STAMP, MilvusIndex, Stamp
+from indexer.vectors.milvus_client import NotInMemory
 from indexer.vectors.milvus_rows import collection_name, no_face, word_key
 from indexer.vectors.numpy_index import NumpyIndex
 from indexer.vectors.tags import EVERYTHING, Filter, Tag
@@ -107,6 +108,27 @@ def test_an_unreadable_stamp_is_told(index: MilvusIndex) -> None:
     index._upsert([no_face(_STAMP, 16, "not a stamp")])
     with pytest.raises(IndexDamaged, match="stamp"):
         index.stamp()
+
+
+def test_a_collection_out_of_memory_is_told_and_taken_in_again(
+    milvus_server: MilvusServer, request: pytest.FixtureRequest
+) -> None:
+    index = make_of(request, "milvus-server")(16)
+    assert isinstance(index, MilvusIndex)
+    index.add(faces(3), unit_rows(1, 3))
+    index._client.release_collection(index._name)
+    for ask in (index.stamp, index.ids, lambda: index.search(unit_rows(1, 1), 3)):
+        with pytest.raises(NotInMemory):
+            ask()
+    index.reopen()
+    assert index.ids() == set(faces(3))
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(ExtraMissing) as caught:
+        MilvusIndex("http://127.0.0.1:1", "homeward_x", 16)
+    assert "scale" in caught.value.remedy
 
 
 # --- exactness -------------------------------------------------------------------------------
