@@ -14,7 +14,7 @@ from indexer import idempotency, purges, quarantine, queue, removals, retention,
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
-from indexer.errors import RestoreUnfinished
+from indexer.errors import IndexAway, RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
 from indexer.galleries.opening import LOCAL, VectorOptions, open_gallery
@@ -283,7 +283,10 @@ def _expire_quarantine(ws: Workspace) -> None:
 
 def _keep_galleries(ws: Workspace) -> None:
     for gallery in (ws.cases, ws.ads):
-        gallery.keep()
+        try:
+            gallery.keep()
+        except IndexAway as away:
+            _log.warning("the gallery of %s waits: %s", gallery.name, away.detail)
 
 
 def _probe_writable(data_dir: Path) -> None:

@@ -24,6 +24,7 @@ from indexer.catalog.engine import sqlite_url
 from indexer.errors import CatalogAway, IndexAway
 from indexer.files import try_lock
 from indexer.galleries import add_faces, remote, remove_faces, shelf
+from indexer.galleries.folders import remove_unused
 from indexer.galleries.opening import VectorOptions, drop, migrate
 from indexer.galleries.remote import RemoteGallery
 from indexer.records import AdInput, CaseInput, Progress, SearchFilter, Upload
@@ -276,7 +277,11 @@ def test_files_and_collections_that_nobody_follows_are_swept(
     there = raw.collections("homeward_")
     assert other_contract not in there
     assert {*kept, collection_of(ws)} <= set(there)
-    assert not [path for path in folder.iterdir() if path.is_file() and path.stat().st_size]
+    remove_unused(ws.index_dir)
+    assert any(folder.iterdir()), "somebody still searches here"
+    ws.ads.close()
+    remove_unused(ws.index_dir)
+    assert not any(folder.iterdir())
 
 
 # --- several at once --------------------------------------------------------------------------
