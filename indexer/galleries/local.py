@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -119,11 +119,7 @@ class LocalGallery:
         broken, held = index.health(), index.ids()
         if index.state is not state:
             return self.health()
-        if broken is not None or held == expected:
-            return broken
-        return (
-            f"{len(expected - held)} faces are missing in the index, {len(held - expected)} extra"
-        )
+        return broken or log.difference(expected, held, "the index")
 
     def about(self) -> str:
         state = self._index.state
@@ -387,7 +383,9 @@ class LocalGallery:
         parts = [part_of(one, self._scan) for one in added]
         index = SegmentedIndex(self._dimension, self._scan, parts)
         if small:
-            for some in self._everything():
+            for some in log.all_faces(
+                self._catalog, self.name, self.contract_id, self._sizes.block
+            ):
                 index.add(some.ids, some.vectors, some.tags)
         version = 0 if old is None else old.version
         if added or (old is not None and old.segments):
@@ -402,25 +400,13 @@ class LocalGallery:
         self._files.sweep()
         self._install(index, upto, version, index.state.fresh.count)
 
-    def _everything(self) -> Iterator[log.Faces]:
-        """All that the catalog holds, read a block at a time. What changes meanwhile may be in it
-        or not; it is in the log after what was its last entry before."""
-        after = ""
-        while True:
-            with self._catalog.read() as session:
-                some = log.faces_after(
-                    session, self.name, self.contract_id, after, self._sizes.block
-                )
-            if some is None:
-                return
-            after = some.ids[-1]
-            yield some
-
     def _made(self, upto: History) -> list[Segment]:
         """Segments of everything that the catalog holds; none where one cannot be written."""
         added: list[Segment] = []
         try:
-            for some in self._everything():
+            for some in log.all_faces(
+                self._catalog, self.name, self.contract_id, self._sizes.block
+            ):
                 rows = files.from_arrays(some.ids, some.vectors, some.tags)
                 added.append(self._files.written(rows, upto))
         except BaseException:

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
+from indexer.catalog import Catalog
 from indexer.catalog.tables import (
     Ad,
     Capture,
@@ -130,32 +131,33 @@ def faces(
 
 
 def all_faces(
-    session: Session, gallery: GalleryName, contract_id: str, block: int
+    catalog: Catalog, gallery: GalleryName, contract_id: str, block: int
 ) -> Iterator[Faces]:
-    """Everything in the gallery, ordered by id, ``block`` faces at a time."""
+    """Everything in the gallery, ordered by id, ``block`` faces at a time, each read by itself.
+
+    What changes meanwhile may be in it or not; it is in the log after what was its last entry
+    before.
+    """
     after = ""
-    while some := faces_after(session, gallery, contract_id, after, block):
+    while True:
+        with catalog.read() as session:
+            rows = session.execute(
+                select(Face.face_id, Face.vector)
+                .join(GalleryMember, GalleryMember.face_id == Face.face_id)
+                .where(
+                    GalleryMember.gallery == gallery,
+                    GalleryMember.contract_id == contract_id,
+                    GalleryMember.face_id > after,
+                    Face.vector.is_not(None),
+                )
+                .order_by(GalleryMember.face_id)
+                .limit(block)
+            ).all()
+            if not rows:
+                return
+            some = _faces(session, gallery, [(row[0], row[1]) for row in rows])
         after = some.ids[-1]
         yield some
-
-
-def faces_after(
-    session: Session, gallery: GalleryName, contract_id: str, after: str, block: int
-) -> Faces | None:
-    """The next ``block`` faces of the gallery after one id; ``None`` where there are no more."""
-    rows = session.execute(
-        select(Face.face_id, Face.vector)
-        .join(GalleryMember, GalleryMember.face_id == Face.face_id)
-        .where(
-            GalleryMember.gallery == gallery,
-            GalleryMember.contract_id == contract_id,
-            GalleryMember.face_id > after,
-            Face.vector.is_not(None),
-        )
-        .order_by(GalleryMember.face_id)
-        .limit(block)
-    ).all()
-    return _faces(session, gallery, [(row[0], row[1]) for row in rows]) if rows else None
 
 
 def count_members(session: Session, gallery: str, contract_id: str) -> int:
@@ -179,22 +181,36 @@ def members(session: Session, gallery: str, contract_id: str) -> set[str]:
     )
 
 
+def present(
+    session: Session, gallery: str, contract_id: str, face_ids: Collection[str]
+) -> dict[str, str | None]:
+    """Those of the faces that are in the gallery, with the digest of the tags last logged."""
+    found: dict[str, str | None] = {}
+    for some in chunks(face_ids):
+        rows = session.execute(
+            select(GalleryMember.face_id, GalleryMember.tags_digest).where(
+                GalleryMember.gallery == gallery,
+                GalleryMember.contract_id == contract_id,
+                GalleryMember.face_id.in_(some),
+            )
+        )
+        found.update((row.face_id, row.tags_digest) for row in rows)
+    return found
+
+
 def strangers(
     session: Session, gallery: str, contract_id: str, face_ids: Collection[str]
 ) -> set[str]:
     """Those of the faces that are not in the gallery."""
-    known: set[str] = set()
-    for some in chunks(face_ids):
-        known.update(
-            session.scalars(
-                select(GalleryMember.face_id).where(
-                    GalleryMember.gallery == gallery,
-                    GalleryMember.contract_id == contract_id,
-                    GalleryMember.face_id.in_(some),
-                )
-            )
-        )
-    return set(face_ids) - known
+    return set(face_ids) - present(session, gallery, contract_id, face_ids).keys()
+
+
+def difference(expected: set[str], held: set[str], where: str) -> str | None:
+    """How what is held ``where`` differs from what the catalog expects, or ``None``."""
+    if held == expected:
+        return None
+    missing, extra = len(expected - held), len(held - expected)
+    return f"{missing} faces are missing in {where}, {extra} extra"
 
 
 def tags_of(

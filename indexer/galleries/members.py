@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Capture, CaptureImage, Face, GalleryLog, GalleryMember
-from indexer.galleries.log import tags_of
+from indexer.galleries import log
 from indexer.records import GalleryName
 from indexer.vectors.tags import Tag
 
@@ -30,7 +30,7 @@ def add_faces(
     Those that were in it already are brought up to date, as by :func:`refresh_faces`.
     """
     wanted = list(dict.fromkeys(face_ids))
-    present = _members(session, gallery, contract_id, wanted)
+    present = log.present(session, gallery, contract_id, wanted)
     digests = _digests(session, gallery, contract_id, wanted)
     fresh = [face_id for face_id in wanted if face_id not in present]
     if fresh:
@@ -55,7 +55,7 @@ def refresh_faces(
     session: Session, gallery: GalleryName, contract_id: str, face_ids: Collection[str]
 ) -> list[str]:
     """Log those members anew whose tags have changed; returns them. Others are left alone."""
-    present = _members(session, gallery, contract_id, face_ids)
+    present = log.present(session, gallery, contract_id, face_ids)
     digests = _digests(session, gallery, contract_id, list(present))
     moved = _note(session, gallery, contract_id, present, digests)
     _log(session, gallery, contract_id, moved, "add")
@@ -85,7 +85,7 @@ def remove_faces(
     session: Session, gallery: GalleryName, contract_id: str, face_ids: Collection[str]
 ) -> list[str]:
     """Take faces out of a gallery; returns those that were in it."""
-    present = _members(session, gallery, contract_id, face_ids)
+    present = log.present(session, gallery, contract_id, face_ids)
     gone = [face_id for face_id in dict.fromkeys(face_ids) if face_id in present]
     for some in chunks(gone):
         session.execute(
@@ -119,27 +119,10 @@ def drop_idle_vectors(session: Session, face_ids: Iterable[str]) -> int:
     return erased
 
 
-def _members(
-    session: Session, gallery: str, contract_id: str, face_ids: Collection[str]
-) -> dict[str, str | None]:
-    """Those of the faces that are in the gallery, with the digest of the tags last logged."""
-    found: dict[str, str | None] = {}
-    for some in chunks(face_ids):
-        rows = session.execute(
-            select(GalleryMember.face_id, GalleryMember.tags_digest).where(
-                GalleryMember.gallery == gallery,
-                GalleryMember.contract_id == contract_id,
-                GalleryMember.face_id.in_(some),
-            )
-        )
-        found.update((row.face_id, row.tags_digest) for row in rows)
-    return found
-
-
 def _digests(
     session: Session, gallery: GalleryName, contract_id: str, face_ids: Collection[str]
 ) -> dict[str, str]:
-    tags = tags_of(session, gallery, face_ids)
+    tags = log.tags_of(session, gallery, face_ids)
     return {face_id: _digest(tags.get(face_id, ())) for face_id in face_ids}
 
 

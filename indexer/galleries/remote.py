@@ -146,12 +146,7 @@ class RemoteGallery:
             return error.detail
         with self._catalog.read() as session:
             expected = log.members(session, self.name, self.contract_id)
-        if held == expected:
-            return None
-        return (
-            f"{len(expected - held)} faces are missing in the collection, "
-            f"{len(held - expected)} extra"
-        )
+        return log.difference(expected, held, "the collection")
 
     def about(self) -> str:
         return (
@@ -338,17 +333,13 @@ class RemoteGallery:
         if self._used(index):
             index.reset()
         self._unsure = set()
-        done, after = 0, ""
-        while True:
-            self._report(Progress(stage=f"gallery of {self.name}", done=done, total=total))
-            # What changes meanwhile is in the log after ``upto``, and applied from there.
-            with self._catalog.read() as session:
-                some = log.faces_after(session, self.name, self.contract_id, after, _BLOCK)
-            if some is None:
-                break
+        done, stage = 0, f"gallery of {self.name}"
+        self._report(Progress(stage=stage, done=done, total=total))
+        for some in log.all_faces(self._catalog, self.name, self.contract_id, _BLOCK):
             still_held()
             index.add(some.ids, some.vectors, some.tags)
-            done, after = done + len(some.ids), some.ids[-1]
+            done += len(some.ids)
+            self._report(Progress(stage=stage, done=done, total=total))
         still_held()
         index.set_stamp(Stamp(upto.seq, upto.seq_face_id, making.seq_face_id))
         made = History(_MADE, making.seq_face_id)

@@ -110,6 +110,15 @@ def exact_scores(probe: FloatArray, rows: FloatArray) -> FloatArray:
     return summed.astype(np.float32)
 
 
+def score_table(probes: FloatArray, rows: FloatArray) -> FloatArray:
+    """The :func:`exact_scores` of each of ``probes`` (p, d) with each of ``rows`` (n, d):
+    float32 of shape (p, n)."""
+    table = np.empty((len(probes), len(rows)), np.float32)
+    for i, probe in enumerate(probes):
+        table[i] = exact_scores(probe, rows)
+    return table
+
+
 def float_error(dimension: int) -> float:
     """How far a float32 dot product of two unit vectors can be from the true one.
 

@@ -38,6 +38,7 @@ from indexer.vectors.base import (
     checked_tags,
     exact_scores,
     float_error,
+    score_table,
 )
 from indexer.vectors.milvus_client import ChangedMeanwhile, calling, connect, pymilvus
 from indexer.vectors.milvus_search import Search, Shortlist
@@ -344,10 +345,7 @@ class MilvusIndex:
         matrix = np.empty((len(ids), self._dimension), np.float32)
         for i, face_id in enumerate(ids):
             matrix[i] = vectors[face_id]
-        out = np.empty((len(probes), len(ids)), np.float32)
-        for i, probe in enumerate(probes):
-            out[i] = exact_scores(probe, matrix)
-        return out
+        return score_table(probes, matrix)
 
     def _query(self, terms: str, names: list[str], *, strong: bool = True) -> list[dict[str, Any]]:
         with calling(self._timeout):

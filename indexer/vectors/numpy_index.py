@@ -13,6 +13,7 @@ from indexer.vectors.base import (
     checked_probes,
     checked_tags,
     exact_scores,
+    score_table,
 )
 from indexer.vectors.tags import EVERYTHING, Filter, Tag
 from models.types import FloatArray
@@ -65,11 +66,7 @@ class NumpyIndex:
 
     def scores(self, probes: FloatArray, ids: Sequence[str]) -> FloatArray:
         rows = checked_probes(probes, self._dimension)
-        matrix = self._matrix(ids)
-        out = np.empty((len(rows), len(ids)), np.float32)
-        for i, probe in enumerate(rows):
-            out[i] = exact_scores(probe, matrix)
-        return out
+        return score_table(rows, self._matrix(ids))
 
     def ids(self) -> set[str]:
         return set(self._rows)

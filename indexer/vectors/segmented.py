@@ -28,6 +28,7 @@ from indexer.vectors.base import (
     checked_tags,
     exact_scores,
     float_error,
+    score_table,
 )
 from indexer.vectors.fresh import Fresh, FreshView
 from indexer.vectors.scanner import Scanner, Shortlist
@@ -226,11 +227,7 @@ class SegmentedIndex:
 
     def scores(self, probes: FloatArray, ids: Sequence[str]) -> FloatArray:
         rows = checked_probes(probes, self._dimension)
-        chosen = self._vectors(ids)
-        out = np.empty((len(rows), len(ids)), np.float32)
-        for i, probe in enumerate(rows):
-            out[i] = exact_scores(probe, chosen)
-        return out
+        return score_table(rows, self._vectors(ids))
 
     def ids(self) -> set[str]:
         with self._lock:

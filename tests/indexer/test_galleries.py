@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy.orm import Session
 
 from indexer import cases, forget, jobs
+from indexer.catalog import Catalog
 from indexer.catalog.tables import Face
 from indexer.errors import StorageFull
 from indexer.files import file_lock
@@ -107,9 +107,9 @@ def test_segments_spare_the_catalog(opened: Reopen, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(log, "faces", counted)
     everything = log.all_faces
 
-    def of_ads(session: Session, gallery: GalleryName, *rest: Any) -> Iterator[log.Faces]:
+    def of_ads(catalog: Catalog, gallery: GalleryName, *rest: Any) -> Iterator[log.Faces]:
         assert gallery == "ads", "the cases are in a segment"
-        return everything(session, gallery, *rest)
+        return everything(catalog, gallery, *rest)
 
     monkeypatch.setattr(log, "all_faces", of_ads)
     again = opened()
