@@ -88,10 +88,7 @@ class Analyser:
 
     def _embed_hypotheses(self, found: Sequence[tuple[RgbImage, FoundFace]]) -> list[_Hypothesis]:
         crops = [
-            [
-                aligned_crop(image, face.landmarks, self.pack.chip_size, scale=scale)
-                for scale in self.pack.views
-            ]
+            [self.pack.align(image, face.landmarks, scale) for scale in self.pack.views]
             for image, face in found
         ]
         vectors, consistency = self._embed(crops)

@@ -20,6 +20,7 @@ from indexer.galleries.opening import VectorOptions
 from indexer.object_blobs import bucket_and_prefix
 from models.decode import DecodeLimits
 from models.errors import HomewardError
+from models.runtime import RuntimeOptions
 
 MIN_KEY_LENGTH = 16
 """Shortest API key that is taken from a setting, in characters."""
@@ -183,6 +184,11 @@ class Settings(BaseSettings):
             max_pixels=self.max_image_pixels,
             allow_truncated=self.allow_truncated_images,
         )
+
+    @property
+    def runtime(self) -> RuntimeOptions:
+        """Where and how models run."""
+        return RuntimeOptions(provider=self.provider, threads=self.model_threads)
 
     @property
     def packs_dir(self) -> Path:

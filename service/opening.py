@@ -23,12 +23,7 @@ def open_pack(settings: Settings) -> FacePack:
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
-    return load_pack(
-        settings.pack,
-        cache_dir=settings.packs_dir,
-        threads=settings.model_threads,
-        provider=settings.provider,
-    )
+    return load_pack(settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
 
 
 def open_object_store(settings: Settings) -> BlobStore | None:

@@ -183,9 +183,10 @@ def pack_cache() -> Path:
 def pack(pack_cache: Path) -> FacePack:
     """The default face pack, the real one, on one thread."""
     from models.packs.registry import load_pack
+    from models.runtime import RuntimeOptions
 
     with _alone("packs"):
-        return load_pack("dlib", cache_dir=pack_cache, threads=1)
+        return load_pack("dlib", packs_dir=pack_cache, runtime=RuntimeOptions(threads=1))
 
 
 @pytest.fixture(scope="session")

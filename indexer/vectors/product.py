@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from indexer.vectors.parts import Best, Keep, Rows
 from indexer.vectors.quantise import ZERO, CodeArray
-from models.runtime import open_session
+from models.runtime import RuntimeOptions, open_session
 
 StepArray = NDArray[np.int8]
 
@@ -256,7 +256,7 @@ def _open(*, signed: bool) -> ort.InferenceSession:
     graph = helper.make_graph([node], "products", inputs, [output], zeros)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     # One thread: the blocks are spread over threads by the caller.
-    return open_session(model.SerializeToString(), threads=1)
+    return open_session(model.SerializeToString(), RuntimeOptions(threads=1))
 
 
 def _is_exact(session: ort.InferenceSession) -> bool:

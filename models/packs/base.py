@@ -41,6 +41,13 @@ class FacePack(Protocol):
     @property
     def calibration(self) -> Calibration | None: ...
 
+    def align(self, image: RgbImage, landmarks: Landmarks, scale: float) -> RgbImage:
+        """The face upright as the embedder takes it: uint8 RGB (chip_size, chip_size, 3).
+
+        ``scale`` is one of ``views``; above 1 shows more around the face.
+        """
+        ...
+
     @property
     def chip_size(self) -> int:
         """Side in pixels of the aligned crop that the embedder takes."""

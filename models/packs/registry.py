@@ -9,7 +9,7 @@ from models.errors import PackMissing
 from models.packs.base import FacePack, PackInfo
 from models.packs.dlib.pack import INFO as DLIB_INFO
 from models.packs.dlib.pack import load as load_dlib
-from models.runtime import Provider
+from models.runtime import ON_CPU, RuntimeOptions
 
 DEFAULT_PACK: Final = "dlib"
 
@@ -20,15 +20,9 @@ def list_packs() -> list[PackInfo]:
 
 
 def load_pack(
-    name: str = DEFAULT_PACK,
-    *,
-    cache_dir: Path,
-    threads: int = 0,
-    provider: Provider = "cpu",
+    name: str = DEFAULT_PACK, *, packs_dir: Path, runtime: RuntimeOptions = ON_CPU
 ) -> FacePack:
-    """Load a pack; its ONNX files are built under ``cache_dir`` the first time.
-
-    ``threads`` is the number of threads inside one model run (0: one for each core).
+    """Load a pack from its folder under ``packs_dir``; the default is built there the first time.
 
     Raises:
         PackMissing: there is no such pack, or its files are not installed.
@@ -40,4 +34,4 @@ def load_pack(
         raise PackMissing(
             f"There is no face pack named {name!r}.", remedy=f"Known packs: {', '.join(known)}."
         )
-    return load_dlib(cache_dir / name, threads=threads, provider=provider)
+    return load_dlib(packs_dir / name, runtime)

@@ -20,6 +20,7 @@ from typing import Any
 
 from indexer.files import make_folder
 from models.packs.registry import load_pack
+from models.runtime import RuntimeOptions
 from service.bench.analysis import (
     PictureSet,
     compare_with_dlib,
@@ -103,7 +104,7 @@ def _pictures(
     for threads in options.threads:
         say(f"Detecting and embedding, threads: {threads}.")
         with limited(threads):
-            pack = load_pack("dlib", cache_dir=packs_dir, threads=threads)
+            pack = load_pack("dlib", packs_dir=packs_dir, runtime=RuntimeOptions(threads=threads))
             report.throughput += our_throughput(pack, sets, threads, options.budget_s)
             report.stages += stages(pack, sets[0].images[0], threads, options.repeats)
     report.memory_mib["detecting and embedding"] = high_water()

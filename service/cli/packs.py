@@ -93,9 +93,7 @@ def install(context: typer.Context, name: Name = DEFAULT_PACK, data_dir: DataDir
 
 
 def _load(settings: Settings, name: str | None, said: str) -> None:
-    pack = load_pack(
-        name or settings.pack, cache_dir=settings.packs_dir, provider=settings.provider
-    )
+    pack = load_pack(name or settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
     out.print(Text(f"Pack {pack.info.name} {said}: {len(pack.info.digests)} files checked."))
     out.print(Text(f"Contract {pack.contract.id}, licence {pack.info.licence}."))
     out.print(Text("Calibrated." if pack.calibration else "Uncalibrated."))

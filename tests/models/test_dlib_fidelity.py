@@ -19,7 +19,7 @@ from models.packs.dlib import files
 from models.packs.dlib.build import Artifacts, load_artifacts
 from models.packs.dlib.detector import MmodDetector
 from models.packs.dlib.landmarks import grey, predict
-from models.runtime import open_session
+from models.runtime import RuntimeOptions, open_session
 from models.types import Box, Landmarks, RgbImage
 
 
@@ -61,7 +61,9 @@ def test_detections_box_for_box(
 ) -> None:
     """With dlib's own pyramid step and border: the same faces, and on the finest level, where
     both look at the very same pixels, the same boxes and scores."""
-    detector = MmodDetector(open_session(artifacts.detector, threads=1), step=5 / 6, border=11)
+    detector = MmodDetector(
+        open_session(artifacts.detector, RuntimeOptions(threads=1)), step=5 / 6, border=11
+    )
     ours = detector.detect(scene, 1.0)
     assert len(dlib_boxes) == len(ours) == 6
     same_level = 0
@@ -79,7 +81,9 @@ def test_detections_box_for_box(
 def test_default_levels_find_the_same_faces(
     artifacts: Artifacts, scene: RgbImage, dlib_boxes: list[tuple[Box, float]]
 ) -> None:
-    ours = MmodDetector(open_session(artifacts.detector, threads=1)).detect(scene, 1.0)
+    ours = MmodDetector(open_session(artifacts.detector, RuntimeOptions(threads=1))).detect(
+        scene, 1.0
+    )
     assert len(ours) == len(dlib_boxes)
     for box, _ in dlib_boxes:
         assert float(hull_overlap(box, [d.box for d in ours]).max()) > 0.5
@@ -118,7 +122,7 @@ def test_embeddings(
         for box, _ in dlib_boxes
     ]
     theirs = np.array([np.array(recogniser.compute_face_descriptor(chip)) for chip in chips])
-    session = open_session(artifacts.embedder, threads=1)
+    session = open_session(artifacts.embedder, RuntimeOptions(threads=1))
     ours = session.run(["embedding"], {"pixels": np.stack(chips)})[0]
     assert ours.shape == (6, 128)
     assert np.abs(ours - theirs).max() < 1e-5

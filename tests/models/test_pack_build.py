@@ -15,7 +15,7 @@ from models.errors import PackDigestMismatch, PackError, PackMissing, ProviderUn
 from models.packs.dlib import build, files
 from models.packs.dlib.build import load_artifacts
 from models.packs.registry import list_packs, load_pack
-from models.runtime import open_session
+from models.runtime import RuntimeOptions, open_session
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_an_interrupted_build_leaves_nothing_that_looks_whole(
 
 def test_unknown_packs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PackMissing, match="nosuchpack") as caught:
-        load_pack("nosuchpack", cache_dir=tmp_path)
+        load_pack("nosuchpack", packs_dir=tmp_path)
     assert "dlib" in caught.value.remedy
 
 
@@ -156,7 +156,7 @@ def test_a_gpu_that_is_not_there_is_an_error(copied_cache: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this runtime has CUDA")
     with pytest.raises(ProviderUnavailable) as caught:
-        open_session((copied_cache / "detector.onnx").read_bytes(), provider="cuda")
+        open_session((copied_cache / "detector.onnx").read_bytes(), RuntimeOptions(provider="cuda"))
     assert caught.value.code == "provider_unavailable"
 
 

@@ -202,11 +202,12 @@ def test_without_dlib_nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_dlib_finds_the_same_number_of_faces(pack_cache: Path) -> None:
     pytest.importorskip("dlib")
     from models.packs.registry import load_pack
+    from models.runtime import RuntimeOptions
 
     small = picture_sets()[1].images[-1]
     sets = [PictureSet("the portrait, halved", 1, [small])]
     result = BenchReport({**_MACHINE})
-    pack = load_pack("dlib", cache_dir=pack_cache, threads=1)
+    pack = load_pack("dlib", packs_dir=pack_cache, runtime=RuntimeOptions(threads=1))
     result.throughput = our_throughput(pack, sets, 1, 0.0)[:1]
     compare_with_dlib(result, sets)
     ours, theirs = result.throughput

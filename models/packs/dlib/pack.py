@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import onnxruntime as ort
 
+from models.align import aligned_crop
 from models.calibration import Calibration
 from models.contract import EmbeddingContract
 from models.packs.base import PackInfo
@@ -19,7 +20,7 @@ from models.packs.dlib.build import BUILD_VERSION, Artifacts, load_artifacts
 from models.packs.dlib.detector import MmodDetector
 from models.packs.dlib.format import ShapePredictor
 from models.packs.dlib.landmarks import grey, predict
-from models.runtime import Provider, open_session
+from models.runtime import ON_CPU, RuntimeOptions, open_session
 from models.types import Detection, FloatArray, Landmarks, RgbImage
 
 CHIP_SIZE: Final = 150
@@ -97,6 +98,9 @@ class DlibPack:
         points = predict(self._trees, [greys[id(i)] for i in images], [d.box for d in detections])
         return [Landmarks(p, "dlib5") for p in points]
 
+    def align(self, image: RgbImage, landmarks: Landmarks, scale: float) -> RgbImage:
+        return aligned_crop(image, landmarks, CHIP_SIZE, scale=scale)
+
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
         parts = [
             self._embedder.run(["embedding"], {"pixels": np.stack(chips[at : at + MAX_BATCH])})[0]
@@ -107,7 +111,7 @@ class DlibPack:
         return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def load(cache: Path, *, threads: int = 0, provider: Provider = "cpu") -> DlibPack:
+def load(cache: Path, runtime: RuntimeOptions = ON_CPU) -> DlibPack:
     """Load the pack, building its ONNX files under ``cache`` the first time.
 
     Raises:
@@ -115,8 +119,8 @@ def load(cache: Path, *, threads: int = 0, provider: Provider = "cpu") -> DlibPa
     """
     artifacts: Artifacts = load_artifacts(cache)
     return DlibPack(
-        open_session(artifacts.detector, provider=provider, threads=threads),
-        open_session(artifacts.embedder, provider=provider, threads=threads),
+        open_session(artifacts.detector, runtime),
+        open_session(artifacts.embedder, runtime),
         artifacts.trees,
         _shipped_calibration(),
     )
