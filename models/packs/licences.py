@@ -19,8 +19,6 @@ from models.errors import LicenceInvalid, LicenceNotAccepted
 
 LICENCE_FILE: Final = "MODEL.LICENSE"
 _LONGEST_NAME: Final = 200
-_LONGEST_LICENCE: Final = 64 * 1024
-"""As insightface's own bound, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,7 @@ class Terms:
     @property
     def sha256(self) -> str:
         """Names the very text that was accepted."""
-        whole = "\n".join((self.title, self.text, self.url))
-        return hashlib.sha256(whole.encode()).hexdigest()
+        return hashlib.sha256(f"{self.title}\n{self.text}\n{self.url}".encode()).hexdigest()
 
 
 RESEARCH_ONLY: Final = Terms(
@@ -75,8 +72,8 @@ AURAFACE: Final = Terms(
         "included. Its recogniser (glintr100.onnx) is its publisher's own work, trained on data "
         "that the publisher describes as commercially and publicly available.\n"
         "\n"
-        "1. Its detector (scrfd_10g_bnkps.onnx) has the same bytes as the detector in InsightFace's "
-        "package buffalo_l (det_10g.onnx), which InsightFace publishes for non-commercial research "
+        "1. Its detector (scrfd_10g_bnkps.onnx) has the same bytes as the one in InsightFace's "
+        "buffalo_l (det_10g.onnx), which InsightFace publishes for non-commercial research "
         "only. Whether AuraFace's publisher may pass it on under Apache-2.0 is not known to "
         "Homeward.\n"
         "2. Ask your legal adviser before you work on real cases with it, or ask InsightFace for a "
@@ -94,7 +91,7 @@ OWN_RESPONSIBILITY: Final = Terms(
     key="own-responsibility",
     title="Model files whose licence Homeward does not know",
     text=(
-        "These are not model files that Homeward knows by their SHA-256, so that it cannot say what "
+        "Homeward does not know these model files by their SHA-256, so that it cannot say what "
         "their licence allows. Many face models that can be found on the internet may be used for "
         "non-commercial research only, whatever the page says from which they were fetched.\n"
         "\n"
@@ -128,11 +125,12 @@ class Acceptance:
 def accept(terms: Terms, name: str, now: datetime | None = None) -> Acceptance:
     """The record of ``name`` accepting ``terms``.
 
-    Raises :class:`LicenceNotAccepted` where ``name`` is not the full name of a person: two words
-    or more, 200 characters at most, printable.
+    Raises :class:`LicenceNotAccepted` where ``name`` can be no person's name:
+    printable, 200 characters at most, with two letters or more.
     """
     name = " ".join(name.split())
-    if not name.isprintable() or len(name) > _LONGEST_NAME or len(name.split()) < 2:
+    letters = sum(character.isalpha() for character in name)
+    if not name.isprintable() or len(name) > _LONGEST_NAME or letters < 2:
         raise LicenceNotAccepted(
             "The terms have to be accepted by a person with their full name.",
             remedy='Give first and last name: --accept-licence-as "First Last".',
@@ -261,9 +259,10 @@ class Rights:
     def _reason(self, now: datetime) -> str:
         licence = self.licence
         if licence and licence.status == "verified_commercial":
+            ended = (licence.valid_until or "")[:10]
             return (
-                f"The licence of the face pack {self.pack} ended on {(licence.valid_until or '')[:10]}"
-                ": it may not be used for police work until it is renewed."
+                f"The licence of the face pack {self.pack} ended on {ended}: "
+                "it may not be used for police work until it is renewed."
             )
         if licence and licence.refused:
             return (
