@@ -83,9 +83,10 @@ class Detector:
 
         A detector of one fixed size looks at that size, whatever ``finest`` is.
         """
-        pixels = cv2.cvtColor(_not_too_narrow(image), cv2.COLOR_RGB2BGR)
+        pixels = bgr(_not_too_narrow(image))
         if self._fixed is None:
-            sides = input_sizes(*image.shape[:2], finest)
+            height, width = image.shape[:2]
+            sides = input_sizes(height, width, finest)
             boxes, points = self._scrfd.detect(
                 pixels, input_size=[(side, side) for side in sides], det_thresh=threshold
             )
@@ -138,7 +139,7 @@ class FivePoints:
     def find(self, images: Sequence[RgbImage], boxes: Sequence[Box]) -> list[Landmarks]:
         """The points of each box in the image at the same place of ``images``."""
         each = {id(image): image for image in images}
-        pixels = {key: cv2.cvtColor(image, cv2.COLOR_RGB2BGR) for key, image in each.items()}
+        pixels = {key: bgr(image) for key, image in each.items()}
         return [
             Landmarks(self._find_one(pixels[id(image)], box), "insightface5")
             for image, box in zip(images, boxes, strict=True)
@@ -166,6 +167,11 @@ def preprocessing(model: SCRFD) -> str:
     """How a model of insightface takes pixels, in words for the contract."""
     kind = np.dtype(getattr(model, "input_dtype", np.float32)).name
     return f"RGB, (pixel - {model.input_mean}) / {model.input_std}, {kind}"
+
+
+def bgr(image: RgbImage) -> RgbImage:
+    """The picture in the order of channels that insightface takes."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), dtype=np.uint8)
 
 
 def _not_too_narrow(image: RgbImage) -> RgbImage:

@@ -12,7 +12,7 @@ from insightface.model_zoo import ArcFaceONNX
 from insightface.utils.face_align import arcface_dst
 from skimage.transform import SimilarityTransform
 
-from models.packs.insightface.detector import preprocessing, scale_pixels
+from models.packs.insightface.detector import bgr, preprocessing, scale_pixels
 from models.packs.insightface.package import Package
 from models.types import FloatArray, Landmarks, RgbImage
 
@@ -90,7 +90,7 @@ class Embedder:
         """As ``FacePack.embed``: float32 (n, dimension), not normalised."""
         vectors = np.empty((len(chips), self._dimension), dtype=np.float32)
         for at in range(0, len(chips), self.batch):
-            part = [cv2.cvtColor(c, cv2.COLOR_RGB2BGR) for c in chips[at : at + self.batch]]
+            part = [bgr(chip) for chip in chips[at : at + self.batch]]
             # A model of a fixed batch takes no fewer.
             missing = (self._fixed or 0) - len(part)
             raw = self._model.get_feat(part + part[-1:] * missing)

@@ -22,7 +22,7 @@ from models.packs.insightface.embedder import Embedder, aligned
 from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.package import Package, read_package
 from models.runtime import ON_CPU, RuntimeOptions, open_session
-from models.types import Detection, FloatArray, Landmarks, RgbImage
+from models.types import Box, Detection, FloatArray, Landmarks, RgbImage
 
 DETECTION_SCORES: Final = (0.3, 0.5, 0.7)
 """SCRFD scores are between 0 and 1. insightface accepts from 0.5; below, faces behind a bar or a
@@ -52,6 +52,7 @@ _REFUSALS: Final[tuple[type[Exception], ...]] = (
 """What ONNX Runtime and insightface's classes raise over a model that they cannot use."""
 
 _GET_ANOTHER: Final = "Check the pack where it was published; this model cannot be used."
+_BLANK: Final = np.zeros((128, 128, 3), dtype=np.uint8)
 _Made = TypeVar("_Made")
 
 
@@ -86,14 +87,20 @@ class InsightFacePack:
     ) -> list[Landmarks]:
         if self._five_points is not None:
             return self._five_points.find(images, [found.box for found in detections])
-        # The detector found them in this very image, turned as it is.
-        return [found.landmarks for found in detections if found.landmarks is not None]
+        return [_own_landmarks(found) for found in detections]
 
     def align(self, image: RgbImage, landmarks: Landmarks, scale: float) -> RgbImage:
         return aligned(image, landmarks, self.chip_size, scale)
 
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
         return self._embedder.embed(chips)
+
+
+def _own_landmarks(found: Detection) -> Landmarks:
+    """What the detector found with the face, in the image turned as it was then."""
+    if found.landmarks is None:
+        raise ValueError("a detection without landmarks is not from this pack's detector")
+    return found.landmarks
 
 
 def load(
@@ -122,7 +129,10 @@ def load(
     if package.landmarks is not None:
         points = _made(package.landmarks, runtime, lambda s: FivePoints(package, s))
     pack = InsightFacePack(package, info, calibration, detector, points, embedder)
-    _try_out(pack, embedder)
+    _try_out(package.detector, lambda: pack.detect(_BLANK, 1.0, 0.0))
+    if package.landmarks is not None and points is not None:
+        _try_out(package.landmarks, lambda: points.find([_BLANK], [Box(32.0, 32.0, 64.0, 64.0)]))
+    _try_out(package.recogniser, lambda: embedder.try_out(_REFUSALS))
     return pack
 
 
@@ -135,19 +145,12 @@ def _made(
         raise PackError(f"{model.name} cannot be opened: {error}.", remedy=_GET_ANOTHER)
 
 
-def _try_out(pack: InsightFacePack, embedder: Embedder) -> None:
-    """A blank picture all the way through: better found out now than at the first photo."""
-    blank = np.zeros((128, 128, 3), dtype=np.uint8)
+def _try_out(model: ModelFile, step: Callable[[], object]) -> None:
+    """Run a model once: better found out now that it cannot than at the first photo."""
     try:
-        pack.detect(blank, 1.0, 0.0)
+        step()
     except _REFUSALS as error:
-        raise PackError(f"{pack.package.detector.name} does not run: {error}.", remedy=_GET_ANOTHER)
-    try:
-        embedder.try_out(_REFUSALS)
-    except _REFUSALS as error:
-        raise PackError(
-            f"{pack.package.recogniser.name} does not run: {error}.", remedy=_GET_ANOTHER
-        )
+        raise PackError(f"{model.name} does not run: {error}.", remedy=_GET_ANOTHER)
 
 
 def _require_pinned(package: Package, info: PackInfo) -> None:
