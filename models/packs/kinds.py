@@ -81,12 +81,11 @@ def load_files(folder: Path, record: InstallRecord, runtime: RuntimeOptions) -> 
 
     Raises the :class:`PackError` tree and :class:`ProviderUnavailable`.
     """
+    info = info_of(record)
     if record.kind == "opencv":
-        from models.packs.yunet_sface import pack as yunet_sface
+        from models.packs.yunet_sface.pack import load as load_opencv
 
-        return yunet_sface.load(
-            folder, info=info_of(record), digests=record.files, calibration=None, runtime=runtime
-        )
-    from models.packs.insightface import pack as insightface
+        return load_opencv(folder, info=info, runtime=runtime)
+    from models.packs.insightface.pack import load as load_insightface
 
-    return insightface.load(folder, info=info_of(record), calibration=None, runtime=runtime)
+    return load_insightface(folder, info=info, runtime=runtime)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from models.errors import PackDigestMismatch, PackError, PackMissing, ProviderUnavailable
+from models.packs.base import PackInfo
 from models.packs.known import KNOWN
 from models.packs.yunet_sface.pack import (
     DETECTION_SCORES,
@@ -27,12 +29,13 @@ INFO = KNOWN["yunet-sface"].info
 RUNTIME = RuntimeOptions(threads=1)
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+def pinned(folder: Path, **others: str) -> PackInfo:
+    files = {path.name: sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    return replace(INFO, digests={**files, **others})
 
 
 def opened(folder: Path) -> YunetSfacePack:
-    return load(folder, info=INFO, digests=digests(folder), runtime=RUNTIME)
+    return load(folder, info=pinned(folder), runtime=RUNTIME)
 
 
 @pytest.fixture(scope="module")
@@ -177,14 +180,14 @@ def test_what_made_a_vector_is_in_the_contract(folder: Path, tmp_path: Path) -> 
 
 def test_it_runs_on_the_processor_only(folder: Path) -> None:
     with pytest.raises(ProviderUnavailable, match="cuda") as caught:
-        load(folder, info=INFO, digests=digests(folder), runtime=RuntimeOptions(provider="cuda"))
+        load(folder, info=pinned(folder), runtime=RuntimeOptions(provider="cuda"))
     assert "HOMEWARD_PROVIDER" in caught.value.remedy
 
 
 def test_other_bytes_are_refused(folder: Path) -> None:
-    wrong = {**digests(folder), "face_recognition_sface_2021dec.onnx": "0" * 64}
+    wrong = pinned(folder, **{"face_recognition_sface_2021dec.onnx": "0" * 64})
     with pytest.raises(PackDigestMismatch, match="sface_2021dec"):
-        load(folder, info=INFO, digests=wrong, runtime=RUNTIME)
+        load(folder, info=wrong, runtime=RUNTIME)
 
 
 @pytest.mark.parametrize(

@@ -196,11 +196,10 @@ def load(
     folder: Path,
     *,
     info: PackInfo,
-    digests: Mapping[str, str],
     calibration: Calibration | None = None,
     runtime: RuntimeOptions = ON_CPU,
 ) -> YunetSfacePack:
-    """Load the pack from ``folder``; the very bytes that are used are checked against ``digests``.
+    """Load the pack from ``folder``; the bytes that are used have to be those of ``info.digests``.
 
     Raises:
         PackMissing, PackDigestMismatch, PackError: a file is not there, another, or unusable.
@@ -211,12 +210,12 @@ def load(
             f"The face pack {info.name} runs on the processor only, not on {runtime.provider}.",
             remedy="Set HOMEWARD_PROVIDER=cpu, or use another pack.",
         )
-    models = [_read(path, digests) for path in find_files(folder)]
+    models = [_read(path, info.digests) for path in find_files(folder)]
     contract = EmbeddingContract(
         pack=info.name,
         dimension=DIMENSION,
         parts={
-            **{f"sha256:{name}": digest for name, digest in digests.items()},
+            **{f"sha256:{name}": digest for name, digest in sorted(info.digests.items())},
             "detection": f"levels / {_STEP:g} from the finest, nms {_NMS_IOU}, 5 points",
             "chip": "112 px, cv2.FaceRecognizerSF.alignCrop",
             "augmentation": f"crops at {VIEWS} and their mirror images, sum, L2",
