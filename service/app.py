@@ -97,7 +97,7 @@ def create_app(
     for part in (cases, batch, ads, candidates, events, alerts, webhooks, images, operations):
         app.include_router(part.api)
     openapi.install(app)
-    web.install(app)
+    web.install(app, settings)
     return app
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from indexer.health import check
 from models.errors import HomewardError
-from models.packs.registry import list_packs
+from models.packs.registry import list_packs, rights_of
 from service import __version__
 from service.config import Settings
 from service.opening import open_for
+from service.packs import is_installed
 
 PACKAGES = (
     "numpy",
@@ -52,10 +53,29 @@ def examine(settings: Settings, *, verify_blobs: bool = False) -> Iterator[Findi
     yield Finding("packages", True, ", ".join(_packages()))
     yield _providers(settings)
     yield _memory()
-    for info in list_packs():
-        free = "free for police use" if info.free_for_police_use else "not free for police use"
-        yield Finding(f"licence of pack {info.name}", True, f"{info.licence} ({free})")
+    yield from _packs(settings)
     yield from _data(settings, verify_blobs)
+
+
+def _packs(settings: Settings) -> Iterator[Finding]:
+    """The licence of every pack that is installed or in use, and who accepted it."""
+    try:
+        infos = list_packs(settings.packs_dir)
+    except HomewardError as error:
+        yield Finding("face packs", False, error.detail, error.remedy)
+        return
+    for info in infos:
+        in_use = info.name == settings.pack
+        if not in_use and not is_installed(settings, info.name):
+            continue
+        free = "free for police use" if info.free_for_police_use else "not free for police use"
+        warning = rights_of(info.name, settings.packs_dir).warning()
+        yield Finding(
+            f"licence of pack {info.name}",
+            warning is None or not in_use,
+            f"{info.licence} ({free})" + (f". {warning}" if warning else ""),
+            "Get a licence for its models from their makers, or use a pack that is free.",
+        )
 
 
 def _packages() -> Iterator[str]:

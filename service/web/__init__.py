@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from service.config import Settings
+from service.packs import warning_in_use
 from service.web.problems import ProblemPages
+from service.web.render import Pages
 from service.web.routes import router
 from service.web.state import Web
 
 __all__ = ["install", "router"]
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, settings: Settings) -> None:
     """Add the pages to ``app``: their routes, and problems as pages for browsers.
 
     Call it after the other middleware is added, so that every problem passes through here.
     """
-    web = Web()
+    web = Web(Pages(warning_in_use(settings)))
     app.state.web = web
     app.include_router(router)
     app.add_middleware(ProblemPages, pages=web.pages)

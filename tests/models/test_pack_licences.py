@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,7 +39,7 @@ def by_name(name: str) -> dict[str, str]:
 
 
 def test_packs_that_are_not_free_have_terms() -> None:
-    assert list(KNOWN)[0] == "dlib"
+    assert next(iter(KNOWN)) == "dlib"
     assert set(KNOWN) == {
         *("dlib", "buffalo_l", "buffalo_m", "buffalo_s", "buffalo_sc", "antelopev2"),
         *("raccoon_s", "raccoon_l", "auraface", "yunet-sface"),
@@ -137,7 +138,7 @@ def test_a_non_commercial_licence_lifts_nothing(tmp_path: Path) -> None:
 
 def test_licences_that_do_not_hold_are_refused(tmp_path: Path) -> None:
     stranger = Ed25519PrivateKey.generate()
-    cases = {
+    cases: dict[str, tuple[Ed25519PrivateKey, str, dict[str, Any], str]] = {
         "other key": (stranger, "buffalo_l", {}, "signature"),
         "other model": (KEY, "antelopev2", {}, "antelopev2"),
         "over": (KEY, "buffalo_l", {"valid_for": -DAY}, "its time is over"),

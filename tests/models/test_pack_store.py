@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,9 +28,11 @@ from models.packs.licences import OWN_RESPONSIBILITY, RESEARCH_ONLY, Acceptance,
 from models.packs.record import RECORD, read_record
 from models.packs.registry import find_pack, list_packs, load_pack, record_of, rights_of
 from models.runtime import RuntimeOptions
+from tests import forked
 from tests.models.insightface_models import make_v1_folder, make_v2_folder
 from tests.models.licence_files import write_licence
 from tests.models.opencv_models import planted, sface, write_folder
+from tests.models.pack_kills import install_and_be_killed, install_from
 
 KEY = Ed25519PrivateKey.generate()
 KEYS = (KEY.public_key(),)
@@ -133,9 +130,7 @@ def test_other_files_need_a_word(zoo: Path, packs: Path, tmp_path: Path) -> None
         store.install("yunet-sface", packs, source=other, accept=Person())
     assert "--replace" in caught.value.remedy
     assert record_of("yunet-sface", packs) == first
-    second = store.install(
-        "yunet-sface", packs, source=other, accept=Person(), replace_other=True
-    )
+    second = store.install("yunet-sface", packs, source=other, accept=Person(), replace_other=True)
     assert second.contract_id != first.contract_id
     assert load_pack("yunet-sface", packs_dir=packs).contract.id == second.contract_id
     assert len(files_below(packs / "yunet-sface")) == 3, "the old files are gone"
@@ -321,54 +316,45 @@ def test_removal_takes_everything(zoo: Path, packs: Path) -> None:
     assert not store.remove("yunet-sface", packs)
 
 
-INSTALL = """
-import sys
-from pathlib import Path
-from models.packs import store
-from models.packs.licences import accept
-store.install(
-    "yunet-sface", Path(sys.argv[1]), source=Path(sys.argv[2]), replace_other=True,
-    accept=lambda terms: accept(terms, "Ada Lovelace"),
-)
-"""
-
-
 def test_whoever_is_killed_leaves_the_old_pack_or_the_new(
     zoo: Path, packs: Path, tmp_path: Path
 ) -> None:
     other = write_folder(tmp_path / "other", recogniser=sface(seed=8))
-    contracts = {
-        store.install("yunet-sface", packs, source=source, accept=Person(), replace_other=True)
-        .contract_id
-        for source in (zoo, other)
-    }
-    context = multiprocessing.get_context("fork")
-    for number in range(12):
-        source = (zoo, other)[number % 2]
-        child = context.Process(target=_install_and_die, args=(packs, source, number * 0.004))
-        child.start()
-        child.join()
-        found = load_pack("yunet-sface", packs_dir=packs, runtime=ONE)
-        assert found.contract.id in contracts
-    final = store.install("yunet-sface", packs, source=zoo, accept=Person(), replace_other=True)
-    assert len(files_below(packs / "yunet-sface")) == 1 + len(final.files)
+    install_from(packs, other)
+    contracts = [load_pack("yunet-sface", packs_dir=packs).contract.id]
+    seen = []
+    for step in range(40):
+        ended = forked.run(install_and_be_killed, packs, zoo, step)
+        seen.append(load_pack("yunet-sface", packs_dir=packs, runtime=ONE).contract.id)
+        if ended == 0:
+            break
+        assert ended == -signal.SIGKILL
+        install_from(packs, other)
+    assert ended == 0 and len(seen) > 5
+    assert set(seen) == {contracts[0], seen[-1]} and len(set(seen)) == 2
+    record = record_of("yunet-sface", packs)
+    assert record is not None
+    assert len(files_below(packs / "yunet-sface")) == 1 + len(record.files), "nothing is left over"
 
 
-def _install_and_die(packs: Path, source: Path, after: float) -> None:
-    def die() -> None:
-        time.sleep(after)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    Thread(target=die).start()
-    store.install("yunet-sface", packs, source=source, accept=Person(), replace_other=True)
+def test_whoever_is_killed_the_first_time_leaves_nothing_that_loads(zoo: Path, packs: Path) -> None:
+    for step in range(40):
+        if forked.run(install_and_be_killed, packs, zoo, step) == 0:
+            break
+        if store.installed(packs):  # killed when it was in force already
+            load_pack("yunet-sface", packs_dir=packs, runtime=ONE)
+            store.remove("yunet-sface", packs)
+            continue
+        with pytest.raises(PackMissing):
+            load_pack("yunet-sface", packs_dir=packs)
+    load_pack("yunet-sface", packs_dir=packs, runtime=ONE)
 
 
 def test_two_at_a_time_take_turns(zoo: Path, packs: Path) -> None:
-    command = [sys.executable, "-c", INSTALL, str(packs), str(zoo)]
-    running = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    running = [forked.start(install_from, packs, zoo) for _ in range(3)]
     for process in running:
-        said = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, said.decode()
+        process.join(120)
+        assert process.exitcode == 0
     load_pack("yunet-sface", packs_dir=packs, runtime=ONE)
 
 

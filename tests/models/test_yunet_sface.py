@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from models.errors import PackDigestMismatch, PackError, PackMissing, ProviderUnavailable
+from models.find import SearchOptions
 from models.packs.base import PackInfo
 from models.packs.known import KNOWN
 from models.packs.yunet_sface.pack import (
@@ -20,7 +21,7 @@ from models.packs.yunet_sface.pack import (
     find_files,
     load,
 )
-from models.pipeline import Analyser
+from models.pipeline import Analyser, AnalysisOptions
 from models.runtime import RuntimeOptions
 from models.types import Box, Detection, FloatArray, RgbImage
 from tests.models.opencv_models import planted, sface, write_folder, yunet
@@ -141,11 +142,12 @@ def test_detections_of_another_pack_are_refused(small: YunetSfacePack) -> None:
 
 
 def test_the_pipeline_finds_planted_faces(small: YunetSfacePack) -> None:
-    image = planted(640, 480, (128, 160, 64), (416, 256, 64))
-    found = Analyser(small).analyse([image, planted(300, 300)])
+    image = planted(320, 240, (32, 64, 64), (192, 128, 64))
+    options = AnalysisOptions(SearchOptions(upsample=1.0))
+    found = Analyser(small, options).analyse([image, planted(64, 64)])
     assert found[1] == []
     middles = sorted(face.box.centre for face in found[0])
-    for middle in ((160, 192), (448, 288)):
+    for middle in ((64, 96), (224, 160)):
         near = [m for m in middles if np.hypot(m[0] - middle[0], m[1] - middle[1]) < 40]
         assert near, middle
     for face in found[0]:
@@ -161,7 +163,7 @@ def test_threads_share_one_pack(small: YunetSfacePack) -> None:
         found = small.detect(image, 1.0, 0.3)
         marks = small.landmarks([image] * len(found), found)
         vectors = small.embed([small.align(image, mark, 1.0) for mark in marks])
-        return [row_of(f).tolist() for f in found] + vectors.tolist()
+        return [*(list(map(float, row_of(f))) for f in found), *vectors.tolist()]
 
     alone = [look(image) for image in pictures]
     with ThreadPoolExecutor(8) as threads:
