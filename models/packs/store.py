@@ -345,7 +345,9 @@ def remove(name: str, packs_dir: Path) -> bool:
 @contextmanager
 def _alone(packs_dir: Path) -> Generator[None]:
     """One installation or removal at a time; the kernel frees the lock of a process that dies."""
-    packs_dir.mkdir(parents=True, exist_ok=True)
+    # Whichever command comes first makes the data folder; only this account may look inside.
+    packs_dir.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    packs_dir.mkdir(exist_ok=True, mode=0o700)
     with (packs_dir / ".lock").open("a+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for path in packs_dir.glob(f"{_REMOVED}*"):

@@ -23,9 +23,9 @@ from models.errors import (
     PackMissing,
     PackSourceInvalid,
 )
-from models.packs import store
+from models.packs import known, store
 from models.packs.licences import OWN_RESPONSIBILITY, RESEARCH_ONLY, Acceptance, Terms, accept
-from models.packs.record import RECORD, read_record
+from models.packs.record import RECORD, read_record, sha256_of
 from models.packs.registry import find_pack, list_packs, load_pack, record_of, rights_of
 from models.runtime import RuntimeOptions
 from tests import forked
@@ -92,6 +92,18 @@ def test_a_folder_is_installed_and_loaded(zoo: Path, packs: Path) -> None:
     assert load_pack("yunet-sface", packs_dir=packs, runtime=ONE).contract.id == record.contract_id
 
 
+def test_models_that_are_known_to_be_free_need_no_acceptance(
+    zoo: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The published files cannot be here: their place in the table is lent to the small ones.
+    monkeypatch.setattr(known, "FREE_FILES", {sha256_of(path): "" for path in zoo.iterdir()})
+    record = store.install("yunet-sface", packs, source=zoo, accept=nobody)
+    assert record.terms is None and record.acceptance is None
+    assert rights_of("yunet-sface", packs).warning() is None
+    assert find_pack("yunet-sface", packs).free_for_police_use
+    assert find_pack("yunet-sface", packs).licence == "MIT (YuNet) and Apache-2.0 (SFace)"
+
+
 def test_a_zip_is_installed(zoo: Path, packs: Path, tmp_path: Path) -> None:
     archive = zipped(zoo, tmp_path / "any.zip", below="inside/")
     record = store.install("yunet-sface", packs, source=archive, accept=Person())
@@ -149,6 +161,13 @@ def test_damaged_files_are_made_whole_by_installing_again(zoo: Path, packs: Path
     (place / sorted(record.files)[0]).write_bytes(b"damaged")
     store.install("yunet-sface", packs, source=zoo, accept=Person())
     load_pack("yunet-sface", packs_dir=packs)
+
+
+def test_nobody_else_may_look_inside(zoo: Path, tmp_path: Path) -> None:
+    packs = tmp_path / "data" / "packs"
+    store.install("yunet-sface", packs, source=zoo, accept=Person())
+    for folder in (packs.parent, packs):
+        assert folder.stat().st_mode & 0o077 == 0
 
 
 def test_sources_that_are_none(packs: Path, tmp_path: Path) -> None:
