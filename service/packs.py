@@ -47,14 +47,11 @@ def rights_in_use(settings: Settings) -> Rights | None:
         return None
 
 
-def warning_in_use(settings: Settings) -> Callable[[], str | None]:
-    """A function that says, now, what has to be said about the right to use the pack in use.
+def page_warning(settings: Settings) -> Callable[[], str | None]:
+    """A function that gives what every page has to say, now, about the pack in use.
 
-    The signed licence is read once; only the time is looked at again.
+    It names nobody, since the sign-in page is open to everyone. The signed licence is read once;
+    only the time is looked at again.
     """
     rights = rights_in_use(settings)
-    return rights.warning if rights is not None else _nothing
-
-
-def _nothing() -> None:
-    return None
+    return lambda: rights.warning(named=False) if rights is not None else None

@@ -245,13 +245,16 @@ class Rights:
     acceptance: Acceptance | None = None
     licence: ModelLicence | None = None
 
-    def warning(self, now: datetime | None = None) -> str | None:
-        """One sentence or two for whoever runs or uses the service; ``None``: nothing to say."""
+    def warning(self, now: datetime | None = None, *, named: bool = True) -> str | None:
+        """One sentence or two for whoever runs or uses the service; ``None``: nothing to say.
+
+        ``named``: with the name of the person who accepted the terms, which is not for everyone.
+        """
         now = now or datetime.now(UTC)
         if self.terms is None or (self.licence and self.licence.commercial_at(now)):
             return None
         accepted = ""
-        if self.acceptance:
+        if named and self.acceptance:
             on = self.acceptance.accepted_at[:10]
             accepted = f" The terms were accepted by {self.acceptance.accepted_by} on {on}."
         return f"{self._reason(now)}{accepted}"

@@ -44,6 +44,7 @@ from models.packs.licences import (
     stamp,
 )
 from models.packs.record import (
+    RECORD,
     InstallRecord,
     SourceKind,
     read_record,
@@ -78,7 +79,8 @@ def installed(packs_dir: Path) -> list[str]:
     """Names of the packs that are installed from files, sorted."""
     if not packs_dir.is_dir():
         return []
-    return sorted(path.parent.name for path in packs_dir.glob("[A-Za-z0-9]*/pack.json"))
+    names = (path.parent.name for path in packs_dir.glob(f"*/{RECORD}"))
+    return sorted(name for name in names if _NAME.fullmatch(name))
 
 
 def current_licence(

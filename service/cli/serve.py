@@ -14,7 +14,7 @@ from models.errors import HomewardError
 from service import demo as demonstration
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
-from service.packs import warning_in_use
+from service.packs import rights_in_use
 
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).", show_default=False)
@@ -96,7 +96,7 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
             out.print(Text("Stop with Ctrl-C."))
 
         _warn_if_open(settings.host)
-        if warning := warning_in_use(settings)():
+        if (rights := rights_in_use(settings)) and (warning := rights.warning()):
             err.print(Text(f"Warning: {warning}", "yellow"))
         if not serve_until_told(settings, workspace, listener, ready):
             raise CannotListen(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from service.config import Settings
-from service.packs import warning_in_use
+from service.packs import page_warning
 from service.web.problems import ProblemPages
 from service.web.render import Pages
 from service.web.routes import router
@@ -19,7 +19,7 @@ def install(app: FastAPI, settings: Settings) -> None:
 
     Call it after the other middleware is added, so that every problem passes through here.
     """
-    web = Web(Pages(warning_in_use(settings)))
+    web = Web(Pages(page_warning(settings)))
     app.state.web = web
     app.include_router(router)
     app.add_middleware(ProblemPages, pages=web.pages)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
@@ -25,6 +26,7 @@ from service.cli.main import app
 from service.config import Settings
 from service.doctor import examine
 from tests.models.insightface_models import make_v1_folder
+from tests.models.licence_files import write_licence
 from tests.models.opencv_models import sface, write_folder
 from tests.service.conftest import make_settings, open_with
 from tests.service.processes import REPOSITORY, RUN, environment, serving
@@ -175,6 +177,13 @@ def test_every_known_pack_is_listed_with_its_licence(data: Path) -> None:
     assert "yunet-sface" in done(run("packs", "list", "--data-dir", data)).stdout
 
 
+def test_a_licence_that_insightface_did_not_sign_is_refused(data: Path, models: Path) -> None:
+    write_licence(models, Ed25519PrivateKey.generate(), "buffalo_s")
+    words = ("packs", "install", "buffalo_s", "--from", models, *ADA, "--data-dir", data)
+    assert "signature" in failed(run(*words), "licence_invalid")
+    assert listed(data, "buffalo_s")["installed"] is False
+
+
 # --- while it is in use ----------------------------------------------------------------------
 
 
@@ -202,14 +211,14 @@ def said(browser: Browser, path: str) -> str:
 
 
 def test_every_page_says_so(pages: Browser) -> None:
-    assert "non-commercial research only" in said(pages, "/sign-in")
+    first = said(pages, "/sign-in")
+    assert "non-commercial research only" in first and "Ada" not in first
     pages.sign_in()
     for path in ("/cases", "/alerts", "/jobs", "/about"):
         page = said(pages, path)
         assert "The face pack buffalo_s is for non-commercial research only" in page, path
-        assert "accepted by Ada Lovelace" in page, path
-    about = said(pages, "/about")
-    assert RESEARCH_ONLY.sha256 in about
+        assert ("Ada Lovelace" in page) == (path == "/about"), "a name is not for everyone"
+    assert RESEARCH_ONLY.sha256 in said(pages, "/about")
 
 
 def test_free_packs_leave_the_pages_alone(settings: Settings, workspace: Workspace) -> None:
@@ -234,4 +243,6 @@ def test_serve_warns_at_every_start(restricted: Settings, tmp_path: Path) -> Non
         log = tmp_path / f"log-{number}"
         with serving(restricted.data_dir, log, pack="buffalo_s") as client:
             assert client.get("/readyz").status_code == 200
-        assert "Warning: The face pack buffalo_s is for non-commercial research" in log.read_text()
+        warned = log.read_text()
+        assert "Warning: The face pack buffalo_s is for non-commercial research" in warned
+        assert "accepted by Ada Lovelace" in warned
