@@ -61,7 +61,9 @@ def _insightface(name: str, detector: str, recogniser: str, trained_on: str) -> 
 _WEBFACE: Final = "The recogniser was trained on WebFace600K."
 _R50: Final = "ArcFace ResNet-50 (512-d)"
 _MOBILE: Final = "ArcFace MobileFaceNet (512-d)"
-_MANIFEST: Final = "What it was trained on is not stated in the package's documentation."
+_RACCOON: Final = (
+    "By InsightFace's documentation the recogniser is that of the buffalo package of the same size."
+)
 
 KNOWN: Final[Mapping[str, KnownPack]] = {
     pack.info.name: pack
@@ -77,8 +79,8 @@ KNOWN: Final[Mapping[str, KnownPack]] = {
             "ArcFace ResNet-100 (512-d)",
             "The recogniser was trained on Glint360K.",
         ),
-        _insightface("raccoon_s", "its small detector", "its small recogniser", _MANIFEST),
-        _insightface("raccoon_l", "its large detector", "its large recogniser", _MANIFEST),
+        _insightface("raccoon_s", "a detector of its own", f"buffalo_s's {_MOBILE}", _RACCOON),
+        _insightface("raccoon_l", "a detector of its own", f"buffalo_l's {_R50}", _RACCOON),
         KnownPack(
             PackInfo(
                 name="auraface",
