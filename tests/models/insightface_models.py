@@ -42,6 +42,9 @@ _AREA = 1 - 4 * _CORNER**2
 _SPREAD = 0.1362
 """Variance in x and y together of the coloured part of a planted face one pixel wide."""
 
+_CELL = 4
+"""Pixels are gathered in squares of this side first: half of the finest stride."""
+
 _FIVE_OF_106 = (38, 88, 86, 52, 61)
 
 
@@ -165,10 +168,28 @@ def _ramp(graph: Graph, value: str, zero: float, one: float) -> str:
     return graph("Clip", line, np.float32(0), np.float32(1))
 
 
+def _moments(graph: Graph, colours: str) -> str:
+    """(1, 18, H / 4, W / 4): how much of each colour is in a cell, and that times its mean column
+    and row in pixels of the picture."""
+    along = np.tile(np.arange(_CELL, dtype=np.float32), (_CELL, 1))
+    sums = np.stack([np.ones_like(along), along, along.T]) / _CELL**2
+    kernels = np.zeros((18, 6, _CELL, _CELL), np.float32)
+    for moment, colour in np.ndindex(3, 6):
+        kernels[6 * moment + colour, colour] = sums[moment]
+    cells = graph("Conv", colours, kernels, strides=[_CELL] * 2)
+    mass, in_x, in_y = _parts(graph, cells, 6, 12, 18)
+    x, y = _grid(graph, mass, _CELL)
+    in_x = graph("Add", in_x, graph("Mul", mass, x))
+    in_y = graph("Add", in_y, graph("Mul", mass, y))
+    return graph("Concat", mass, in_x, in_y, axis=1)
+
+
 def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str, str, str]:
     """Score (1, 1, h, w), box (1, 4, h, w) and points (1, 10, h, w) of one stride."""
-    cell = stride // 2
-    cells = graph("AveragePool", moments, kernel_shape=[cell] * 2, strides=[cell] * 2)
+    cell = stride // 2 // _CELL
+    cells = moments
+    if cell > 1:
+        cells = graph("AveragePool", moments, kernel_shape=[cell] * 2, strides=[cell] * 2)
     window = graph(
         "AveragePool",
         cells,
@@ -177,7 +198,7 @@ def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str
         pads=[8, 8, 6, 6],
         count_include_pad=1,
     )
-    mass, in_x, in_y, squares = _parts(graph, window, 6, 12, 18, 19)
+    mass, in_x, in_y = _parts(graph, window, 6, 12, 18)
     safe = graph("Max", mass, np.float32(1e-9))
     x, y = graph("Div", in_x, safe), graph("Div", in_y, safe)
     anchor_x, anchor_y = _grid(graph, mass, stride)
@@ -201,25 +222,33 @@ def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str
 
     far = graph("Max", graph("Abs", middle_x), graph("Abs", middle_y))
     least = 9.0 if smallest else 5.5 * stride / 2
-    total_x = graph("Add", middle_x, anchor_x)
-    total_y = graph("Add", middle_y, anchor_y)
-    mean_squares = graph("Add", graph("Mul", total_x, total_x), graph("Mul", total_y, total_y))
+    # The spread around the anchor of what is in the window, less that of its middle.
+    side = stride // 2
+    steps = (np.arange(16) - 8) * side + (side - 1) / 2
+    around = (steps[:, None] ** 2 + steps[None, :] ** 2 + (side**2 - 1) / 6) / 256
+    faces, *_ = _parts(graph, cells, 1)
+    kernel = around.reshape(1, 1, 16, 16)
+    squares = graph("Conv", faces, kernel, strides=[2, 2], pads=[8, 8, 6, 6])
     first, *_ = _parts(graph, safe, 1)
-    spread = graph("Sub", graph("Div", squares, first), mean_squares)
+    middle = graph("Add", graph("Mul", middle_x, middle_x), graph("Mul", middle_y, middle_y))
+    spread = graph("Sub", graph("Div", squares, first), middle)
     odd = graph("Abs", graph("Sub", graph("Div", spread, graph("Max", area, 1e-3)), _SPREAD))
     shares = graph("Div", graph("Slice", mass, np.array([1]), np.array([6]), np.array([1])), first)
     rarest = graph("ReduceMin", shares, axes=[1])
     eyes = graph("Div", graph("Sub", xs[1], xs[0]), width)
-    down = graph("Div", graph("Sub", ys[3], ys[0]), width)
+    aside = graph("Abs", graph("Div", graph("Sub", xs[2], middle_x), width))
+    below = graph("Div", graph("Sub", ys[2], middle_y), width)
     score = graph("Mul", _ramp(graph, far, 0.8 * stride, 0.55 * stride), np.float32(0.95))
     for factor in (
         _ramp(graph, far, 6.0 * stride, 0.0),
         _ramp(graph, width, least, least * 1.15),
         _ramp(graph, width, 7.3 * stride, 6.8 * stride),
-        _ramp(graph, odd, 0.06, 0.04),
+        _ramp(graph, odd, 0.05, 0.03),
         _ramp(graph, rarest, 0.003, 0.007),
-        _ramp(graph, eyes, 0.15, 0.25),
-        _ramp(graph, down, 0.2, 0.3),
+        # Several faces in one window have their eyes too near for so much of a face.
+        _ramp(graph, eyes, 0.25, 0.28),
+        _ramp(graph, aside, 0.08, 0.05),
+        _ramp(graph, below, 0.07, 0.1),
     ):
         score = graph("Mul", score, factor)
     return score, box, marks
@@ -244,18 +273,7 @@ def make_detector(
     if raw_pixels:
         whole = graph("Cast", pixels, to=TensorProto.FLOAT)
         pixels = graph("Div", graph("Sub", whole, np.float32(127.5)), np.float32(128))
-    colours = _colours(graph, pixels)
-    x, y = _grid(graph, colours, 1.0)
-    face_mass, *_ = _parts(graph, colours, 1)
-    squares = graph("Add", graph("Mul", x, x), graph("Mul", y, y))
-    moments = graph(
-        "Concat",
-        colours,
-        graph("Mul", colours, x),
-        graph("Mul", colours, y),
-        graph("Mul", face_mass, squares),
-        axis=1,
-    )
+    moments = _moments(graph, _colours(graph, pixels))
     found = [_level(graph, moments, 8 << level, level == 0) for level in range(levels)]
     values: list[Any] = []
     for kind, columns in ((0, 1), (1, 4), (2, 10)):
