@@ -61,13 +61,16 @@ class Planted:
 
 def face(width: int, person: int) -> RgbImage:
     """A planted face of ``width`` pixels, upright."""
+    return _face(width, np.random.default_rng(person).integers(0, 256, (2, 2, 2, 2)))
+
+
+def _face(width: int, greys: NDArray[np.int64]) -> RgbImage:
     grid = (np.arange(width) + 0.5) / width
     u, v = np.meshgrid(grid, grid)
     pixels = np.empty((width, width, 3), np.uint8)
     pixels[:] = SKIN
     for (x, y), colour in zip(PLACES, DOTS, strict=True):
         pixels[(u - x) ** 2 + (v - y) ** 2 < _DOT**2] = colour
-    greys = np.random.default_rng(person).integers(0, 256, (2, 2, 2, 2))
     for row, column in np.ndindex(2, 2):
         inside = (np.abs(u - column) < _CORNER) & (np.abs(v - row) < _CORNER)
         part_u = (np.abs(u - column) > _CORNER / 2).astype(int)
@@ -241,6 +244,8 @@ def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str
     score = graph("Mul", _ramp(graph, far, 0.8 * stride, 0.55 * stride), np.float32(0.95))
     for factor in (
         _ramp(graph, far, 6.0 * stride, 0.0),
+        # As with real detectors, a face of more pixels is surer.
+        _ramp(graph, width, -60.0, 40.0),
         _ramp(graph, width, least, least * 1.15),
         _ramp(graph, width, 7.3 * stride, 6.8 * stride),
         _ramp(graph, odd, 0.05, 0.03),
@@ -325,7 +330,10 @@ def make_recogniser(
     small = graph("AveragePool", pixels, kernel_shape=[side] * 2, strides=[side] * 2)
     flat = graph("Reshape", small, np.array([1 if one_inside else -1, 3 * 16 * 16]))
     weights = np.random.default_rng(seed).normal(0, 1 / 16, (3 * 16 * 16, dimension))
-    _last(graph, "Gemm", flat, weights, np.zeros(dimension))
+    # What all faces have in common is taken off, so that different people differ.
+    common = _face(size, np.full((2, 2, 2, 2), 127)).reshape(16, side, 16, side, 3).mean((1, 3))
+    offset = ((common - 127.5) / 127.5).transpose(2, 0, 1).reshape(1, -1) @ weights
+    _last(graph, "Gemm", flat, weights, -offset)
     kind = TensorProto.UINT8 if raw_pixels else TensorProto.FLOAT
     return graph.model(
         [_value("data", [batch, 3, size, size], kind)], [_value("fc1", [batch, dimension])]
