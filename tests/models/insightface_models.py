@@ -42,6 +42,9 @@ _AREA = 1 - 4 * _CORNER**2
 _SPREAD = 0.1362
 """Variance in x and y together of the coloured part of a planted face one pixel wide."""
 
+_CELL = 4
+"""Pixels are gathered in squares of this side first: half of the finest stride."""
+
 _FIVE_OF_106 = (38, 88, 86, 52, 61)
 
 
@@ -58,13 +61,16 @@ class Planted:
 
 def face(width: int, person: int) -> RgbImage:
     """A planted face of ``width`` pixels, upright."""
+    return _face(width, np.random.default_rng(person).integers(0, 256, (2, 2, 2, 2)))
+
+
+def _face(width: int, greys: NDArray[np.int64]) -> RgbImage:
     grid = (np.arange(width) + 0.5) / width
     u, v = np.meshgrid(grid, grid)
     pixels = np.empty((width, width, 3), np.uint8)
     pixels[:] = SKIN
     for (x, y), colour in zip(PLACES, DOTS, strict=True):
         pixels[(u - x) ** 2 + (v - y) ** 2 < _DOT**2] = colour
-    greys = np.random.default_rng(person).integers(0, 256, (2, 2, 2, 2))
     for row, column in np.ndindex(2, 2):
         inside = (np.abs(u - column) < _CORNER) & (np.abs(v - row) < _CORNER)
         part_u = (np.abs(u - column) > _CORNER / 2).astype(int)
@@ -165,10 +171,28 @@ def _ramp(graph: Graph, value: str, zero: float, one: float) -> str:
     return graph("Clip", line, np.float32(0), np.float32(1))
 
 
+def _moments(graph: Graph, colours: str) -> str:
+    """(1, 18, H / 4, W / 4): how much of each colour is in a cell, and that times its mean column
+    and row in pixels of the picture."""
+    along = np.tile(np.arange(_CELL, dtype=np.float32), (_CELL, 1))
+    sums = np.stack([np.ones_like(along), along, along.T]) / _CELL**2
+    kernels = np.zeros((18, 6, _CELL, _CELL), np.float32)
+    for moment, colour in np.ndindex(3, 6):
+        kernels[6 * moment + colour, colour] = sums[moment]
+    cells = graph("Conv", colours, kernels, strides=[_CELL] * 2)
+    mass, in_x, in_y = _parts(graph, cells, 6, 12, 18)
+    x, y = _grid(graph, mass, _CELL)
+    in_x = graph("Add", in_x, graph("Mul", mass, x))
+    in_y = graph("Add", in_y, graph("Mul", mass, y))
+    return graph("Concat", mass, in_x, in_y, axis=1)
+
+
 def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str, str, str]:
     """Score (1, 1, h, w), box (1, 4, h, w) and points (1, 10, h, w) of one stride."""
-    cell = stride // 2
-    cells = graph("AveragePool", moments, kernel_shape=[cell] * 2, strides=[cell] * 2)
+    cell = stride // 2 // _CELL
+    cells = moments
+    if cell > 1:
+        cells = graph("AveragePool", moments, kernel_shape=[cell] * 2, strides=[cell] * 2)
     window = graph(
         "AveragePool",
         cells,
@@ -177,7 +201,7 @@ def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str
         pads=[8, 8, 6, 6],
         count_include_pad=1,
     )
-    mass, in_x, in_y, squares = _parts(graph, window, 6, 12, 18, 19)
+    mass, in_x, in_y = _parts(graph, window, 6, 12, 18)
     safe = graph("Max", mass, np.float32(1e-9))
     x, y = graph("Div", in_x, safe), graph("Div", in_y, safe)
     anchor_x, anchor_y = _grid(graph, mass, stride)
@@ -201,25 +225,35 @@ def _level(graph: Graph, moments: str, stride: int, smallest: bool) -> tuple[str
 
     far = graph("Max", graph("Abs", middle_x), graph("Abs", middle_y))
     least = 9.0 if smallest else 5.5 * stride / 2
-    total_x = graph("Add", middle_x, anchor_x)
-    total_y = graph("Add", middle_y, anchor_y)
-    mean_squares = graph("Add", graph("Mul", total_x, total_x), graph("Mul", total_y, total_y))
+    # The spread around the anchor of what is in the window, less that of its middle.
+    side = stride // 2
+    steps = (np.arange(16) - 8) * side + (side - 1) / 2
+    around = (steps[:, None] ** 2 + steps[None, :] ** 2 + (side**2 - 1) / 6) / 256
+    faces, *_ = _parts(graph, cells, 1)
+    kernel = around.reshape(1, 1, 16, 16)
+    squares = graph("Conv", faces, kernel, strides=[2, 2], pads=[8, 8, 6, 6])
     first, *_ = _parts(graph, safe, 1)
-    spread = graph("Sub", graph("Div", squares, first), mean_squares)
+    middle = graph("Add", graph("Mul", middle_x, middle_x), graph("Mul", middle_y, middle_y))
+    spread = graph("Sub", graph("Div", squares, first), middle)
     odd = graph("Abs", graph("Sub", graph("Div", spread, graph("Max", area, 1e-3)), _SPREAD))
     shares = graph("Div", graph("Slice", mass, np.array([1]), np.array([6]), np.array([1])), first)
     rarest = graph("ReduceMin", shares, axes=[1])
     eyes = graph("Div", graph("Sub", xs[1], xs[0]), width)
-    down = graph("Div", graph("Sub", ys[3], ys[0]), width)
+    aside = graph("Abs", graph("Div", graph("Sub", xs[2], middle_x), width))
+    below = graph("Div", graph("Sub", ys[2], middle_y), width)
     score = graph("Mul", _ramp(graph, far, 0.8 * stride, 0.55 * stride), np.float32(0.95))
     for factor in (
         _ramp(graph, far, 6.0 * stride, 0.0),
+        # As with real detectors, a face of more pixels is surer.
+        _ramp(graph, width, -60.0, 40.0),
         _ramp(graph, width, least, least * 1.15),
         _ramp(graph, width, 7.3 * stride, 6.8 * stride),
-        _ramp(graph, odd, 0.06, 0.04),
+        _ramp(graph, odd, 0.05, 0.03),
         _ramp(graph, rarest, 0.003, 0.007),
-        _ramp(graph, eyes, 0.15, 0.25),
-        _ramp(graph, down, 0.2, 0.3),
+        # Several faces in one window have their eyes too near for so much of a face.
+        _ramp(graph, eyes, 0.25, 0.28),
+        _ramp(graph, aside, 0.08, 0.05),
+        _ramp(graph, below, 0.07, 0.1),
     ):
         score = graph("Mul", score, factor)
     return score, box, marks
@@ -244,18 +278,7 @@ def make_detector(
     if raw_pixels:
         whole = graph("Cast", pixels, to=TensorProto.FLOAT)
         pixels = graph("Div", graph("Sub", whole, np.float32(127.5)), np.float32(128))
-    colours = _colours(graph, pixels)
-    x, y = _grid(graph, colours, 1.0)
-    face_mass, *_ = _parts(graph, colours, 1)
-    squares = graph("Add", graph("Mul", x, x), graph("Mul", y, y))
-    moments = graph(
-        "Concat",
-        colours,
-        graph("Mul", colours, x),
-        graph("Mul", colours, y),
-        graph("Mul", face_mass, squares),
-        axis=1,
-    )
+    moments = _moments(graph, _colours(graph, pixels))
     found = [_level(graph, moments, 8 << level, level == 0) for level in range(levels)]
     values: list[Any] = []
     for kind, columns in ((0, 1), (1, 4), (2, 10)):
@@ -307,7 +330,10 @@ def make_recogniser(
     small = graph("AveragePool", pixels, kernel_shape=[side] * 2, strides=[side] * 2)
     flat = graph("Reshape", small, np.array([1 if one_inside else -1, 3 * 16 * 16]))
     weights = np.random.default_rng(seed).normal(0, 1 / 16, (3 * 16 * 16, dimension))
-    _last(graph, "Gemm", flat, weights, np.zeros(dimension))
+    # What all faces have in common is taken off, so that different people differ.
+    common = _face(size, np.full((2, 2, 2, 2), 127)).reshape(16, side, 16, side, 3).mean((1, 3))
+    offset = ((common - 127.5) / 127.5).transpose(2, 0, 1).reshape(1, -1) @ weights
+    _last(graph, "Gemm", flat, weights, -offset)
     kind = TensorProto.UINT8 if raw_pixels else TensorProto.FLOAT
     return graph.model(
         [_value("data", [batch, 3, size, size], kind)], [_value("fc1", [batch, dimension])]
