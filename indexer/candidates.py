@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import images
@@ -21,6 +21,7 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
+    Enrolment,
     Face,
     GalleryMember,
     Job,
@@ -96,7 +97,7 @@ def ranked(
     with ws.catalog.read() as session:
         require_open(session, case_id)
         face_ids, vectors = enrolled(session, ws.contract_id, case_id)
-        state = search_state(session, case_id, len(face_ids))
+        state = search_state(session, ws.contract_id, case_id, len(face_ids))
     ranking = rank(ws, case_id, vectors, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
@@ -174,11 +175,12 @@ def enrolled(
 ) -> tuple[tuple[str, ...], FloatArray]:
     """The enrolled faces of a case and their vectors, float32 (photos, dimension), oldest first."""
     rows = session.execute(
-        select(Photo.face_id, Face.vector)
-        .join(Face, Face.face_id == Photo.face_id)
+        select(Face.face_id, Face.vector)
+        .join(Enrolment, Enrolment.face_id == Face.face_id)
+        .join(Photo, Photo.photo_id == Enrolment.photo_id)
         .join(
             GalleryMember,
-            (GalleryMember.face_id == Photo.face_id) & (GalleryMember.gallery == "cases"),
+            (GalleryMember.face_id == Face.face_id) & (GalleryMember.gallery == "cases"),
         )
         .where(
             Photo.case_id == case_id,
@@ -191,7 +193,7 @@ def enrolled(
     return tuple(row[0] for row in rows), vectors
 
 
-def search_state(session: Session, case_id: str, enrolled: int) -> SearchState:
+def search_state(session: Session, contract_id: str, case_id: str, enrolled: int) -> SearchState:
     """How far the ads are compared with a case of which ``enrolled`` photos can be searched.
 
     ``not_searched`` while there is none (no photo yet, or none under the present contract),
@@ -207,7 +209,17 @@ def search_state(session: Session, case_id: str, enrolled: int) -> SearchState:
         )
         .limit(1)
     )
-    if own is not None:
+    # Faces that are still read for the generation in use, say one that was never completed.
+    behind = session.scalar(
+        select(Job.job_id)
+        .where(
+            Job.state.in_(("queued", "running")),
+            Job.contract_id == contract_id,
+            or_(Job.kind == "embed_images", Job.subject_id == case_id),
+        )
+        .limit(1)
+    )
+    if own is not None or behind is not None:
         return SearchState(state="searching", up_to=None)
     if not enrolled:
         return SearchState(state="not_searched", up_to=None)
@@ -361,7 +373,7 @@ def store(
             ],
         )
     session.flush()
-    _note_floor(session, case_id)
+    _note_floor(session, case_id, ws.contract_id)
     return [face.face_id for face, _ in fresh]
 
 
@@ -377,11 +389,11 @@ def _add_leads(session: Session, case_id: str, lead_ids: set[str], now: datetime
         )
 
 
-def _note_floor(session: Session, case_id: str) -> None:
+def _note_floor(session: Session, case_id: str, contract_id: str) -> None:
     """Keep the best score of the case's ``LISTED``-th lead; null while it has fewer."""
     floor = session.scalar(
         select(func.max(Candidate.score))
-        .where(Candidate.case_id == case_id)
+        .where(Candidate.case_id == case_id, Candidate.contract_id == contract_id)
         .group_by(Candidate.lead_id)
         .order_by(func.max(Candidate.score).desc())
         .offset(LISTED - 1)

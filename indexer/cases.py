@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from datetime import date
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from indexer import images, queue, removals
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
-from indexer.catalog.tables import Candidate, Case, Face, GalleryMember, Photo
+from indexer.catalog.tables import Candidate, Case, Enrolment, Face, GalleryMember, Photo
 from indexer.catalog.tables import Image as ImageRow
 from indexer.errors import (
     CaseClosed,
@@ -25,6 +25,7 @@ from indexer.errors import (
 )
 from indexer.faces import choose_face
 from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remove_faces
+from indexer.generations.work import share_case
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.purges import record_purge
 from indexer.records import (
@@ -174,18 +175,30 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
                     queue.enqueue(session, "enrol_case", case_id, total=total)
+                    share_case(session, ws.contract_id, case_id, total)
             row.status = status
         if row.status == "open" and (row.alert_expected_false or 0.0) > (before or 0.0):
             # More is to be told now, of what is stored too.
             queue.enqueue(session, "probe_case", case_id)
         row.updated_at = utc_now()
         session.flush()
-        own = select(Photo.face_id).where(Photo.case_id == case_id)
-        refresh_faces(session, "cases", ws.contract_id, list(session.scalars(own)))
+        _refresh_tags(session, case_id)
         record = _load(session, ws.contract_id, case_id)
     if withdrawn:
         removals.finish_if_possible(ws)
     return record
+
+
+def _refresh_tags(session: Session, case_id: str) -> None:
+    """Log the enrolled faces of a case anew, under every contract, where their tags changed."""
+    rows = session.execute(
+        select(Enrolment.contract_id, Enrolment.face_id)
+        .join(Photo, Photo.photo_id == Enrolment.photo_id)
+        .where(Photo.case_id == case_id, Enrolment.face_id.is_not(None))
+    ).all()
+    for contract in {row.contract_id for row in rows}:
+        own = [row.face_id for row in rows if row.contract_id == contract]
+        refresh_faces(session, "cases", contract, [face_id for face_id in own if face_id])
 
 
 def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
@@ -201,22 +214,19 @@ def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
         .where(Photo.case_id == case.case_id)
         .distinct()
     ).all()
-    elsewhere = session.execute(
-        select(Photo.face_id, Photo.sha256)
-        .join(Case, Case.case_id == Photo.case_id)
-        .where(
-            Photo.sha256.in_({sha256 for _, _, sha256 in faces}),
-            Photo.case_id != case.case_id,
-            Case.status == "open",
+    kept = set(
+        session.scalars(
+            select(Enrolment.face_id)
+            .join(Photo, Photo.photo_id == Enrolment.photo_id)
+            .join(Case, Case.case_id == Photo.case_id)
+            .where(
+                Photo.sha256.in_({sha256 for _, _, sha256 in faces}),
+                Photo.case_id != case.case_id,
+                Case.status == "open",
+            )
         )
-    ).all()
-    kept = {face_id for face_id, _ in elsewhere}
-    shared = {sha256 for _, sha256 in elsewhere}
-    leaving = [
-        (face_id, contract)
-        for face_id, contract, sha256 in faces
-        if face_id not in kept and not (contract != ws.contract_id and sha256 in shared)
-    ]
+    )
+    leaving = [(face_id, contract) for face_id, contract, _ in faces if face_id not in kept]
     for contract in {contract for _, contract in leaving}:
         remove_faces(session, "cases", contract, [f for f, c in leaving if c == contract])
     vectors = drop_idle_vectors(session, [face_id for face_id, _ in leaving])
@@ -335,7 +345,6 @@ def _enrol(
     images.ensure_row(session, sha256, size, image)
     rows = images.store_faces(session, ws.contract_id, sha256, faces, keep={chosen})
     face = rows[chosen]
-    add_faces(session, "cases", ws.contract_id, [face.face_id])
     photo_id = new_id()
     job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo_id)
     session.add(
@@ -345,7 +354,6 @@ def _enrol(
             sha256=sha256,
             filename=short_name(filename),
             taken_on=taken_on,
-            face_id=face.face_id,
             enrolled_face_index=face.face_index,
             x=face.x,
             y=face.y,
@@ -356,6 +364,12 @@ def _enrol(
         )
     )
     session.flush()
+    session.add(
+        Enrolment(photo_id=photo_id, contract_id=ws.contract_id, face_id=face.face_id, code=None)
+    )
+    session.flush()
+    add_faces(session, "cases", ws.contract_id, [face.face_id])
+    share_case(session, ws.contract_id, case_id, 1)
     return _receipt(session, ws.contract_id, session.get_one(Photo, photo_id), created=True)
 
 
@@ -365,9 +379,20 @@ def _known_photo(
     row = session.scalar(select(Photo).where(Photo.case_id == case_id, Photo.sha256 == sha256))
     if row is None:
         return None
-    if face_index is not None and face_index != row.enrolled_face_index:
-        raise PhotoAlreadyEnrolled(row.photo_id, row.enrolled_face_index)
+    enrolled = _enrolled_index(session, ws.contract_id, row)
+    if face_index is not None and face_index != enrolled:
+        raise PhotoAlreadyEnrolled(row.photo_id, enrolled)
     return _receipt(session, ws.contract_id, row, created=False)
+
+
+def _enrolled_index(session: Session, contract_id: str, row: Photo) -> int:
+    """The number of the enrolled face as the analysis under this contract numbers them."""
+    found = session.scalar(
+        select(Face.face_index)
+        .join(Enrolment, Enrolment.face_id == Face.face_id)
+        .where(Enrolment.photo_id == row.photo_id, Enrolment.contract_id == contract_id)
+    )
+    return row.enrolled_face_index if found is None else found
 
 
 def _receipt(session: Session, contract_id: str, row: Photo, *, created: bool) -> PhotoReceipt:
@@ -379,7 +404,7 @@ def _receipt(session: Session, contract_id: str, row: Photo, *, created: bool) -
         width=image.width,
         height=image.height,
         faces=images.faces_in(session, contract_id, [row.sha256]).get(row.sha256, ()),
-        enrolled_face_index=row.enrolled_face_index,
+        enrolled_face_index=_enrolled_index(session, contract_id, row),
         created=created,
         notes=tuple(image.notes),
     )
@@ -415,19 +440,15 @@ def _photos(
 ) -> dict[str, tuple[PhotoRecord, ...]]:
     found: dict[str, list[PhotoRecord]] = {}
     for some in chunks(case_ids):
+        faces = _enrolled_faces(session, contract_id, some)
         rows = session.execute(
-            select(Photo, ImageRow.width, ImageRow.height, GalleryMember.face_id)
+            select(Photo, ImageRow.width, ImageRow.height)
             .join(ImageRow, ImageRow.sha256 == Photo.sha256)
-            .outerjoin(
-                GalleryMember,
-                (GalleryMember.face_id == Photo.face_id)
-                & (GalleryMember.gallery == "cases")
-                & (GalleryMember.contract_id == contract_id),
-            )
             .where(Photo.case_id.in_(some))
             .order_by(Photo.photo_id)
         )
-        for photo, width, height, member in rows:
+        for photo, width, height in rows:
+            face = faces.get(photo.photo_id)
             found.setdefault(photo.case_id, []).append(
                 PhotoRecord(
                     photo_id=photo.photo_id,
@@ -437,15 +458,49 @@ def _photos(
                     taken_on=photo.taken_on,
                     width=width,
                     height=height,
-                    enrolled_face_index=photo.enrolled_face_index,
-                    face_id=photo.face_id,
+                    enrolled_face_index=photo.enrolled_face_index if face is None else face.index,
+                    face_id="" if face is None else face.face_id,
                     box=Box(photo.x, photo.y, photo.width, photo.height),
-                    enrolled=member is not None,
+                    enrolled=face is not None and face.searched,
                     job_id=photo.job_id,
                     created_at=photo.created_at,
                 )
             )
     return {case_id: tuple(photos) for case_id, photos in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _EnrolledFace:
+    face_id: str
+    index: int
+    searched: bool
+
+
+def _enrolled_faces(
+    session: Session, contract_id: str, case_ids: Collection[str]
+) -> dict[str, _EnrolledFace]:
+    """The enrolled face of each photo: under this contract, or else under another, to be shown
+    only."""
+    rows = session.execute(
+        select(
+            Photo.photo_id, Face.face_id, Face.face_index, Face.contract_id, GalleryMember.face_id
+        )
+        .join(Enrolment, Enrolment.photo_id == Photo.photo_id)
+        .join(Face, Face.face_id == Enrolment.face_id)
+        .outerjoin(
+            GalleryMember,
+            (GalleryMember.face_id == Face.face_id)
+            & (GalleryMember.gallery == "cases")
+            & (GalleryMember.contract_id == contract_id),
+        )
+        .where(Photo.case_id.in_(case_ids))
+        .order_by(Face.contract_id)
+    )
+    found: dict[str, _EnrolledFace] = {}
+    for photo_id, face_id, index, contract, member in rows:
+        if contract == contract_id or photo_id not in found:
+            found[photo_id] = _EnrolledFace(face_id, index, member is not None)
+    return found
 
 
 def _record(row: Case, photos: tuple[PhotoRecord, ...]) -> CaseRecord:

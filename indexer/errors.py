@@ -56,6 +56,40 @@ class FaceNotFound(NotFound):
         super().__init__(f"There is no face {face_id!r}.", remedy="Check the id.")
 
 
+class GenerationNotFound(NotFound):
+    code = "generation_not_found"
+
+    def __init__(self, contract_id: str) -> None:
+        super().__init__(
+            f"There is no generation of vectors under {contract_id!r}.",
+            remedy="See `homeward generations list`.",
+        )
+
+
+class GenerationUnavailable(HomewardError):
+    """The face pack of a generation cannot be used here."""
+
+    code = "generation_unavailable"
+
+    def __init__(self, contract_id: str, reason: str) -> None:
+        super().__init__(
+            f"Nothing can be analysed under {contract_id} here: {reason}.",
+            remedy="Install the face pack of that generation here (`homeward packs install`).",
+        )
+
+
+class GenerationStateInvalid(HomewardError):
+    """What was asked for does not fit the state that a generation is in."""
+
+    code = "generation_state_invalid"
+
+
+class GenerationIncomplete(HomewardError):
+    """Something stored is not in a generation yet."""
+
+    code = "generation_incomplete"
+
+
 class JobNotFound(NotFound):
     code = "job_not_found"
 

@@ -10,6 +10,7 @@ from service.cli import (
     commands,
     evaluate,
     gallery,
+    generations,
     ingest,
     jobs,
     keys,
@@ -61,6 +62,7 @@ app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
 app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
+app.add_typer(generations.app, name="generations")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")

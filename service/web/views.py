@@ -118,7 +118,10 @@ def case_rows(
             CaseRow(
                 case,
                 candidates.search_state(
-                    session, case.case_id, sum(photo.enrolled for photo in case.photos)
+                    session,
+                    ws.contract_id,
+                    case.case_id,
+                    sum(photo.enrolled for photo in case.photos),
                 ).state
                 if case.status == "open"
                 else "ended",
