@@ -22,6 +22,7 @@ from indexer.records import (
     PhotoRecord,
     SearchState,
 )
+from indexer.searched import search_state
 from indexer.workspace import Workspace
 from models.packs.base import PackInfo
 from models.packs.registry import list_packs
@@ -117,7 +118,7 @@ def case_rows(
         rows = tuple(
             CaseRow(
                 case,
-                candidates.search_state(
+                search_state(
                     session,
                     ws.contract_id,
                     case.case_id,
