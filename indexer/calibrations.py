@@ -64,8 +64,7 @@ def stored(folder: Path, contract_id: str) -> Calibration | None:
     calibration = _read(path, data)
     if calibration.contract_id != contract_id:
         raise ContractMismatch(
-            f"{path} was measured under the contract {calibration.contract_id}, "
-            f"not {contract_id}.",
+            f"{path} was measured under the contract {calibration.contract_id}, not {contract_id}.",
             remedy="Move the file away, or measure again with `homeward calibrate`.",
         )
     return calibration

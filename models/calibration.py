@@ -119,6 +119,14 @@ class Curve:
         return FmrEstimate(value, max(value, upper), True)
 
 
+def _curve(values: Mapping[str, Any]) -> Curve:
+    def numbers(key: str) -> NDArray[np.float64]:
+        return np.asarray(values[key], dtype=np.float64)
+
+    lower = numbers("lower") if "lower" in values else None
+    return Curve(numbers("score"), numbers("fmr"), numbers("upper"), lower)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
     """Measured curves of one embedding contract, by the number of photos that were fused."""
@@ -169,13 +177,7 @@ class Calibration:
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
         """Raises ``PackError`` if the table is not one."""
         try:
-            curves = {
-                int(photos): Curve(
-                    *(np.asarray(curve[key], dtype=np.float64) for key in ("score", "fmr", "upper")),
-                    np.asarray(curve["lower"], dtype=np.float64) if "lower" in curve else None,
-                )
-                for photos, curve in data["curves"].items()
-            }
+            curves = {int(photos): _curve(values) for photos, values in data["curves"].items()}
             contract_id = str(data["contract_id"])
             provenance = dict(data.get("provenance", {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
