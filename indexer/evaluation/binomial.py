@@ -73,3 +73,27 @@ def widened_share(
         return interval
     people = effective_count(sizes)
     return widest(interval, clopper_pearson(float(events.mean()) * people, people))
+
+
+def widened_ratio(
+    interval: Interval | None,
+    before: NDArray[np.bool_],
+    after: NDArray[np.bool_],
+    identities: NDArray[np.int64],
+) -> Interval | None:
+    """A bootstrapped interval of the ratio of two shares of the same trials, widened likewise.
+
+    ``before`` and ``after``: what came out for each trial. With fewer than ``FEW_PEOPLE`` people
+    for whom they differ, the result also holds what the Clopper-Pearson bounds of what was lost
+    and of what was won come to. ``None`` where ``before`` is never true.
+    """
+    share = float(before.mean()) if len(before) else 0.0
+    if not share:
+        return None
+    if np.unique(identities[before != after]).size >= FEW_PEOPLE:
+        return interval
+    _, sizes = np.unique(identities, return_counts=True)
+    people = effective_count(sizes.astype(np.int64))
+    lost = clopper_pearson_upper(float((before & ~after).mean()) * people, people)
+    won = clopper_pearson_upper(float((after & ~before).mean()) * people, people)
+    return widest(interval, Interval(max(0.0, 1 - lost / share), 1 + won / share))

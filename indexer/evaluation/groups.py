@@ -261,7 +261,7 @@ def _strangers(
             percentile_interval(rates),
             rate,
             distinct_pairs(first, second),
-            faces.sum(1).astype(np.int64),
+            trials**2 / float(_trials(faces**2, np.ones((1, people)), same)[0]),
         )
         found[level] = Figure(carriers, trials, len(over), rate, interval)
     return found

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from indexer.evaluation.binomial import (
     clopper_pearson,
-    effective_count,
     widened_share,
     widest,
 )
@@ -97,17 +96,19 @@ def verification_intervals(
     for r, weights in enumerate(draw_weights(people, replicates, seed)):
         sizes = weights * pairs.compared_sizes
         total = (int(sizes.sum()) ** 2 - int((sizes**2).sum())) / 2
-        accepted = np.concatenate([[0], np.cumsum(weights[genuine_identity])])
-        if not total or not accepted[-1]:
+        if not total:
             continue
         false = np.cumsum(weights[first] * weights[second])
+        for column, count in enumerate(accepted_pairs):
+            fmrs[r, column] = false[count - 1] / total if count else 0.0
+        accepted = np.concatenate([[0], np.cumsum(weights[genuine_identity])])
+        if not accepted[-1]:
+            continue
         tar = accepted[above] / accepted[-1]
         for column, rate in enumerate(FMR_LEVELS.values()):
             at = int(np.searchsorted(false, rate * total + 1e-9, side="right"))
             # Past the stored tail its lowest score is the strictest threshold known to hold.
             tars[r, column] = tar[min(at, len(tar) - 1)]
-            count = accepted_pairs[column]
-            fmrs[r, column] = false[count - 1] / total if count else 0.0
         fmr = false / total
         crossed = int(np.argmax(fmr >= 1.0 - tar))
         if fmr[crossed] >= 1.0 - tar[crossed]:
@@ -125,7 +126,7 @@ def verification_intervals(
             percentile_interval(fmrs[:, column]),
             count / pairs.impostor_compared,
             distinct_pairs(first[:count], second[:count]),
-            pairs.compared_sizes,
+            effective_pairs(pairs.compared_sizes),
         )
     fmr = np.arange(1, len(pairs.tail) + 1) / pairs.impostor_compared
     crossed = int(np.argmax(fmr >= 1.0 - above / len(genuine)))
@@ -144,22 +145,29 @@ def distinct_pairs(first: IntArray, second: IntArray) -> int:
     return int(np.unique(low * (int(high.max()) + 1) + high).size)
 
 
+def effective_pairs(sizes: IntArray) -> float:
+    """How many pairs of people of equal weight say as much as all pairs of their faces.
+
+    ``sizes``: faces of each person; a pair of people weighs as many comparisons as they give.
+    """
+    faces = sizes.astype(np.float64)
+    total = faces.sum() ** 2 - (faces**2).sum()
+    squares = (faces**2).sum() ** 2 - (faces**4).sum()
+    return float(total**2 / (2 * squares)) if squares else 0.0
+
+
 def widened_pairs(
-    interval: Interval | None, rate: float, seen: int, sizes: IntArray
+    interval: Interval | None, rate: float, seen: int, pairs: float
 ) -> Interval | None:
     """A bootstrapped interval of a rate over pairs of strangers, widened where few were seen.
 
-    ``seen``: distinct pairs of people that it happened to; ``sizes``: faces of each person. Below
-    ``FEW_PAIRS`` the result also holds the Clopper-Pearson interval over the pairs of the effective
-    number of people. ``None`` where there is no pair of people.
+    ``seen``: distinct pairs of people that it happened to; ``pairs``: the effective number of pairs
+    of people. With fewer than ``FEW_PAIRS`` seen the result also holds the Clopper-Pearson interval
+    over ``pairs``. ``None`` where there are none.
     """
-    people = effective_count(sizes)
-    if people <= 1:
+    if not pairs:
         return None
-    if seen >= FEW_PAIRS:
-        return interval
-    trials = people * (people - 1) / 2
-    return widest(interval, clopper_pearson(rate * trials, trials))
+    return interval if seen >= FEW_PAIRS else widest(interval, clopper_pearson(rate * pairs, pairs))
 
 
 def weighted_shares(

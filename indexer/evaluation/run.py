@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.evaluation.binomial import widened_ratio
 from indexer.evaluation.cache import FaceCache
 from indexer.evaluation.degrade import DEGRADATIONS, Degradation
 from indexer.evaluation.groups import measure_groups
@@ -250,7 +251,9 @@ def _degraded_result(
         failure_to_enroll=float((~found).mean()),
         rank_k={k: float((ranks.rank <= k).mean()) for k in _DEGRADED_RANKS},
         share_of_clean=float((ranks.rank == 1).sum() / clean) if clean else None,
-        share_interval=percentile_interval(ratios) if clean else None,
+        share_interval=widened_ratio(
+            percentile_interval(ratios), clean_ranks == 1, ranks.rank == 1, identities
+        ),
         failure_interval=span(~found),
         rank_intervals={k: span(ranks.rank <= k) for k in _DEGRADED_RANKS},
         rank=ranks.rank,

@@ -48,6 +48,11 @@ class Candidate:
     ad: AdSummary
     lead: LeadRecord
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything is known of what the score is worth."""
+        return self.band is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateList:

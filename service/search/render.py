@@ -85,7 +85,7 @@ def _candidate(item: Candidate) -> dict[str, Any]:
         "expected_false_candidates": item.expected_false_candidates,
         "expected_false_candidates_upper": item.expected_false_candidates_upper,
         "band": item.band,
-        "calibrated": item.band is not None,
+        "calibrated": item.calibrated,
         "status": item.status,
         "photos_fused": item.photos_fused,
         "person_face_id": item.person_face_id,
