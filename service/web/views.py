@@ -157,7 +157,7 @@ def list_view(found: CandidateList, *, person_crop: str | None = None) -> ListVi
         gallery_size=found.gallery_size,
         k=found.k,
         calibration=found.calibration,
-        uncalibrated=any(item.band == "uncalibrated" for item in found.items),
+        uncalibrated=not found.calibrated,
     )
 
 
@@ -169,7 +169,7 @@ def _candidate_view(
     return CandidateView(
         candidate_id=item.candidate_id,
         rank=item.rank,
-        band=item.band,
+        band=item.band or "uncalibrated",
         expectation=expectation(item),
         person_crop=person_crop,
         face=item.face,
