@@ -32,6 +32,19 @@ def capture_images(session: Session, job_id: str) -> list[str]:
     )
 
 
+def images_of_job(session: Session, job_id: str) -> list[str]:
+    """The images that a job of kind ``embed_images`` is to read: of its capture, or all that ads
+    show from one SHA-256 to another."""
+    job = session.get(Job, job_id)
+    if job is None or "capture_id" in job.payload:
+        return capture_images(session, job_id)
+    between = CaptureImage.sha256.between(job.payload["first"], job.payload["last"])
+    rows = session.scalars(
+        select(CaptureImage.sha256).where(between).distinct().order_by(CaptureImage.sha256)
+    )
+    return [sha256 for sha256 in rows if sha256 is not None]
+
+
 def without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:
     """Images that are still to be analysed for the gallery of ads under the contract.
 

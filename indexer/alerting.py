@@ -174,7 +174,9 @@ def release_held(ws: Workspace) -> int:
     """Tell what was held back, for the cases whose week allows it now; returns how many alerts."""
     with ws.catalog.read() as session:
         case_ids = session.scalars(
-            select(Candidate.case_id).where(Candidate.held_at.is_not(None)).distinct()
+            select(Candidate.case_id)
+            .where(Candidate.held_at.is_not(None), Candidate.contract_id == ws.contract_id)
+            .distinct()
         ).all()
         # Looked at without the write lock: most weeks allow nothing yet.
         free = [
@@ -192,7 +194,10 @@ def release_held(ws: Workspace) -> int:
                 continue
             held = session.scalars(
                 select(Candidate.face_id).where(
-                    Candidate.case_id == case_id, Candidate.held_at.is_not(None)
+                    Candidate.case_id == case_id,
+                    Candidate.held_at.is_not(None),
+                    # Of another model its score would be read on the wrong scale.
+                    Candidate.contract_id == ws.contract_id,
                 )
             ).all()
             released += len(raise_alerts(session, ws, case, held, size))

@@ -235,6 +235,10 @@ def standing(ws: Workspace, case_id: str) -> AlertStanding:
         if case is None:
             raise CaseNotFound(case_id)
         held = session.scalar(
-            select(func.count()).where(Candidate.case_id == case_id, Candidate.held_at.is_not(None))
+            select(func.count()).where(
+                Candidate.case_id == case_id,
+                Candidate.held_at.is_not(None),
+                Candidate.contract_id == ws.contract_id,
+            )
         )
         return AlertStanding(limit_in_force(session, ws, case), held or 0)

@@ -21,9 +21,9 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
+    Enrolment,
     Face,
     GalleryMember,
-    Job,
     Lead,
     Photo,
 )
@@ -43,6 +43,7 @@ from indexer.records import (
     SearchFilter,
     SearchState,
 )
+from indexer.searched import compared_up_to, search_state
 from indexer.searches import PURPOSES, add_search
 from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
@@ -96,7 +97,7 @@ def ranked(
     with ws.catalog.read() as session:
         require_open(session, case_id)
         face_ids, vectors = enrolled(session, ws.contract_id, case_id)
-        state = search_state(session, case_id, len(face_ids))
+        state = search_state(session, ws.contract_id, case_id, len(face_ids))
     ranking = rank(ws, case_id, vectors, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
@@ -128,7 +129,7 @@ def search_photo(
         )
     with ws.catalog.read() as session:
         require_open(session, case_id)
-        state = SearchState(state="searched", up_to=_compared_up_to(session))
+        state = SearchState(state="searched", up_to=compared_up_to(session))
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
@@ -174,11 +175,12 @@ def enrolled(
 ) -> tuple[tuple[str, ...], FloatArray]:
     """The enrolled faces of a case and their vectors, float32 (photos, dimension), oldest first."""
     rows = session.execute(
-        select(Photo.face_id, Face.vector)
-        .join(Face, Face.face_id == Photo.face_id)
+        select(Face.face_id, Face.vector)
+        .join(Enrolment, Enrolment.face_id == Face.face_id)
+        .join(Photo, Photo.photo_id == Enrolment.photo_id)
         .join(
             GalleryMember,
-            (GalleryMember.face_id == Photo.face_id) & (GalleryMember.gallery == "cases"),
+            (GalleryMember.face_id == Face.face_id) & (GalleryMember.gallery == "cases"),
         )
         .where(
             Photo.case_id == case_id,
@@ -189,39 +191,6 @@ def enrolled(
     ).all()
     vectors = stacked(row[1] for row in rows) if rows else np.empty((0, 0), np.float32)
     return tuple(row[0] for row in rows), vectors
-
-
-def search_state(session: Session, case_id: str, enrolled: int) -> SearchState:
-    """How far the ads are compared with a case of which ``enrolled`` photos can be searched.
-
-    ``not_searched`` while there is none (no photo yet, or none under the present contract),
-    ``searching`` while one is still being searched for; otherwise every ad received before
-    ``up_to`` is in.
-    """
-    own = session.scalar(
-        select(Job.job_id)
-        .where(
-            Job.state.in_(("queued", "running")),
-            Job.subject_id == case_id,
-            Job.kind.in_(("probe_case", "enrol_case")),
-        )
-        .limit(1)
-    )
-    if own is not None:
-        return SearchState(state="searching", up_to=None)
-    if not enrolled:
-        return SearchState(state="not_searched", up_to=None)
-    return SearchState(state="searched", up_to=_compared_up_to(session))
-
-
-def _compared_up_to(session: Session) -> datetime:
-    """Now, or the time of the oldest ad whose analysis waits or broke off."""
-    oldest = session.scalar(
-        select(func.min(Capture.received_at))
-        .join(Job, Job.job_id == Capture.job_id)
-        .where(Job.kind == "ingest_ad", Job.state.in_(("queued", "running", "failed")))
-    )
-    return oldest or utc_now()
 
 
 # --- ranking ---------------------------------------------------------------------------------
@@ -361,7 +330,7 @@ def store(
             ],
         )
     session.flush()
-    _note_floor(session, case_id)
+    _note_floor(session, case_id, ws.contract_id)
     return [face.face_id for face, _ in fresh]
 
 
@@ -377,11 +346,11 @@ def _add_leads(session: Session, case_id: str, lead_ids: set[str], now: datetime
         )
 
 
-def _note_floor(session: Session, case_id: str) -> None:
+def _note_floor(session: Session, case_id: str, contract_id: str) -> None:
     """Keep the best score of the case's ``LISTED``-th lead; null while it has fewer."""
     floor = session.scalar(
         select(func.max(Candidate.score))
-        .where(Candidate.case_id == case_id)
+        .where(Candidate.case_id == case_id, Candidate.contract_id == contract_id)
         .group_by(Candidate.lead_id)
         .order_by(func.max(Candidate.score).desc())
         .offset(LISTED - 1)

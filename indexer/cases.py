@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from datetime import date
-from typing import Any, cast
+from typing import Any
 
-from pydantic import TypeAdapter
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import images, queue, removals
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
-from indexer.catalog.tables import Candidate, Case, Face, GalleryMember, Photo
+from indexer.case_rows import columns, photos_of, record
+from indexer.catalog.tables import Candidate, Case, Enrolment, Face, GalleryMember, Photo
 from indexer.catalog.tables import Image as ImageRow
 from indexer.errors import (
     CaseClosed,
@@ -25,27 +25,23 @@ from indexer.errors import (
 )
 from indexer.faces import choose_face
 from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remove_faces
+from indexer.generations.work import share_case
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.purges import record_purge
 from indexer.records import (
     CaseInput,
     CaseRecord,
     CaseStatus,
-    LastSeen,
     Page,
-    Person,
     PhotoReceipt,
     PhotoRecord,
-    Purpose,
 )
 from indexer.room import deletes, require_room
-from indexer.times import moment_from_text, moment_text, utc_now
+from indexer.times import utc_now
 from indexer.workspace import Workspace
-from models.types import Box, DecodedImage
+from models.types import DecodedImage
 from models.types import Face as FoundFace
 
-_PERSON: TypeAdapter[Person] = TypeAdapter(Person)
-_LAST_SEEN: TypeAdapter[LastSeen] = TypeAdapter(LastSeen)
 _CHANGEABLE = {field.name for field in fields(CaseInput)} | {"status"}
 
 
@@ -63,7 +59,7 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
         legal_hold=False,
         created_at=now,
         updated_at=now,
-        **_columns(
+        **columns(
             {
                 "person": case.person,
                 "missing_since": case.missing_since,
@@ -80,7 +76,7 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
         _refuse_duplicate(session, case.agency, case.case_number)
         session.add(row)
         session.flush()
-        return _record(row, ())
+        return record(row, ())
 
 
 def get_case(ws: Workspace, case_id: str) -> CaseRecord:
@@ -125,8 +121,8 @@ def list_cases(
     with ws.catalog.read() as session:
         rows = session.scalars(query).all()
         shown = rows[:limit]
-        photos = _photos(session, ws.contract_id, [row.case_id for row in shown])
-        items = tuple(_record(row, photos.get(row.case_id, ())) for row in shown)
+        photos = photos_of(session, ws.contract_id, [row.case_id for row in shown])
+        items = tuple(record(row, photos.get(row.case_id, ())) for row in shown)
     more = len(rows) > limit
     return Page(items, encode_cursor(items[-1].case_id) if more else None)
 
@@ -164,7 +160,7 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         if (agency, number) != (row.agency, row.case_number):
             _refuse_duplicate(session, agency, number)
         before = row.alert_expected_false
-        for name, value in _columns(changes).items():
+        for name, value in columns(changes).items():
             setattr(row, name, value)
         if status is not None and status != row.status:
             if row.status == "open":
@@ -174,18 +170,30 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
                     queue.enqueue(session, "enrol_case", case_id, total=total)
+                    share_case(session, ws.contract_id, case_id, total)
             row.status = status
         if row.status == "open" and (row.alert_expected_false or 0.0) > (before or 0.0):
             # More is to be told now, of what is stored too.
             queue.enqueue(session, "probe_case", case_id)
         row.updated_at = utc_now()
         session.flush()
-        own = select(Photo.face_id).where(Photo.case_id == case_id)
-        refresh_faces(session, "cases", ws.contract_id, list(session.scalars(own)))
+        _refresh_tags(session, case_id)
         record = _load(session, ws.contract_id, case_id)
     if withdrawn:
         removals.finish_if_possible(ws)
     return record
+
+
+def _refresh_tags(session: Session, case_id: str) -> None:
+    """Log the enrolled faces of a case anew, under every contract, where their tags changed."""
+    rows = session.execute(
+        select(Enrolment.contract_id, Enrolment.face_id)
+        .join(Photo, Photo.photo_id == Enrolment.photo_id)
+        .where(Photo.case_id == case_id, Enrolment.face_id.is_not(None))
+    ).all()
+    for contract in {row.contract_id for row in rows}:
+        own = [row.face_id for row in rows if row.contract_id == contract]
+        refresh_faces(session, "cases", contract, [face_id for face_id in own if face_id])
 
 
 def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
@@ -201,22 +209,19 @@ def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
         .where(Photo.case_id == case.case_id)
         .distinct()
     ).all()
-    elsewhere = session.execute(
-        select(Photo.face_id, Photo.sha256)
-        .join(Case, Case.case_id == Photo.case_id)
-        .where(
-            Photo.sha256.in_({sha256 for _, _, sha256 in faces}),
-            Photo.case_id != case.case_id,
-            Case.status == "open",
+    kept = set(
+        session.scalars(
+            select(Enrolment.face_id)
+            .join(Photo, Photo.photo_id == Enrolment.photo_id)
+            .join(Case, Case.case_id == Photo.case_id)
+            .where(
+                Photo.sha256.in_({sha256 for _, _, sha256 in faces}),
+                Photo.case_id != case.case_id,
+                Case.status == "open",
+            )
         )
-    ).all()
-    kept = {face_id for face_id, _ in elsewhere}
-    shared = {sha256 for _, sha256 in elsewhere}
-    leaving = [
-        (face_id, contract)
-        for face_id, contract, sha256 in faces
-        if face_id not in kept and not (contract != ws.contract_id and sha256 in shared)
-    ]
+    )
+    leaving = [(face_id, contract) for face_id, contract, _ in faces if face_id not in kept]
     for contract in {contract for _, contract in leaving}:
         remove_faces(session, "cases", contract, [f for f, c in leaving if c == contract])
     vectors = drop_idle_vectors(session, [face_id for face_id, _ in leaving])
@@ -244,36 +249,6 @@ def _refuse_duplicate(session: Session, agency: str, case_number: str) -> None:
     )
     if existing is not None:
         raise DuplicateCaseNumber(case_number, existing)
-
-
-def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as the columns keep them; ``status`` is handled by the caller."""
-    columns: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "person":
-            columns[name] = _PERSON.dump_python(value or Person(), mode="json", exclude_none=True)
-        elif name == "last_seen":
-            columns[name] = None if value is None else _last_seen_json(value)
-        elif name == "missing_since":
-            columns[name] = moment_text(value)
-        elif name == "alert_emails":
-            columns[name] = list(value or ())
-        elif name != "status":
-            columns[name] = value
-    return columns
-
-
-def _last_seen_json(value: LastSeen) -> dict[str, Any]:
-    data: dict[str, Any] = _LAST_SEEN.dump_python(value, mode="json", exclude_none=True)
-    if value.at is not None:
-        data["at"] = moment_text(value.at)
-    return data
-
-
-def _last_seen(data: dict[str, Any] | None) -> LastSeen | None:
-    if data is None:
-        return None
-    return LastSeen(**{**data, "at": moment_from_text(data.get("at"))})
 
 
 # --- photos ----------------------------------------------------------------------------------
@@ -335,7 +310,6 @@ def _enrol(
     images.ensure_row(session, sha256, size, image)
     rows = images.store_faces(session, ws.contract_id, sha256, faces, keep={chosen})
     face = rows[chosen]
-    add_faces(session, "cases", ws.contract_id, [face.face_id])
     photo_id = new_id()
     job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo_id)
     session.add(
@@ -345,7 +319,6 @@ def _enrol(
             sha256=sha256,
             filename=short_name(filename),
             taken_on=taken_on,
-            face_id=face.face_id,
             enrolled_face_index=face.face_index,
             x=face.x,
             y=face.y,
@@ -356,6 +329,12 @@ def _enrol(
         )
     )
     session.flush()
+    session.add(
+        Enrolment(photo_id=photo_id, contract_id=ws.contract_id, face_id=face.face_id, code=None)
+    )
+    session.flush()
+    add_faces(session, "cases", ws.contract_id, [face.face_id])
+    share_case(session, ws.contract_id, case_id, 1)
     return _receipt(session, ws.contract_id, session.get_one(Photo, photo_id), created=True)
 
 
@@ -365,9 +344,20 @@ def _known_photo(
     row = session.scalar(select(Photo).where(Photo.case_id == case_id, Photo.sha256 == sha256))
     if row is None:
         return None
-    if face_index is not None and face_index != row.enrolled_face_index:
-        raise PhotoAlreadyEnrolled(row.photo_id, row.enrolled_face_index)
+    enrolled = _enrolled_index(session, ws.contract_id, row)
+    if face_index is not None and face_index != enrolled:
+        raise PhotoAlreadyEnrolled(row.photo_id, enrolled)
     return _receipt(session, ws.contract_id, row, created=False)
+
+
+def _enrolled_index(session: Session, contract_id: str, row: Photo) -> int:
+    """The number of the enrolled face as the analysis under this contract numbers them."""
+    found = session.scalar(
+        select(Face.face_index)
+        .join(Enrolment, Enrolment.face_id == Face.face_id)
+        .where(Enrolment.photo_id == row.photo_id, Enrolment.contract_id == contract_id)
+    )
+    return row.enrolled_face_index if found is None else found
 
 
 def _receipt(session: Session, contract_id: str, row: Photo, *, created: bool) -> PhotoReceipt:
@@ -379,7 +369,7 @@ def _receipt(session: Session, contract_id: str, row: Photo, *, created: bool) -
         width=image.width,
         height=image.height,
         faces=images.faces_in(session, contract_id, [row.sha256]).get(row.sha256, ()),
-        enrolled_face_index=row.enrolled_face_index,
+        enrolled_face_index=_enrolled_index(session, contract_id, row),
         created=created,
         notes=tuple(image.notes),
     )
@@ -407,63 +397,4 @@ def _load(session: Session, contract_id: str, case_id: str) -> CaseRecord:
     row = session.get(Case, case_id)
     if row is None:
         raise CaseNotFound(case_id)
-    return _record(row, _photos(session, contract_id, [case_id]).get(case_id, ()))
-
-
-def _photos(
-    session: Session, contract_id: str, case_ids: Iterable[str]
-) -> dict[str, tuple[PhotoRecord, ...]]:
-    found: dict[str, list[PhotoRecord]] = {}
-    for some in chunks(case_ids):
-        rows = session.execute(
-            select(Photo, ImageRow.width, ImageRow.height, GalleryMember.face_id)
-            .join(ImageRow, ImageRow.sha256 == Photo.sha256)
-            .outerjoin(
-                GalleryMember,
-                (GalleryMember.face_id == Photo.face_id)
-                & (GalleryMember.gallery == "cases")
-                & (GalleryMember.contract_id == contract_id),
-            )
-            .where(Photo.case_id.in_(some))
-            .order_by(Photo.photo_id)
-        )
-        for photo, width, height, member in rows:
-            found.setdefault(photo.case_id, []).append(
-                PhotoRecord(
-                    photo_id=photo.photo_id,
-                    case_id=photo.case_id,
-                    sha256=photo.sha256,
-                    filename=photo.filename,
-                    taken_on=photo.taken_on,
-                    width=width,
-                    height=height,
-                    enrolled_face_index=photo.enrolled_face_index,
-                    face_id=photo.face_id,
-                    box=Box(photo.x, photo.y, photo.width, photo.height),
-                    enrolled=member is not None,
-                    job_id=photo.job_id,
-                    created_at=photo.created_at,
-                )
-            )
-    return {case_id: tuple(photos) for case_id, photos in found.items()}
-
-
-def _record(row: Case, photos: tuple[PhotoRecord, ...]) -> CaseRecord:
-    return CaseRecord(
-        case_id=row.case_id,
-        agency=row.agency,
-        case_number=row.case_number,
-        status=cast("CaseStatus", row.status),
-        person=_PERSON.validate_python(row.person),
-        missing_since=moment_from_text(row.missing_since),
-        last_seen=_last_seen(row.last_seen),
-        default_purpose=cast("Purpose | None", row.default_purpose),
-        notes=row.notes,
-        alert_expected_false=row.alert_expected_false,
-        alert_budget=row.alert_budget,
-        alert_emails=tuple(row.alert_emails),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        legal_hold=row.legal_hold,
-        photos=photos,
-    )
+    return record(row, photos_of(session, contract_id, [case_id]).get(case_id, ()))

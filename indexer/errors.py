@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import HomewardError
@@ -54,6 +55,40 @@ class FaceNotFound(NotFound):
 
     def __init__(self, face_id: str) -> None:
         super().__init__(f"There is no face {face_id!r}.", remedy="Check the id.")
+
+
+class GenerationNotFound(NotFound):
+    code = "generation_not_found"
+
+    def __init__(self, contract_id: str) -> None:
+        super().__init__(
+            f"There is no generation of vectors under {contract_id!r}.",
+            remedy="See `homeward generations list`.",
+        )
+
+
+class GenerationUnavailable(HomewardError):
+    """The face pack of a generation cannot be used here."""
+
+    code = "generation_unavailable"
+
+    def __init__(self, contract_id: str, reason: str) -> None:
+        super().__init__(
+            f"Nothing can be analysed under {contract_id} here: {reason}.",
+            remedy="Install the face pack of that generation here (`homeward packs install`).",
+        )
+
+
+class GenerationStateInvalid(HomewardError):
+    """What was asked for does not fit the state that a generation is in."""
+
+    code = "generation_state_invalid"
+
+
+class GenerationIncomplete(HomewardError):
+    """Something stored is not in a generation yet."""
+
+    code = "generation_incomplete"
 
 
 class JobNotFound(NotFound):
@@ -372,6 +407,19 @@ class LedgerDamaged(StorageError):
     """The file of purges was edited or cut; what it says cannot be relied on."""
 
     code = "ledger_damaged"
+
+
+class CalibrationDamaged(StorageError):
+    """The calibration that was stored for a contract cannot be used; nothing stands in for it."""
+
+    code = "calibration_damaged"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"The calibration {path} cannot be used: {why}.",
+            remedy="Measure again with `homeward calibrate`, or put the file with .1 at its end "
+            "in its place. Moved away, the rates that come with the pack hold again, if any.",
+        )
 
 
 class StorageDenied(StorageError):

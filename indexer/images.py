@@ -19,6 +19,7 @@ from indexer.catalog.tables import (
     CaptureImage,
     CapturePage,
     Case,
+    Enrolment,
     FaceCluster,
     GalleryMember,
     ImageAnalysis,
@@ -302,9 +303,12 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
         in_ads = _exists(session, CaptureImage, sha256)
         enrolled = set(
             session.scalars(
-                select(Photo.face_id)
+                select(Enrolment.face_id)
+                .join(Photo, Photo.photo_id == Enrolment.photo_id)
                 .join(Case, Case.case_id == Photo.case_id)
-                .where(Photo.sha256 == sha256, Case.status == "open")
+                .where(
+                    Photo.sha256 == sha256, Case.status == "open", Enrolment.face_id.is_not(None)
+                )
             )
         )
         for contract in {face.contract_id for face in faces}:

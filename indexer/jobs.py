@@ -2,8 +2,9 @@
 
 ``ingest_ad`` analyses the images of one capture, puts their faces into the gallery of ads and
 compares them with the open cases. ``probe_case`` compares a case with the ads. ``enrol_case``
-enrols the stored photos of a case that was opened again, then probes. Each can be broken off
-anywhere and done again; a failure of one item is recorded and does not stop the others.
+enrols the stored photos of a case that was opened again, then probes. ``embed_images`` and
+``embed_case`` do as much under a contract that they name, for another generation. Each can be
+broken off anywhere and done again; a failure of one item is recorded and does not stop the others.
 """
 
 from __future__ import annotations
@@ -12,31 +13,19 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
 from typing import Protocol, cast, get_args
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from indexer import images, queue
-from indexer.ad_faces import (
-    capture_images,
-    failures_of,
-    still_shown,
-    vectors_of,
-    without_vectors,
-)
-from indexer.batches import chunks
-from indexer.cases import require_open
+from indexer import enrolling, queue, reading
+from indexer.ad_faces import images_of_job
 from indexer.catalog import Catalog
 from indexer.catalog.tables import (
     Job,
     Photo,
 )
-from indexer.clusters import join_clusters
 from indexer.errors import (
-    CaseClosed,
-    CaseNotFound,
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
@@ -48,20 +37,14 @@ from indexer.errors import (
     StorageFull,
     StoreUnusable,
 )
-from indexer.faces import overlap
-from indexer.galleries import add_faces
-from indexer.hashes import fill_hashes
 from indexer.ids import decode_cursor, encode_cursor
-from indexer.images import Analysed
+from indexer.job_rows import job_record
 from indexer.memory import give_back_if_due
-from indexer.queue import job_record
-from indexer.records import Failure, JobRecord, JobState, Page, Progress
+from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progress
 from indexer.times import utc_now
-from indexer.trials import analyse_one_by_one, try_again
-from indexer.watchlist import probe_ads, probe_cases
+from indexer.trials import try_again
 from indexer.workspace import Workspace
 from models.errors import HomewardError
-from models.types import Box
 
 _log = logging.getLogger(__name__)
 
@@ -156,8 +139,8 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
 
 
 def _images_of(session: Session, job: Job) -> list[str]:
-    if job.kind == "ingest_ad":
-        return capture_images(session, job.job_id)
+    if job.kind in ("ingest_ad", "embed_images"):
+        return images_of_job(session, job.job_id)
     return list(session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)))
 
 
@@ -187,19 +170,22 @@ def run_pending(
     progress: Callable[[Progress], None] | None = None,
     *,
     patient: bool = False,
+    kinds: Sequence[JobKind] = queue.WORK,
+    contract_id: str | None = None,
 ) -> int:
     """Do queued jobs in this thread until none is due (or ``limit`` are done); returns how many.
 
-    ``patient``: also wait for those that pause before another attempt. Jobs that a full disk
+    ``kinds``, ``contract_id``: only jobs of these kinds, and that name this contract. ``patient``:
+    also wait for those that pause before another attempt. Jobs that a full disk
     breaks off again and again stay queued for a later call.
     """
     ran = 0
     broken: Counter[str] = Counter()
     while limit is None or ran < limit:
         room = ADS_AT_ONCE if limit is None else min(ADS_AT_ONCE, limit - ran)
-        jobs = queue.claim(ws, room)
+        jobs = queue.claim(ws, room, kinds, contract_id=contract_id)
         if not jobs:
-            pause = queue.next_due_s(ws) if patient else None
+            pause = queue.next_due_s(ws, kinds, contract_id) if patient else None
             if pause is None:
                 break
             time.sleep(min(max(pause, 0.05), 1.0))
@@ -233,12 +219,10 @@ def _run(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
     try:
         ads = [job for job in jobs if job.kind == "ingest_ad"]
         if ads:
-            _ingest_ads(ws, ads)
+            reading.ingest_ads(ws.views.of(None), ads)
         for job in jobs:
-            if job.kind == "probe_case":
-                _probe_case(ws, job)
-            elif job.kind == "enrol_case":
-                _enrol_case(ws, job)
+            if job.kind in _DOING:
+                _DOING[job.kind](ws.views.of(job.contract_id), job)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is kept with the job
         _log.exception("%d job(s) broke off", len(jobs))
         code = error.code if isinstance(error, HomewardError) else "internal_error"
@@ -253,6 +237,14 @@ def _run(ws: Workspace, jobs: Sequence[JobRecord]) -> bool:
     return True
 
 
+_DOING: dict[JobKind, Callable[[Workspace, JobRecord], None]] = {
+    "probe_case": enrolling.probe_case,
+    "enrol_case": enrolling.enrol_case,
+    "embed_case": enrolling.enrol_case,
+    "embed_images": reading.embed_images,
+}
+
+
 def _give_up(ws: Workspace, job: JobRecord, failure: Failure, *, counts: bool) -> None:
     try:
         state = queue.put_back(ws, job.job_id, failure, counts=counts)
@@ -264,132 +256,3 @@ def _give_up(ws: Workspace, job: JobRecord, failure: Failure, *, counts: bool) -
         return
     if state == "failed":
         _log.error("job %s is failed: %s", job.job_id, failure.detail)
-
-
-# --- ads -------------------------------------------------------------------------------------
-
-
-def _ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
-    with ws.catalog.read() as session:
-        shas = {job.job_id: capture_images(session, job.job_id) for job in jobs}
-        every = list(dict.fromkeys(sha256 for group in shas.values() for sha256 in group))
-        pending = without_vectors(session, ws.contract_id, every)
-    owners = {job.job_id: set(shas[job.job_id]) for job in jobs}
-    _analyse_pending(ws, pending, owners, alone=any(job.alone for job in jobs))
-    _fill_hashes(ws, every)
-    with ws.catalog.write() as session:
-        # Only what an ad still shows: it may have been forgotten meanwhile.
-        shown = still_shown(session, every)
-        vectors = vectors_of(session, ws.contract_id, shown)
-        add_faces(session, "ads", ws.contract_id, list(vectors))
-    join_clusters(ws, vectors)
-    probe_cases(ws, vectors)
-    with ws.catalog.write() as session:
-        failures = failures_of(session, ws.contract_id, every)
-        for job in jobs:
-            own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
-            queue.finish(session, ws.runner_id, job.job_id, own)
-
-
-def _fill_hashes(ws: Workspace, shas: Sequence[str]) -> None:
-    """Hash what was analysed as the photo of a case, say, before an ad showed it.
-
-    Only what could be analysed: a picture that killed a process is not decoded again.
-    """
-    with ws.catalog.read() as session:
-        failed = failures_of(session, ws.contract_id, shas)
-    fill_hashes(ws, [sha256 for sha256 in shas if sha256 not in failed])
-
-
-def _analyse_pending(
-    ws: Workspace, pending: Sequence[str], owners: dict[str, set[str]], *, alone: bool
-) -> None:
-    done: set[str] = set()
-    analyse = analyse_one_by_one if alone else images.analyse_stored
-    with closing(analyse(ws, pending)) as results:
-        for some in chunks(results, 1 if alone else ws.options.batch_size):
-            _keep_results(ws, some, pending, owners, done)
-
-
-def _keep_results(
-    ws: Workspace,
-    some: Sequence[Analysed | Failure],
-    pending: Sequence[str],
-    owners: dict[str, set[str]],
-    done: set[str],
-) -> None:
-    """Store what came of some images, and how far that brings each job."""
-    done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
-    with ws.catalog.write() as session:
-        shown = set(still_shown(session, list(done)))
-        for one in some:
-            if isinstance(one, Failure):
-                if one.item in shown:
-                    images.note_failure(session, ws.contract_id, one)
-            elif one.sha256 in shown:
-                images.keep_analysis(session, ws.contract_id, one)
-        for job_id, shas in owners.items():
-            ready = len(shas & done) + len(shas.difference(pending))
-            queue.advance(session, ws.runner_id, job_id, ready)
-
-
-# --- cases -----------------------------------------------------------------------------------
-
-
-def _probe_case(ws: Workspace, job: JobRecord) -> None:
-    # Without the case, or once it is closed, nobody is looked for.
-    with suppress(CaseNotFound, CaseClosed):
-        probe_ads(ws, job.subject_id)
-    with ws.catalog.write() as session:
-        queue.finish(session, ws.runner_id, job.job_id)
-
-
-def _enrol_case(ws: Workspace, job: JobRecord) -> None:
-    with ws.catalog.read() as session:
-        photos = session.execute(
-            select(Photo.photo_id, Photo.sha256).where(Photo.case_id == job.subject_id)
-        ).all()
-    by_sha = {sha256: photo_id for photo_id, sha256 in photos}
-    failures: list[Failure] = []
-    analyse = analyse_one_by_one if job.alone else images.analyse_stored
-    with closing(analyse(ws, list(by_sha))) as results:
-        for at, one in enumerate(results, start=1):
-            if isinstance(one, Failure):
-                failures.append(Failure(item=by_sha[one.item], code=one.code, detail=one.detail))
-                continue
-            with ws.catalog.write() as session:
-                try:
-                    require_open(session, job.subject_id)
-                except (CaseNotFound, CaseClosed):
-                    break
-                failure = _enrol_again(session, ws.contract_id, by_sha[one.sha256], one)
-                if failure is not None:
-                    failures.append(failure)
-                queue.advance(session, ws.runner_id, job.job_id, at)
-    with suppress(CaseNotFound, CaseClosed):
-        probe_ads(ws, job.subject_id)
-    with ws.catalog.write() as session:
-        queue.finish(session, ws.runner_id, job.job_id, failures)
-
-
-def _enrol_again(
-    session: Session, contract_id: str, photo_id: str, one: Analysed
-) -> Failure | None:
-    """Enrol the face that lies where the enrolled face of the photo lay."""
-    photo = session.get(Photo, photo_id)
-    if photo is None:
-        return None
-    box = Box(photo.x, photo.y, photo.width, photo.height)
-    chosen = max(range(len(one.faces)), key=lambda i: overlap(one.faces[i].box, box), default=None)
-    if chosen is None or overlap(one.faces[chosen].box, box) < images.SAME_FACE:
-        return Failure(
-            item=photo_id,
-            code="no_face_found",
-            detail="The enrolled face was not found again in the photo; enrol the photo anew.",
-        )
-    rows = images.store_faces(session, contract_id, one.sha256, one.faces, keep={chosen})
-    photo.face_id = rows[chosen].face_id
-    photo.enrolled_face_index = rows[chosen].face_index
-    session.flush()
-    add_faces(session, "cases", contract_id, [photo.face_id])
-    return None

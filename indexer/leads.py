@@ -121,15 +121,24 @@ class LeadBook:
 
     def _load_clusters(self, session: Session, case_id: str, fresh: list[FaceSource]) -> None:
         best = (
-            select(Candidate.lead_id, func.max(Candidate.score).label("score"))
+            select(
+                Candidate.lead_id,
+                Candidate.contract_id,
+                func.max(Candidate.score).label("score"),
+            )
             .where(Candidate.case_id == case_id)
-            .group_by(Candidate.lead_id)
+            .group_by(Candidate.lead_id, Candidate.contract_id)
             .subquery()
         )
         heads = (
             select(Candidate.lead_id, FaceCluster.cluster_id)
             .join(FaceCluster, FaceCluster.face_id == Candidate.face_id)
-            .join(best, (best.c.lead_id == Candidate.lead_id) & (best.c.score == Candidate.score))
+            .join(
+                best,
+                (best.c.lead_id == Candidate.lead_id)
+                & (best.c.contract_id == Candidate.contract_id)
+                & (best.c.score == Candidate.score),
+            )
             .where(Candidate.case_id == case_id)
         )
         wanted = {source.cluster_id for source in fresh if source.cluster_id is not None}

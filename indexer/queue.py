@@ -30,6 +30,7 @@ from indexer.catalog.tables import Job, RunnerRow
 from indexer.errors import JobNotFound
 from indexer.files import try_lock
 from indexer.ids import new_id
+from indexer.job_rows import failure_json, job_record
 from indexer.records import Failure, JobKind, JobRecord, JobState
 from indexer.times import utc_now
 
@@ -57,10 +58,15 @@ PRIORITIES: dict[JobKind, int] = {
     "deliver_webhook": 5,
     "deliver_email": 5,
     "ingest_ad": 10,
+    "embed_case": 15,
+    "embed_images": 20,
 }
 """What goes first, lower before higher: a person is waiting for what is done for a case."""
 
-WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad")
+INTAKE: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad")
+EMBEDDING: tuple[JobKind, ...] = ("embed_case", "embed_images")
+"""Work under a contract that the job names: for generations beside the one in use, mostly."""
+WORK: tuple[JobKind, ...] = (*INTAKE, *EMBEDDING)
 DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
 
 _TAKEN = "taken"
@@ -74,15 +80,23 @@ def runner_lock_path(folder: Path, runner_id: str) -> Path:
 
 
 def enqueue(
-    session: Session, kind: JobKind, subject_id: str, *, total: int = 1, **payload: Any
+    session: Session,
+    kind: JobKind,
+    subject_id: str,
+    *,
+    total: int = 1,
+    contract_id: str | None = None,
+    **payload: Any,
 ) -> str:
-    """Queue a job in the caller's transaction; returns its id."""
+    """Queue a job in the caller's transaction; returns its id. ``contract_id``: under which it is
+    to be done, where that is not the one in use then."""
     job_id = new_id()
     session.add(
         Job(
             job_id=job_id,
             kind=kind,
             subject_id=subject_id,
+            contract_id=contract_id,
             payload=payload,
             state="queued",
             done=0,
@@ -98,9 +112,9 @@ def enqueue(
 
 
 def waiting_in(session: Session) -> int:
-    """How many jobs are queued. What is to be sent to others does not count: a receiver that is
-    away must not keep ads out."""
-    query = select(func.count()).where(Job.state == "queued", Job.kind.in_(WORK))
+    """How many jobs are queued. What is to be sent to others does not count, nor does what is
+    done for another generation: neither may keep ads out."""
+    query = select(func.count()).where(Job.state == "queued", Job.kind.in_(INTAKE))
     return session.scalar(query) or 0
 
 
@@ -113,14 +127,18 @@ def claim(
     kinds: Sequence[JobKind] = WORK,
     *,
     without: Collection[str] = (),
+    contract_id: str | None = None,
 ) -> list[JobRecord]:
     """Take the next jobs of ``kinds`` for this runner: up to ``limit`` ads, or one of the others.
 
     By priority, then the oldest first; one at which a process died comes alone. ``without``:
-    subjects that are passed over for now.
+    subjects that are passed over for now; ``contract_id``: only jobs that name this contract.
+    Jobs of a contract whose face pack is not here are left to others.
     """
     _put_back_stranded(ws)
-    due = _due(kinds)
+    due = _due(ws, kinds)
+    if contract_id is not None:
+        due.append(Job.contract_id == contract_id)
     if without:
         due.append(Job.subject_id.not_in(without))
     with ws.catalog.read() as session:
@@ -167,16 +185,21 @@ def claim_these(ws: Workspace, job_ids: Sequence[str]) -> list[JobRecord]:
     """Take those of the jobs that are queued and due."""
     with _claiming(ws) as session:
         jobs = session.scalars(
-            select(Job).where(*_due(), Job.job_id.in_(job_ids)).order_by(Job.job_id)
+            select(Job).where(*_due(ws), Job.job_id.in_(job_ids)).order_by(Job.job_id)
         ).all()
         return _take(ws, session, jobs)
 
 
-def next_due_s(ws: Workspace) -> float | None:
-    """Seconds until a job may be done (0: one may now); ``None`` if none is queued."""
+def next_due_s(
+    ws: Workspace, kinds: Sequence[JobKind] = WORK, contract_id: str | None = None
+) -> float | None:
+    """Seconds until a job may be done here (0: one may now); ``None`` if none is queued."""
+    mine = or_(Job.contract_id.is_(None), Job.contract_id.in_(ws.views.able()))
+    if contract_id is not None:
+        mine = Job.contract_id == contract_id
     with ws.catalog.read() as session:
         rows = session.scalars(
-            select(Job.run_after).where(Job.state == "queued", Job.kind.in_(WORK)).distinct()
+            select(Job.run_after).where(Job.state == "queued", Job.kind.in_(kinds), mine).distinct()
         ).all()
     if not rows:
         return None
@@ -184,10 +207,11 @@ def next_due_s(ws: Workspace) -> float | None:
     return min(_pause_left(moment, now) for moment in rows)
 
 
-def _due(kinds: Sequence[JobKind] | None = None) -> list[Any]:
+def _due(ws: Workspace, kinds: Sequence[JobKind] | None = None) -> list[Any]:
     now = utc_now()
     conditions: list[Any] = [
         Job.state == "queued",
+        or_(Job.contract_id.is_(None), Job.contract_id.in_(ws.views.able())),
         or_(
             Job.run_after.is_(None),
             Job.run_after <= now,
@@ -443,27 +467,3 @@ def _pause(attempts: int, sends: bool) -> float:
     together does not come back together."""
     first, longest = _PAUSES[sends]
     return min(longest, first * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
-
-
-def failure_json(failure: Failure) -> dict[str, str]:
-    """A failure as the catalog keeps it."""
-    return {"item": failure.item, "code": failure.code, "detail": failure.detail}
-
-
-def job_record(job: Job) -> JobRecord:
-    """The record of a row."""
-    return JobRecord(
-        job_id=job.job_id,
-        kind=cast("JobKind", job.kind),
-        subject_id=job.subject_id,
-        state=cast("JobState", job.state),
-        done=job.done,
-        total=job.total,
-        attempts=job.attempts,
-        alone=job.alone,
-        run_after=job.run_after,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        failures=tuple(Failure(**failure) for failure in job.failures),
-    )

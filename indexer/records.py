@@ -31,7 +31,13 @@ def is_email(text: str) -> bool:
 CaseStatus: TypeAlias = Literal["open", "found", "closed"]
 JobState: TypeAlias = Literal["queued", "running", "done", "failed", "dropped"]
 JobKind: TypeAlias = Literal[
-    "ingest_ad", "probe_case", "enrol_case", "deliver_webhook", "deliver_email"
+    "ingest_ad",
+    "probe_case",
+    "enrol_case",
+    "embed_images",
+    "embed_case",
+    "deliver_webhook",
+    "deliver_email",
 ]
 ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]
@@ -408,6 +414,7 @@ class JobRecord:
     job_id: str
     kind: JobKind
     subject_id: str
+    contract_id: str | None
     state: JobState
     done: int
     total: int

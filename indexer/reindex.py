@@ -1,171 +1,199 @@
-"""Bringing everything that is stored under the present embedding contract.
+"""Reading what is stored under a contract: for a generation beside the one in use, or to complete
+that one.
 
-A new version of Homeward, or another pack, has another contract, and vectors of two contracts are
-never compared: until the stored images are read again, the galleries of the new contract are
-empty. The work is done by ordinary jobs, so it can be stopped, resumed and shared; what the old
-contract has stays where it is.
+The work is done by ordinary jobs, each for some images, so it can be killed, resumed and shared
+between any number of processes; what is new meanwhile comes by jobs of its own. What other
+contracts have stays where it is.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import or_, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from indexer import jobs, queue
-from indexer.catalog.tables import (
-    Capture,
-    CaptureImage,
-    Case,
-    Face,
-    GalleryMember,
-    ImageAnalysis,
-    Job,
-    Photo,
-)
-from indexer.errors import JobNotFound
+from indexer.batches import chunks
+from indexer.catalog.tables import CaptureImage, Enrolment, ImageAnalysis, Job
+from indexer.generations import missing, rows
+from indexer.generations.missing import Missing
 from indexer.hashes import fill_hashes
 from indexer.records import Failure, Progress
 from indexer.workspace import Workspace
 
+IMAGES_A_JOB: Final = 64
+"""Images of one job: what a process that dies has read in vain at most, about."""
 
-@dataclass(frozen=True, slots=True)
-class Outdated:
-    """What is stored and cannot be searched under the present contract."""
+_JOBS_AT_ONCE: Final = 50
+"""Jobs queued in one transaction: other writers wait that long."""
 
-    ad_images: int
-    photos: int
-
-    def __bool__(self) -> bool:
-        return bool(self.ad_images or self.photos)
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class ReindexReport:
-    """``jobs`` were done; ``failures`` are the items that could not be read again."""
+    """``jobs`` were queued; ``failures`` are the items that could not be read; ``images`` were
+    read in ``seconds``, by all processes together."""
 
     jobs: int
     failures: tuple[Failure, ...]
+    images: int = 0
+    seconds: float = 0.0
 
 
-def outdated(ws: Workspace) -> Outdated:
+def outdated(ws: Workspace) -> Missing:
     """How many images of ads and photos of open cases wait for :func:`reindex`.
 
-    Those that a queued or running job will read anyway do not count.
+    Those that were received just now and are in the queue for the first time do not count.
     """
     with ws.catalog.read() as session:
-        captures = _captures_to_read(session, ws.contract_id)
-        images: set[str] = set()
-        for shas in captures.values():
-            images |= shas
-        photos = sum(len(found) for found in _photos_to_enrol(session, ws.contract_id).values())
-    return Outdated(len(images), photos)
+        return missing.look(session, ws.contract_id)
 
 
 def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -> ReindexReport:
-    """Analyse what is stored and not yet analysed under the present contract, and search it.
+    """Read everything stored that is not in the generation of this view, and wait until that is
+    done, by this process and all others that can.
 
-    Faces of ads go into the gallery of ads; each photo of an open case is enrolled again with the
-    face that lies where the enrolled one lay. Everything is compared both ways as if it were new,
-    and joins the leads that are there. Images of ads without a perceptual hash get one. Can be
-    stopped anywhere and run again.
+    Where the contract is the one in use, everything is compared both ways as if it were new, and
+    joins the leads that are there; images of ads without a perceptual hash get one. Can be killed
+    anywhere and run again.
     """
     fill_hashes(ws)
-    queued: list[str] = []
-    with ws.catalog.write() as session:
-        for capture_id, shas in _captures_to_read(session, ws.contract_id).items():
-            capture = session.get_one(Capture, capture_id)
-            capture.job_id = queue.enqueue(
-                session, "ingest_ad", capture.ad_id, total=len(shas), capture_id=capture_id
-            )
-            queued.append(capture.job_id)
-        for case_id, photos in _photos_to_enrol(session, ws.contract_id).items():
-            queued.append(queue.enqueue(session, "enrol_case", case_id, total=len(photos)))
-    waiting = jobs.waiting(ws)
+    started = time.monotonic()
+    queued = read = 0
+    last: Missing | None = None
+    while True:
+        planned = _plan(ws)
+        queued += planned
+        read += _work(ws, read, progress)
+        with ws.catalog.read() as session:
+            left = missing.look(session, ws.contract_id)
+        # What fails again and again is not tried for ever.
+        if not left or (not planned and left == last):
+            break
+        last = left
+    if progress is not None:
+        progress(Progress(stage="reindex", done=read, total=read))
+    return ReindexReport(queued, _failures(ws, left), read, time.monotonic() - started)
 
-    def step(at: Progress) -> None:
+
+def _plan(ws: Workspace) -> int:
+    """Queue jobs for what is missing and in no job yet; returns how many."""
+    with ws.catalog.read() as session:
+        generation = rows.find(session, ws.contract_id)
+        busy = {job.subject_id for job in session.execute(_unfinished(ws.contract_id))}
+        # Those that a run before this one queued come first.
+        spans = (
+            []
+            if generation.generation_id in busy
+            else list(missing.ranges(session, ws.contract_id, IMAGES_A_JOB))
+        )
+        cases: dict[str, int] = {}
+        for case_id, _ in session.execute(missing.photos(ws.contract_id, again=True)):
+            if case_id not in busy:
+                cases[case_id] = cases.get(case_id, 0) + 1
+    for some in chunks(cases.items(), _JOBS_AT_ONCE):
+        with ws.catalog.write() as session:
+            for case_id, total in some:
+                queue.enqueue(
+                    session, "embed_case", case_id, total=total, contract_id=ws.contract_id
+                )
+    for images in chunks(spans, _JOBS_AT_ONCE):
+        with ws.catalog.write() as session:
+            for first, until, total in images:
+                queue.enqueue(
+                    session,
+                    "embed_images",
+                    generation.generation_id,
+                    total=total,
+                    contract_id=ws.contract_id,
+                    first=first,
+                    last=until,
+                )
+    return len(spans) + len(cases)
+
+
+def _work(ws: Workspace, before: int, progress: Callable[[Progress], None] | None) -> int:
+    """Do jobs of the contract until those that are there now have ended, here or elsewhere;
+    returns how many images and photos they read."""
+    with ws.catalog.read() as session:
+        known = {job.job_id for job in session.execute(_unfinished(ws.contract_id))}
+    while True:
+        ran = jobs.run_pending(ws, 1, kinds=queue.EMBEDDING, contract_id=ws.contract_id)
+        with ws.catalog.read() as session:
+            left = known & {job.job_id for job in session.execute(_unfinished(ws.contract_id))}
+            done, total = _progress(session, known)
         if progress is not None:
-            progress(Progress(stage="reindex", done=at.done, total=max(waiting, at.done)))
+            progress(Progress(stage="reindex", done=before + done, total=before + total))
+        if not left:
+            return done
+        if not ran:
+            queue.recover(ws)
+            time.sleep(_LOOK_S)
 
-    jobs.run_pending(ws, progress=step, patient=True)
-    failures: list[Failure] = []
-    for job_id in queued:
-        with suppress(JobNotFound):  # the ad or case was forgotten meanwhile
-            failures += jobs.get_job(ws, job_id).failures
-    if outdated(ws).ad_images:
-        failures.append(
+
+def _unfinished(contract_id: str) -> Select[str, str]:
+    return select(Job.job_id, Job.subject_id).where(
+        Job.contract_id == contract_id,
+        Job.kind.in_(queue.EMBEDDING),
+        Job.state.in_(("queued", "running")),
+    )
+
+
+def _progress(session: Session, job_ids: set[str]) -> tuple[int, int]:
+    done = total = 0
+    for some in chunks(sorted(job_ids)):
+        row = session.execute(
+            select(func.sum(Job.done), func.sum(Job.total)).where(Job.job_id.in_(some))
+        ).one()
+        done, total = done + int(row[0] or 0), total + int(row[1] or 0)
+    return done, total
+
+
+def _failures(ws: Workspace, left: Missing) -> tuple[Failure, ...]:
+    """What could not be read under the contract, and why."""
+    with ws.catalog.read() as session:
+        images = session.scalars(
+            select(ImageAnalysis)
+            .where(
+                ImageAnalysis.contract_id == ws.contract_id,
+                ImageAnalysis.state == "failed",
+                select(CaptureImage.sha256)
+                .where(CaptureImage.sha256 == ImageAnalysis.sha256)
+                .exists(),
+            )
+            .order_by(ImageAnalysis.sha256)
+        )
+        found = [
+            Failure(item=row.sha256, code=row.code or "analysis_failed", detail=row.detail or "")
+            for row in images
+        ]
+        photos = session.execute(
+            select(Enrolment.photo_id, Enrolment.code)
+            .where(Enrolment.contract_id == ws.contract_id, Enrolment.face_id.is_(None))
+            .order_by(Enrolment.photo_id)
+        )
+        found += [
+            Failure(
+                item=photo_id,
+                code=code or "analysis_failed",
+                detail="The enrolled face was not found again in the photo; enrol the photo anew."
+                if code == "no_face_found"
+                else "The photo could not be read.",
+            )
+            for photo_id, code in photos
+        ]
+    if left:
+        found.append(
             Failure(
                 item=ws.contract_id,
-                code="contract_mismatch",
-                detail="Images of ads are left that another process took under another contract. "
-                "Stop what runs with another pack or version, and reindex again.",
+                code="generation_incomplete",
+                detail=f"{left.ad_images} images of ads and {left.photos} photos could not be "
+                "read: their jobs failed. See `homeward jobs list --state failed`, then retry.",
             )
         )
-    return ReindexReport(len(queued), tuple(failures))
-
-
-def _captures_to_read(session: Session, contract_id: str) -> dict[str, set[str]]:
-    """Captures with images that the gallery of ads lacks under the contract, and those images:
-    never analysed, or analysed (as a photo of a case, say) with a face that is not in it."""
-    outside = (
-        select(Face.face_id)
-        .outerjoin(
-            GalleryMember,
-            (GalleryMember.face_id == Face.face_id)
-            & (GalleryMember.gallery == "ads")
-            & (GalleryMember.contract_id == contract_id),
-        )
-        .where(
-            Face.sha256 == CaptureImage.sha256,
-            Face.contract_id == contract_id,
-            GalleryMember.face_id.is_(None),
-        )
-        .exists()
-    )
-    rows = session.execute(
-        select(CaptureImage.capture_id, CaptureImage.sha256)
-        .join(Capture, Capture.capture_id == CaptureImage.capture_id)
-        .outerjoin(
-            ImageAnalysis,
-            (ImageAnalysis.sha256 == CaptureImage.sha256)
-            & (ImageAnalysis.contract_id == contract_id),
-        )
-        .outerjoin(Job, (Job.job_id == Capture.job_id) & Job.state.in_(("queued", "running")))
-        .where(
-            CaptureImage.sha256.is_not(None),
-            or_(ImageAnalysis.sha256.is_(None), outside),
-            Job.job_id.is_(None),
-        )
-        .order_by(CaptureImage.capture_id)
-    )
-    found: dict[str, set[str]] = {}
-    for capture_id, sha256 in rows:
-        if sha256 is not None:
-            found.setdefault(capture_id, set()).add(sha256)
-    return found
-
-
-def _photos_to_enrol(session: Session, contract_id: str) -> dict[str, list[str]]:
-    """Photos of open cases that are not in the gallery under the contract, by case."""
-    busy = select(Job.subject_id).where(
-        Job.kind == "enrol_case", Job.state.in_(("queued", "running"))
-    )
-    rows = session.execute(
-        select(Photo.case_id, Photo.photo_id)
-        .join(Case, Case.case_id == Photo.case_id)
-        .outerjoin(
-            GalleryMember,
-            (GalleryMember.face_id == Photo.face_id)
-            & (GalleryMember.gallery == "cases")
-            & (GalleryMember.contract_id == contract_id),
-        )
-        .where(Case.status == "open", GalleryMember.face_id.is_(None), Photo.case_id.not_in(busy))
-        .order_by(Photo.photo_id)
-    )
-    found: dict[str, list[str]] = {}
-    for case_id, photo_id in rows:
-        found.setdefault(case_id, []).append(photo_id)
-    return found
+    return tuple(found)

@@ -79,7 +79,9 @@ def finish(ws: Workspace, *, slack: bool = True) -> bool:
     vectors_gone = True
     if _SNAPSHOTS in pending:
         remove_unused(ws.index_dir)
-        scrubbed = [gallery.scrub() for gallery in (ws.cases, ws.ads)]
+        scrubbed = [
+            gallery.scrub() for view in ws.views.opened() for gallery in (view.cases, view.ads)
+        ]
         vectors_gone = all(scrubbed)
         if vectors_gone:
             _cross_out(ws, _SNAPSHOTS, pending[_SNAPSHOTS])

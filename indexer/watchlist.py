@@ -21,7 +21,7 @@ from indexer.alerting import base_limit, is_told, raise_alerts
 from indexer.batches import chunks
 from indexer.candidates import LISTED, enrolled, rank, store
 from indexer.cases import require_open
-from indexer.catalog.tables import Case, Face, GalleryMember, Photo
+from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
 from indexer.probe import FusedFace
 from indexer.vectors.base import Neighbours
 from indexer.workspace import Workspace
@@ -135,7 +135,11 @@ def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], list[str]]],
 def _all_enrolled(session: Session, case_id: str, face_ids: Collection[str]) -> bool:
     """Whether none of these photos was forgotten since it was compared: what it found, perhaps a
     stranger, must not come after it. Whoever forgets one queues a search with those left."""
-    now = session.scalars(select(Photo.face_id).where(Photo.case_id == case_id))
+    now = session.scalars(
+        select(Enrolment.face_id)
+        .join(Photo, Photo.photo_id == Enrolment.photo_id)
+        .where(Photo.case_id == case_id)
+    )
     return set(now).issuperset(face_ids)
 
 
@@ -154,10 +158,11 @@ def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[st
         rows = session.execute(
             select(Case, Face.face_id, Face.vector)
             .join(Photo, Photo.case_id == Case.case_id)
-            .join(Face, Face.face_id == Photo.face_id)
+            .join(Enrolment, Enrolment.photo_id == Photo.photo_id)
+            .join(Face, Face.face_id == Enrolment.face_id)
             .join(
                 GalleryMember,
-                (GalleryMember.face_id == Photo.face_id) & (GalleryMember.gallery == "cases"),
+                (GalleryMember.face_id == Face.face_id) & (GalleryMember.gallery == "cases"),
             )
             .where(
                 Photo.case_id.in_(some),
@@ -200,9 +205,11 @@ def _cases_of(session: Session, face_ids: set[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for some in chunks(face_ids):
         rows = session.execute(
-            select(Photo.face_id, Photo.case_id)
+            select(Face.face_id, Photo.case_id)
+            .join(Enrolment, Enrolment.face_id == Face.face_id)
+            .join(Photo, Photo.photo_id == Enrolment.photo_id)
             .join(Case, Case.case_id == Photo.case_id)
-            .where(Photo.face_id.in_(some), Case.status == "open")
+            .where(Face.face_id.in_(some), Case.status == "open")
         )
         for face_id, case_id in rows:
             found.setdefault(face_id, []).append(case_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,8 @@ from indexer.errors import IndexAway, RestoreUnfinished
 from indexer.files import make_folder, storage_errors, try_lock
 from indexer.galleries import Gallery
 from indexer.galleries.opening import LOCAL, VectorOptions, open_gallery
+from indexer.generations import switching
+from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
@@ -101,12 +104,15 @@ class Workspace:
         calibration: Calibration | None,
         limits: DecodeLimits,
         options: WorkspaceOptions,
+        pack: str = "",
+        load: Load = load_nothing,
     ) -> None:
         self.data_dir = data_dir
         self.catalog = catalog
         self.blobs = blobs
         self.analyser = analyser
         self.calibration = calibration
+        self.pack = pack
         self.limits = limits
         self.options = options
         self.index_dir = data_dir / "index"
@@ -126,6 +132,7 @@ class Workspace:
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
+        self.views = Views(self, load)
 
     def _gallery(self, name: GalleryName) -> Gallery:
         return open_gallery(
@@ -137,9 +144,22 @@ class Workspace:
             self.options.vectors,
         )
 
+    def beside(self, analyser: FaceAnalyser, pack: str) -> Workspace:
+        """The same catalog and originals under another contract, with galleries of its own."""
+        view = copy(self)
+        view.analyser, view.pack = analyser, pack
+        view.calibration = None
+        view.cases = view._gallery("cases")
+        try:
+            view.ads = view._gallery("ads")
+        except BaseException:
+            view.cases.close()
+            raise
+        return view
+
     @property
     def contract_id(self) -> str:
-        """The embedding contract in use."""
+        """The embedding contract of this view."""
         return self.analyser.contract_id
 
     def gallery(self, name: GalleryName) -> Gallery:
@@ -168,6 +188,7 @@ class Workspace:
                 removals.sweep_if_due,
                 purges.write_ledger,
                 room.keep_reserve,
+                _keep_generations,
                 _keep_galleries,
             ):
                 try:
@@ -180,10 +201,8 @@ class Workspace:
     def close(self) -> None:
         """Save the index files if that is worth while, and let go of everything."""
         try:
-            for gallery in (self.cases, self.ads):
-                gallery.close()
-        except Exception:  # noqa: BLE001 - the index is only a cache
-            _log.exception("an index file could not be saved; it is rebuilt when opened again")
+            self.views.close()
+            self.close_galleries()
         finally:
             self._stop_beating()
             if self._runner_lock is not None:
@@ -191,6 +210,14 @@ class Workspace:
                 self._runner_lock.close()
                 self._runner_lock = None
             self.catalog.close()
+
+    def close_galleries(self) -> None:
+        """Save the index files of this view if that is worth while, and let go of them."""
+        for gallery in (self.cases, self.ads):
+            try:
+                gallery.close()
+            except Exception:  # noqa: BLE001 - the index is only a cache
+                _log.exception("an index file could not be saved; it is rebuilt when opened again")
 
     def _stop_beating(self) -> None:
         self.heart.stop()
@@ -222,13 +249,18 @@ def open_workspace(
     options: WorkspaceOptions | None = None,
     restoring: bool = False,
     blobs: BlobStore | None = None,
+    pack: str = "",
+    load: Load = load_nothing,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
     Upgrades the catalog, loads or rebuilds the galleries, takes up the jobs and deletions that
     an earlier process left. ``restoring``: by the restore that goes on in it, which lets no ad age
     and lists purges in this folder alone, whatever the options say. ``blobs``: where the
-    originals lie, if not in the folder.
+    originals lie, if not in the folder. ``pack``: the name of the face pack that made the
+    analyser, which should be the one in use (``generations.rows.active``); where its contract is
+    another one (a new version of it, say), that one is in use from now on, and what is stored has
+    to be read again. ``load`` loads the packs of other generations.
 
     Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
     :class:`RestoreUnfinished` (unless ``restoring``), and ``ContractMismatch`` for a calibration
@@ -254,7 +286,8 @@ def open_workspace(
     try:
         blobs = blobs or LocalBlobStore(data_dir / "blobs")
         blobs.sweep()
-        ws = Workspace(data_dir, catalog, blobs, analyser, calibration, limits, options)
+        switching.settle(catalog, analyser.contract_id, pack, analyser.dimension)
+        ws = Workspace(data_dir, catalog, blobs, analyser, calibration, limits, options, pack, load)
     except BaseException:
         catalog.close()
         raise
@@ -281,12 +314,18 @@ def _expire_quarantine(ws: Workspace) -> None:
     quarantine.expire(ws.catalog)
 
 
+def _keep_generations(ws: Workspace) -> None:
+    switching.tidy(ws)
+    ws.views.keep()
+
+
 def _keep_galleries(ws: Workspace) -> None:
-    for gallery in (ws.cases, ws.ads):
-        try:
-            gallery.keep()
-        except IndexAway as away:
-            _log.warning("the gallery of %s waits: %s", gallery.name, away.detail)
+    for view in ws.views.opened():
+        for gallery in (view.cases, view.ads):
+            try:
+                gallery.keep()
+            except IndexAway as away:
+                _log.warning("the gallery of %s waits: %s", gallery.name, away.detail)
 
 
 def _probe_writable(data_dir: Path) -> None:

@@ -71,7 +71,7 @@ def create_app(
         service = getattr(app.state, "service", None)
         if service is None:
             raise errors.NotReady("The service is still starting.")
-        return await run_in_threadpool(service.keys.authenticate, text)
+        return await run_in_threadpool(_let_in, service, text)
 
     app = FastAPI(
         title="Homeward",
@@ -99,6 +99,12 @@ def create_app(
     openapi.install(app)
     web.install(app, settings)
     return app
+
+
+def _let_in(service: Service, text: str) -> Principal | None:
+    """Whose key it is; the request is answered from the generation that is in use now."""
+    service.opened.views.refresh()
+    return service.keys.authenticate(text)
 
 
 def _start(
@@ -131,16 +137,22 @@ def _start(
     runner.start()
     metrics.gauge("homeward_compute_pending", "Work in the compute pool", lambda: pool.pending)
     metrics.gauge("homeward_jobs_waiting", "Queued jobs", lambda: jobs.waiting(workspace))
-    metrics.gauge("homeward_ad_faces", "Faces in the gallery of ads", workspace.ads.count)
+    metrics.gauge(
+        "homeward_ad_faces", "Faces in the gallery of ads", lambda: service.workspace.ads.count()
+    )
     metrics.gauge(
         "homeward_disk_free_bytes",
         "Free disk where the originals are, or where they are received",
         lambda: float(workspace.room.free(workspace)),
     )
-    metrics.gauge("homeward_case_faces", "Faces in the gallery of cases", workspace.cases.count)
+    metrics.gauge(
+        "homeward_case_faces",
+        "Faces in the gallery of cases",
+        lambda: service.workspace.cases.count(),
+    )
     service = Service(
         settings=settings,
-        workspace=workspace,
+        opened=workspace,
         pool=pool,
         keys=keys,
         runner=runner,

@@ -11,12 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from indexer.health import check
+from models.calibration import Calibration
 from models.errors import HomewardError
 from models.packs.registry import list_packs, rights_of
 from service import __version__
 from service.config import Settings
 from service.opening import open_for
-from service.packs import is_installed
+from service.packs import is_installed, name_in_use
 
 PACKAGES = (
     "numpy",
@@ -64,8 +65,9 @@ def _packs(settings: Settings) -> Iterator[Finding]:
     except HomewardError as error:
         yield Finding("face packs", False, error.detail, error.remedy)
         return
+    name = name_in_use(settings)
     for info in infos:
-        in_use = info.name == settings.pack
+        in_use = info.name == name
         if not in_use and not is_installed(settings, info.name):
             continue
         free = "free for police use" if info.free_for_police_use else "not free for police use"
@@ -138,12 +140,28 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
     try:
         calibrated = "calibrated" if workspace.calibration else "uncalibrated"
         yield Finding(
-            "face pack", True, f"{settings.pack}, contract {workspace.contract_id}, {calibrated}"
+            "face pack",
+            True,
+            f"{workspace.pack or settings.pack}, contract {workspace.contract_id}, {calibrated}",
         )
+        yield _calibration(workspace.calibration)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:
         workspace.close()
+
+
+def _calibration(calibration: Calibration | None) -> Finding:
+    if calibration is None:
+        return Finding(
+            "calibration",
+            False,
+            "uncalibrated: scores have no rate and no band, and NO ALERTS ARE RAISED",
+            "Measure the pack on labelled photos: `homeward calibrate DIR --pack NAME`.",
+        )
+    facts = calibration.provenance
+    when = f", measured {facts['measured_at']}" if "measured_at" in facts else ""
+    return Finding("calibration", True, f"{facts.get('source', 'source not named')}{when}")
 
 
 def _disk(folder: Path) -> Finding:

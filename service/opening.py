@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import closing
+from functools import partial
+
+from indexer import calibrations
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.generations.rows import Generation, active
+from indexer.generations.views import Loaded
 from indexer.object_blobs import open_blobs
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
+from models.calibration import Calibration
+from models.contract import require_same
 from models.errors import HomewardError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
@@ -14,16 +23,58 @@ from models.pipeline import Analyser
 from service.alerts.email import emails_enabled
 from service.config import Settings
 
+_log = logging.getLogger(__name__)
+
 RESERVE_BYTES = 16_000_000
 """Disk set aside so that deletions can be written down when it is full."""
 
 
-def open_pack(settings: Settings) -> FacePack:
-    """The face pack that the settings name.
+def open_pack(settings: Settings, name: str | None = None) -> FacePack:
+    """The face pack of this name, or the one that the settings name; :func:`calibration_for` has
+    its rates.
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
-    return load_pack(settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
+    return load_pack(name or settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
+
+
+def pack_in_use(settings: Settings) -> str:
+    """The name of the pack of the generation in use; in a data folder that is new, the one that
+    the settings name. Raises the StorageError tree."""
+    try:
+        with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
+            generation = active(session)
+    except NoDataFolder:
+        generation = None
+    if generation is None or not generation.pack:
+        return settings.pack
+    if "pack" in settings.model_fields_set and settings.pack != generation.pack:
+        _log.warning(
+            "HOMEWARD_PACK names %s, and this data folder uses %s: `homeward reindex --pack %s` "
+            "changes that",
+            settings.pack,
+            generation.pack,
+            settings.pack,
+        )
+    return generation.pack
+
+
+def _load(settings: Settings, generation: Generation) -> Loaded:
+    pack = open_pack(settings, generation.pack or None)
+    return Loaded(Analyser(pack), calibration_for(settings, pack))
+
+
+def calibration_for(settings: Settings, pack: FacePack) -> Calibration | None:
+    """The calibration of a pack's contract: the one measured here, else the one that it brings.
+
+    Raises CalibrationDamaged and ContractMismatch: what was measured here and cannot be used is
+    never passed over for other rates.
+    """
+    measured = calibrations.stored(settings.calibrations_dir, pack.contract.id)
+    calibration = pack.calibration if measured is None else measured
+    if calibration is not None:
+        require_same(pack.contract.id, calibration.contract_id)
+    return calibration
 
 
 def open_object_store(settings: Settings) -> BlobStore | None:
@@ -48,14 +99,15 @@ def open_for(
     """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
     ``blobs``: the store of the originals where it is open already. Raises the errors of
-    :func:`open_pack` and the StorageError tree.
+    :func:`open_pack` and :func:`calibration_for`, and the StorageError tree.
     """
-    pack = open_pack(settings)
+    name = pack_in_use(settings)
+    pack = open_pack(settings, name)
     return open_workspace(
         settings.data_dir,
         Analyser(pack),
         catalog_url=settings.catalog_url,
-        calibration=pack.calibration,
+        calibration=calibration_for(settings, pack),
         limits=settings.decode_limits,
         options=WorkspaceOptions(
             vectors=settings.vector_options,
@@ -72,6 +124,8 @@ def open_for(
         ),
         restoring=restoring,
         blobs=blobs or open_object_store(settings),
+        pack=name,
+        load=partial(_load, settings),
     )
 
 

@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
-from models.errors import PackError
+from indexer.calibrations import path_of
+from indexer.generations.rows import all_generations
+from models.errors import HomewardError, PackError
 from models.packs.known import DLIB
 from models.packs.licences import Rights
-from models.packs.registry import find_pack, record_of, rights_of
+from models.packs.registry import record_of, rights_of
 from service.config import Settings
+from service.opening import NoDataFolder, open_catalog_only, pack_in_use
+
+
+def name_in_use(settings: Settings) -> str:
+    """The pack of the generation in use; the one of the settings where the catalog cannot say."""
+    try:
+        return pack_in_use(settings)
+    except HomewardError:
+        return settings.pack
 
 
 def why_in_use(settings: Settings, name: str) -> str | None:
     """Why a pack may not be removed, in words; ``None``: nothing works with it.
 
-    The one place for this question: generations of a gallery that hold vectors of a pack belong
-    here too.
+    The one place for this question. Raises the StorageError tree: where the catalog cannot be
+    asked, nothing may be removed.
     """
-    if name == settings.pack:
+    try:
+        with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
+            generations = all_generations(session)
+    except NoDataFolder:
+        generations = []
+    for generation in generations:
+        if generation.pack == name:
+            return (
+                f"the generation {generation.contract_id} ({generation.state}) holds vectors "
+                "that it made"
+            )
+    if name == settings.pack and (not generations or "pack" in settings.model_fields_set):
         return "the settings name it (HOMEWARD_PACK)"
     return None
 
@@ -31,27 +54,38 @@ def is_installed(settings: Settings, name: str) -> bool:
 
 
 def is_calibrated(settings: Settings, name: str) -> bool:
-    """Whether it was measured how often strangers reach a score with this pack."""
+    """Whether it was measured how often strangers reach a score with this pack.
+
+    The default pack brings its calibration; for others it is the contract that they had when they
+    were installed.
+    """
     record = record_of(name, settings.packs_dir)
     if record is None:
         return name == DLIB
-    return (settings.data_dir / "calibrations" / f"{record.contract_id}.json").is_file()
+    return path_of(settings.calibrations_dir, record.contract_id).is_file()
 
 
-def rights_in_use(settings: Settings) -> Rights | None:
-    """The rights to the pack that the settings name; ``None`` where nothing can be said."""
+def rights_to(settings: Settings, name: str) -> Rights | None:
+    """The rights to a pack; ``None`` where nothing can be said, since it is not there."""
     try:
-        find_pack(settings.pack, settings.packs_dir)
-        return rights_of(settings.pack, settings.packs_dir)
+        return rights_of(name, settings.packs_dir)
     except PackError:
         return None
 
 
-def page_warning(settings: Settings) -> Callable[[], str | None]:
-    """A function that gives what every page has to say, now, about the pack in use.
+def page_warning(settings: Settings) -> Callable[[str], str | None]:
+    """A function that gives what every page has to say, now, while the pack it is given is in use.
 
-    It names nobody, since the sign-in page is open to everyone. The signed licence is read once;
-    only the time is looked at again.
+    It names nobody, since the sign-in page is open to everyone. The signed licence of a pack is
+    read once; only the time is looked at again.
     """
-    rights = rights_in_use(settings)
-    return lambda: rights.warning(named=False) if rights is not None else None
+    read: dict[str, Rights | None] = {}
+
+    def warning(name: str) -> str | None:
+        name = name or settings.pack
+        if name not in read:
+            read[name] = rights_to(settings, name)
+        rights = read[name]
+        return rights.warning(named=False) if rights is not None else None
+
+    return warning

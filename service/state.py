@@ -24,7 +24,7 @@ class Service:
     """The parts that routes work with."""
 
     settings: Settings
-    workspace: Workspace
+    opened: Workspace
     pool: ComputePool
     keys: KeyStore
     runner: Runner
@@ -36,7 +36,12 @@ class Service:
 
     def __post_init__(self) -> None:
         self.upload_places = asyncio.Semaphore(self.settings.max_uploads_in_flight)
-        self.streams = EventStreams(self.workspace, self.settings.max_event_streams)
+        self.streams = EventStreams(self.opened, self.settings.max_event_streams)
+
+    @property
+    def workspace(self) -> Workspace:
+        """The view of the generation in use, as of the last request that was let in."""
+        return self.opened.views.current
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

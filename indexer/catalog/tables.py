@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -200,7 +201,8 @@ class FaceCluster(Base):
 
 
 class Photo(Base):
-    """A photo of a case; its face index and box outlast a change of contract."""
+    """A photo of a case. Face index and box are of the face that was chosen, whatever contract
+    finds it again."""
 
     __tablename__ = "photos"
     __table_args__ = (UniqueConstraint("case_id", "sha256"),)
@@ -210,7 +212,6 @@ class Photo(Base):
     sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256"), index=True)
     filename: Mapped[str | None] = mapped_column(String(500))
     taken_on: Mapped[date | None]
-    face_id: Mapped[str] = mapped_column(ForeignKey("faces.face_id"), index=True)
     enrolled_face_index: Mapped[int]
     x: Mapped[float]
     y: Mapped[float]
@@ -218,6 +219,21 @@ class Photo(Base):
     height: Mapped[float]
     job_id: Mapped[str | None] = mapped_column(Id)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Enrolment(Base):
+    """The enrolled face of a photo under one contract, or why there is none."""
+
+    __tablename__ = "enrolments"
+
+    photo_id: Mapped[str] = mapped_column(
+        ForeignKey("photos.photo_id", ondelete="CASCADE"), primary_key=True
+    )
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    face_id: Mapped[str | None] = mapped_column(
+        ForeignKey("faces.face_id", ondelete="CASCADE"), index=True
+    )
+    code: Mapped[str | None] = mapped_column(String(60))
 
 
 class Ad(Base):
@@ -333,6 +349,50 @@ class GalleryMember(Base):
     )
     # Of the tags it was last logged with; null where that was before there were tags.
     tags_digest: Mapped[str | None] = mapped_column(String(32))
+
+
+class Generation(Base):
+    """All vectors under one contract, made by the face pack ``pack``.
+
+    ``building``: beside the one in use; ``active``: in use, one at most; ``kept``: for going back,
+    until ``keep_until``; ``dropping``: nobody uses it, what it holds is being taken away.
+    ``generation_id`` is the subject of its jobs.
+    """
+
+    __tablename__ = "generations"
+    __table_args__ = (
+        CheckConstraint("state IN ('building', 'active', 'kept', 'dropping')", name="state"),
+        Index(
+            "uq_generations_active",
+            "state",
+            unique=True,
+            sqlite_where=text("state = 'active'"),
+            postgresql_where=text("state = 'active'"),
+        ),
+    )
+
+    contract_id: Mapped[str] = mapped_column(Contract, primary_key=True)
+    generation_id: Mapped[str] = mapped_column(Id, unique=True)
+    pack: Mapped[str] = mapped_column(String(100))
+    dimension: Mapped[int]
+    state: Mapped[str] = mapped_column(String(10))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    activated_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    keep_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class GenerationEvent(Base):
+    """Append-only: which contract was in use when, and who decided it."""
+
+    __tablename__ = "generation_events"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    seq: Mapped[int] = mapped_column(AutoId, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    contract_id: Mapped[str] = mapped_column(Contract)
+    pack: Mapped[str] = mapped_column(String(100))
+    event: Mapped[str] = mapped_column(String(20))
+    actor: Mapped[str] = mapped_column(String(100))
 
 
 class CatalogIdentity(Base):
@@ -525,12 +585,14 @@ class RunnerRow(Base):
 
 class Job(Base):
     """``alone``: a process died at it, so it is done by itself, image by image. ``run_after``:
-    when it may be tried again after it broke off."""
+    when it may be tried again after it broke off. ``contract_id``: under which contract it is
+    done, where that is not the one in use."""
 
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_state_priority_job_id", "state", "priority", "job_id"),
         Index("ix_jobs_subject_id_kind", "subject_id", "kind"),
+        Index("ix_jobs_contract_id_state", "contract_id", "state"),
         CheckConstraint(
             "state IN ('queued', 'running', 'done', 'failed', 'dropped')", name="state"
         ),
@@ -539,6 +601,7 @@ class Job(Base):
     job_id: Mapped[str] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(20))
     subject_id: Mapped[str] = mapped_column(Id)
+    contract_id: Mapped[str | None] = mapped_column(Contract)
     payload: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     state: Mapped[str] = mapped_column(String(10), default="queued")
     done: Mapped[int] = mapped_column(default=0)

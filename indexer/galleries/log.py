@@ -21,6 +21,7 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
+    Enrolment,
     Face,
     GalleryLog,
     GalleryMember,
@@ -233,13 +234,16 @@ def tags_of(
                 found.setdefault(face_id, set()).add(tag)
         else:
             enrolled = session.execute(
-                select(Photo.face_id, Case.agency, Case.status)
+                select(Enrolment.face_id, Case.agency, Case.status)
+                .join(Photo, Photo.photo_id == Enrolment.photo_id)
                 .join(Case, Case.case_id == Photo.case_id)
-                .where(Photo.face_id.in_(some))
+                .where(Enrolment.face_id.in_(some))
                 .distinct()
             )
-            for face_id, agency, status in enrolled:
-                found.setdefault(face_id, set()).add(Tag(agency=agency, status=status))
+            for enrolled_id, agency, status in enrolled:
+                if enrolled_id is not None:
+                    tag = Tag(agency=agency, status=status)
+                    found.setdefault(enrolled_id, set()).add(tag)
     return {face_id: tuple(sorted(tags, key=repr)) for face_id, tags in found.items()}
 
 

@@ -25,6 +25,7 @@ from indexer.catalog import Catalog
 from indexer.errors import IndexAway, IndexDamaged
 from indexer.galleries import log, shelf
 from indexer.galleries.turns import Busy, alone
+from indexer.generations.rows import live
 from indexer.ids import new_id
 from indexer.records import GalleryName, Progress
 from indexer.vectors.base import Neighbours
@@ -384,15 +385,18 @@ class RemoteGallery:
             self._written(self._follow, _LOOK_S)
 
     def scrub(self) -> bool:
-        # Collections of other contracts go, whose log nobody follows; so do segments that were
-        # here before, with all that nobody uses (``folders.remove_unused``).
+        # Collections of contracts that are no generation's go: nobody follows their log. So do
+        # segments that were here before, with all that nobody uses (``folders.remove_unused``).
         try:
             self.catch_up()
             index = self._index
             if index is None:
                 return False
+            with self._catalog.read() as session:
+                followed = {one.contract_id for one in live(session)} | {self.contract_id}
+            kept = {collection_name(self._owner, self.name, one) for one in followed}
             for name in index.collections(f"{collection_prefix(self._owner)}{self.name}_"):
-                if name != self._collection:
+                if name not in kept:
                     index.drop(name)
         except IndexAway as away:
             _log.warning("deletions in the %s gallery wait: %s", self.name, away.detail)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from models.packs.licences import Acceptance, ModelLicence, Rights
 RECORD: Final = "pack.json"
 _VERSION: Final = 1
 _MAX_BYTES: Final = 1_000_000
+_CONTRACT: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
 
 SourceKind = Literal["folder", "zip", "download"]
 
@@ -95,6 +97,8 @@ def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
     )
     if record.kind not in ("insightface", "opencv") or not record.files:
         raise ValueError("it names no files, or a kind that is not known")
+    if not _CONTRACT.fullmatch(record.contract_id):
+        raise ValueError("it names no contract")
     for path in (record.folder, *record.files):
         parts = PurePosixPath(path).parts
         if not parts or ".." in parts or PurePosixPath(path).is_absolute():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from sqlalchemy import text
 
 from models.errors import HomewardError
 from service.api.common import problems
@@ -37,14 +36,18 @@ async def healthz() -> Health:
 @api.get("/readyz", response_model=Ready, responses=problems(503))
 def readyz(service: ServiceDep) -> Ready:
     """Ready once the index has caught up after start; it stays so unless a part fails."""
-    workspace = service.workspace
+    views = service.opened.views
     try:
-        with workspace.catalog.read() as session:
-            session.execute(text("SELECT 1"))
+        workspace = views.refresh()
     except HomewardError as error:
         raise NotReady(
             f"The catalog cannot be read: {error.detail}", remedy=error.remedy
         ) from error
+    if views.behind is not None:
+        raise NotReady(
+            f"This process answers from an earlier generation: {views.behind}",
+            remedy="Install the face pack of the generation in use here.",
+        )
     if not service.runner.alive():
         raise NotReady(
             "Background work has stopped.", remedy="Read the log and start the service again."

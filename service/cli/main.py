@@ -7,9 +7,11 @@ import typer
 from service import __version__
 from service.cli import (
     backup,
+    calibrate,
     commands,
     evaluate,
     gallery,
+    generations,
     ingest,
     jobs,
     keys,
@@ -59,8 +61,10 @@ app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
+app.command("calibrate", cls=BareOptionCommand)(calibrate.calibrate)
 app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
+app.add_typer(generations.app, name="generations")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")

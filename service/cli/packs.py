@@ -34,7 +34,9 @@ from service.cli.console import (
     settings_for,
 )
 from service.config import Settings
-from service.packs import is_calibrated, is_installed, why_in_use
+from service.opening import calibration_for
+from service.packs import is_calibrated, is_installed, name_in_use, why_in_use
+from service.search.explain import NO_ALERTS, calibration_text
 
 app = typer.Typer(help="Face packs: detector, embedder and licence.", no_args_is_help=True)
 
@@ -52,7 +54,8 @@ class NothingToInstallFrom(HomewardError):
 def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """List the packs that Homeward knows, and those that were installed."""
     settings = settings_for(context, data_dir)
-    found = [_summary(settings, info) for info in list_packs(settings.packs_dir)]
+    in_use = name_in_use(settings)
+    found = [_summary(settings, info, in_use) for info in list_packs(settings.packs_dir)]
     if as_json:
         print_json(found)
         return
@@ -88,7 +91,7 @@ def show(
     info = find_pack(name, settings.packs_dir)
     known = KNOWN.get(name)
     values = {
-        **_summary(settings, info),
+        **_summary(settings, info, name_in_use(settings)),
         "provenance": info.provenance,
         "fetch": known.fetch if known else "",
         "digests": dict(info.digests),
@@ -113,7 +116,7 @@ def verify(
 ) -> None:
     """Check every file of a pack against its digest and load it."""
     settings = settings_for(context, data_dir)
-    _load(settings, name or settings.pack, "is whole")
+    _load(settings, name or name_in_use(settings), "is whole")
 
 
 @app.command("install")
@@ -169,7 +172,8 @@ def remove(context: typer.Context, name: Name, data_dir: DataDir = None) -> None
     if (reason := why_in_use(settings, name)) is not None:
         raise PackInUse(
             f"The face pack {name} is in use: {reason}.",
-            remedy="Set HOMEWARD_PACK to another pack and re-index first.",
+            remedy="Change to another pack first (`homeward reindex --pack NAME`), and drop the "
+            "generation with `homeward generations drop`.",
         )
     if not store.remove(name, settings.packs_dir):
         raise PackMissing(f"No face pack {name} is installed.", remedy="See `homeward packs list`.")
@@ -199,13 +203,15 @@ def _load(settings: Settings, name: str, said: str) -> None:
     pack = load_pack(name, packs_dir=settings.packs_dir, runtime=settings.runtime)
     out.print(Text(f"Pack {pack.info.name} {said}: {len(pack.info.digests)} files checked."))
     out.print(Text(f"Contract {pack.contract.id}, licence {pack.info.licence}."))
-    calibrated = pack.calibration is not None or is_calibrated(settings, name)
-    out.print(Text("Calibrated." if calibrated else "Uncalibrated."))
+    calibration = calibration_for(settings, pack)
+    out.print(Text(calibration_text(calibration)))
+    if calibration is None:
+        out.print(Text(NO_ALERTS))
     if warning := rights_of(name, settings.packs_dir).warning():
         err.print(Text(f"Note: {warning}", "yellow"))
 
 
-def _summary(settings: Settings, info: PackInfo) -> dict[str, Any]:
+def _summary(settings: Settings, info: PackInfo, in_use: str) -> dict[str, Any]:
     record = record_of(info.name, settings.packs_dir)
     rights = rights_of(info.name, settings.packs_dir)
     accepted = rights.acceptance
@@ -218,7 +224,7 @@ def _summary(settings: Settings, info: PackInfo) -> dict[str, Any]:
         "licence_url": info.licence_url,
         "free_for_police_use": info.free_for_police_use,
         "installed": is_installed(settings, info.name),
-        "in_use": info.name == settings.pack,
+        "in_use": info.name == in_use,
         "kind": record.kind if record else known.kind if known else "",
         "format": record.format if record else "",
         "files": dict(record.files) if record else dict(info.digests),

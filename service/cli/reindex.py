@@ -1,4 +1,4 @@
-"""``homeward reindex``: everything stored, under the present embedding contract."""
+"""``homeward reindex``: everything stored, read again for another face pack or a new version."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from indexer.generations import switching
+from indexer.generations.rows import Generation
+from indexer.reindex import ReindexReport
 from indexer.reindex import reindex as run_reindex
+from indexer.workspace import Workspace
+from models.pipeline import Analyser
 from service.cli.console import (
     SOME_REFUSED,
     AsJson,
@@ -20,39 +25,90 @@ from service.cli.console import (
     settings_for,
     workspace_for,
 )
+from service.config import Settings
+from service.opening import open_pack
+
+ACTOR = "command line"
 
 
 @expected_errors
 def reindex(
     context: typer.Context,
     pack: Annotated[
-        str | None, typer.Option("--pack", metavar="NAME", help="Face pack; default: as set.")
+        str | None, typer.Option("--pack", metavar="NAME", help="Face pack; default: that in use.")
     ] = None,
+    switch: Annotated[
+        bool, typer.Option("--switch", help="Bring it into use as soon as it is whole.")
+    ] = False,
+    keep_days: Annotated[
+        float, typer.Option("--keep-days", min=0, help="How long the one before is kept.")
+    ] = switching.KEEP_DAYS,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Read stored images again for another pack or version. Can be stopped and run again."""
+    """Read stored images again for another pack or version, beside the one in use.
+
+    Searches and ingest go on. Can be stopped, killed and run again, and shared by any number of
+    `homeward worker`. Compare before you switch: `homeward generations compare`.
+    """
     settings = settings_for(context, data_dir)
-    if pack is not None:
-        settings = settings.model_copy(update={"pack": pack})
     with workspace_for(settings) as workspace, Reporter() as reporter:
+        generation = _generation(workspace, settings, pack)
         report = run_reindex(
-            workspace, lambda step: reporter.step(step.stage, step.done, step.total)
+            workspace.views.of(generation.contract_id),
+            lambda step: reporter.step(step.stage, step.done, step.total),
         )
-        contract_id = workspace.contract_id
+        switched = switch and generation.state != "active"
+        if switched:
+            generation = switching.activate(
+                workspace, generation.contract_id, actor=ACTOR, keep_days=keep_days
+            )
+    _show(generation, report, as_json)
+    if report.failures:
+        raise typer.Exit(SOME_REFUSED)
+
+
+def _generation(ws: Workspace, settings: Settings, pack: str | None) -> Generation:
+    """The generation of the pack, begun where there is none."""
+    if pack is None or pack == ws.pack:
+        contract = ws.contract_id, ws.pack, ws.analyser.dimension
+    else:
+        loaded = Analyser(open_pack(settings, pack))
+        contract = loaded.contract_id, pack, loaded.dimension
+    return switching.begin(ws, *contract, actor=ACTOR)
+
+
+def _show(generation: Generation, report: ReindexReport, as_json: bool) -> None:
+    in_use = generation.state == "active"
     if as_json:
         print_json(
             {
-                "contract_id": contract_id,
+                "contract_id": generation.contract_id,
+                "pack": generation.pack,
+                "state": generation.state,
                 "jobs": report.jobs,
+                "images": report.images,
+                "seconds": round(report.seconds, 3),
                 "failures": [
                     {"item": f.item, "code": f.code, "detail": f.detail} for f in report.failures
                 ],
             }
         )
-    else:
-        out.print(Text(f"Everything stored is under {contract_id}; {report.jobs} jobs were done."))
-        for failure in report.failures:
-            err.print(Text(f"  left out {failure.item}: [{failure.code}] {failure.detail}"))
-    if report.failures:
-        raise typer.Exit(SOME_REFUSED)
+        return
+    rate = report.images / report.seconds if report.seconds else 0.0
+    out.print(
+        Text(
+            f"Everything stored is under {generation.contract_id}; {report.jobs} jobs were done, "
+            f"{report.images:,} pictures at {rate:.1f}/s."
+        )
+    )
+    if not in_use:
+        out.print(
+            Text(
+                "It is not in use yet. Look at `homeward generations compare "
+                f"{generation.contract_id}`, then `homeward generations switch "
+                f"{generation.contract_id}`."
+            )
+        )
+    for failure in report.failures:
+        err.print(Text(f"  left out {failure.item}: [{failure.code}] {failure.detail}"))

@@ -19,7 +19,14 @@ def install(app: FastAPI, settings: Settings) -> None:
 
     Call it after the other middleware is added, so that every problem passes through here.
     """
-    web = Web(Pages(page_warning(settings)))
+    said = page_warning(settings)
+
+    def warning() -> str | None:
+        """Of the pack of the generation in use, which may change while the service runs."""
+        service = getattr(app.state, "service", None)
+        return said(service.workspace.pack if service is not None else "")
+
+    web = Web(Pages(warning))
     app.state.web = web
     app.include_router(router)
     app.add_middleware(ProblemPages, pages=web.pages)

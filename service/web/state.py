@@ -69,6 +69,7 @@ def current_session(request: Request, service: ServiceDep) -> Session | None:
     token = request.cookies.get(SESSION_COOKIE, "")
     if not 20 <= len(token) <= 100:
         return None
+    service.opened.views.refresh()
     found = sessions.find(
         service.workspace.catalog, token, configured=service.settings.api_key is not None
     )

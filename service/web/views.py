@@ -22,13 +22,14 @@ from indexer.records import (
     PhotoRecord,
     SearchState,
 )
+from indexer.searched import search_state
 from indexer.workspace import Workspace
 from models.packs.base import PackInfo
 from models.packs.licences import Rights
 from models.packs.registry import find_pack
 from models.types import Quality
 from service.config import Settings
-from service.packs import rights_in_use
+from service.packs import rights_to
 from service.search.rank import Candidate, CandidateList, case_candidates
 from service.web import texts
 
@@ -121,8 +122,11 @@ def case_rows(
         rows = tuple(
             CaseRow(
                 case,
-                candidates.search_state(
-                    session, case.case_id, sum(photo.enrolled for photo in case.photos)
+                search_state(
+                    session,
+                    ws.contract_id,
+                    case.case_id,
+                    sum(photo.enrolled for photo in case.photos),
                 ).state
                 if case.status == "open"
                 else "ended",
@@ -157,7 +161,7 @@ def list_view(found: CandidateList, *, person_crop: str | None = None) -> ListVi
         gallery_size=found.gallery_size,
         k=found.k,
         calibration=found.calibration,
-        uncalibrated=any(item.band == "uncalibrated" for item in found.items),
+        uncalibrated=not found.calibrated,
     )
 
 
@@ -169,7 +173,7 @@ def _candidate_view(
     return CandidateView(
         candidate_id=item.candidate_id,
         rank=item.rank,
-        band=item.band,
+        band=item.band or "uncalibrated",
         expectation=expectation(item),
         person_crop=person_crop,
         face=item.face,
@@ -249,9 +253,10 @@ def job_page(ws: Workspace, *, state: JobState | None, cursor: str | None) -> Pa
 def about_view(ws: Workspace, settings: Settings) -> AboutView:
     """Pack, licence, calibration, galleries and versions."""
     calibration = ws.calibration
-    rights = rights_in_use(settings)
+    name = ws.pack or settings.pack
+    rights = rights_to(settings, name)
     return AboutView(
-        pack=find_pack(settings.pack, settings.packs_dir) if rights else None,
+        pack=find_pack(name, settings.packs_dir) if rights else None,
         rights=tuple(_rights(rights)) if rights else (),
         contract_id=ws.contract_id,
         provenance=tuple(_flat(dict(calibration.provenance))) if calibration else (),

@@ -20,6 +20,7 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
+    Enrolment,
     Face,
     GalleryMember,
     ImageAnalysis,
@@ -110,7 +111,9 @@ def check(
         assert len(face_ids) <= LEAST_GALLERY, "the limit would have changed on the way"
         told = alerts = 0
         for case_id, probe in session.execute(
-            select(Photo.case_id, Face.vector).join(Face, Face.face_id == Photo.face_id)
+            select(Photo.case_id, Face.vector)
+            .join(Enrolment, Enrolment.photo_id == Photo.photo_id)
+            .join(Face, Face.face_id == Enrolment.face_id)
         ):
             assert probe is not None
             scores = exact_scores(probe, matrix)

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from indexer import alerting, candidates, cases, forget, jobs, judgements, queue, watchlist
+from indexer import (
+    alerting,
+    candidates,
+    cases,
+    forget,
+    jobs,
+    judgements,
+    queue,
+    reading,
+    watchlist,
+)
 from indexer.ad_faces import capture_images, vectors_of
 from indexer.catalog.tables import Alert, Candidate, Face, Judgement
 from indexer.errors import CandidateNotFound, CaseClosed
@@ -53,7 +63,7 @@ def test_looking_at_the_list_first_takes_no_alert_away(watched: Workspace) -> No
     # The list is asked for between the face entering the gallery and the probe of the cases.
     with watched.catalog.read() as session:
         shas = capture_images(session, claimed.job_id)
-    jobs._analyse_pending(watched, shas, {claimed.job_id: set(shas)}, alone=False)
+    reading._analyse_pending(watched, shas, {claimed.job_id: set(shas)}, alone=False)
     with watched.catalog.write() as session:
         add_faces(
             session,

@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from indexer import ads, cases, jobs, queue
+from indexer import ads, cases, enrolling, jobs, queue
 from indexer.catalog.tables import ImageTrial, Job, RunnerRow
 from indexer.errors import (
     BlobMissing,
@@ -214,7 +214,7 @@ def test_a_job_that_breaks_off_is_tried_again_and_then_failed(
         raise RuntimeError("no ranking today")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "probe_ads", broken)
+        patch.setattr(enrolling, "probe_ads", broken)
         for attempt in range(1, queue.MAX_ATTEMPTS + 1):
             assert jobs.run_job(ws, person).attempts == attempt
     job = jobs.get_job(ws, person)
@@ -478,7 +478,7 @@ def test_patience_waits_for_pauses(ws: Workspace, monkeypatch: pytest.MonkeyPatc
             raise RuntimeError("not yet")
         return 0
 
-    monkeypatch.setattr(jobs, "probe_ads", sometimes)
+    monkeypatch.setattr(enrolling, "probe_ads", sometimes)
     assert jobs.run_pending(ws) == 1
     assert jobs.get_job(ws, job_id).state == "queued"
     assert jobs.run_pending(ws, patient=True) == 2
@@ -635,7 +635,7 @@ def test_a_full_disk_fails_no_job_and_ends_the_call(
         raise StorageFull("catalog.sqlite3")
 
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "probe_ads", full)
+        patch.setattr(enrolling, "probe_ads", full)
         jobs.run_pending(ws)
     job = jobs.get_job(ws, person)
     assert (job.state, job.attempts) == ("queued", 0)

@@ -302,6 +302,7 @@ def test_a_changed_file_is_named_at_every_load(zoo: Path, packs: Path) -> None:
         {"files": {"../../outside.onnx": "0" * 64}},
         {"folder": "/etc"},
         {"folder": ".."},
+        {"contract_id": "../x"},
         {"acceptance": {"accepted_by": "x"}},
     ],
 )

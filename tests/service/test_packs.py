@@ -75,7 +75,7 @@ def test_the_licence_is_shown_in_full_and_accepted_by_name(data: Path, models: P
     assert listed(data, "buffalo_s")["installed"] is False
     accepted = done(run(*words, *ADA))
     assert RESEARCH_ONLY.text in accepted.stdout and "is installed" in accepted.stdout
-    assert "Uncalibrated" in accepted.stdout
+    assert "is uncalibrated" in accepted.stdout
     assert "Ada Lovelace" in accepted.stderr
     item = listed(data, "buffalo_s")
     assert item["installed"] and not item["free_for_police_use"] and not item["in_use"]

@@ -1,0 +1,126 @@
+"""Enrolling stored photos of a case: when it is opened again, and under another contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, suppress
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from indexer import images, queue
+from indexer.cases import require_open
+from indexer.catalog.tables import Enrolment, GalleryMember, Photo
+from indexer.errors import CaseClosed, CaseNotFound
+from indexer.faces import overlap
+from indexer.galleries import add_faces
+from indexer.generations.rows import is_active
+from indexer.images import Analysed
+from indexer.records import Failure, JobRecord
+from indexer.trials import analyse_one_by_one
+from indexer.watchlist import probe_ads
+from indexer.workspace import Workspace
+from models.types import Box
+
+
+def probe_case(ws: Workspace, job: JobRecord) -> None:
+    """Compare a case with the ads."""
+    # Without the case, or once it is closed, nobody is looked for.
+    with suppress(CaseNotFound, CaseClosed):
+        probe_ads(ws, job.subject_id)
+    with ws.catalog.write() as session:
+        queue.finish(session, ws.runner_id, job.job_id)
+
+
+def enrol_case(ws: Workspace, job: JobRecord) -> None:
+    """Enrol those photos of an open case that are not in the gallery under the contract of this
+    view; where that one is in use, compare the case with the ads."""
+    with ws.catalog.read() as session:
+        by_sha = _photos_outside(session, ws.contract_id, job.subject_id)
+    failures: list[Failure] = []
+    analyse = analyse_one_by_one if job.alone else images.analyse_stored
+    with closing(analyse(ws, list(by_sha))) as results:
+        for at, one in enumerate(results, start=1):
+            sha256 = one.item if isinstance(one, Failure) else one.sha256
+            with ws.catalog.write() as session:
+                try:
+                    require_open(session, job.subject_id)
+                except (CaseNotFound, CaseClosed):
+                    break
+                failure = _enrol(session, ws.contract_id, by_sha[sha256], one)
+                if failure is not None:
+                    failures.append(failure)
+                queue.advance(session, ws.runner_id, job.job_id, at)
+    with ws.catalog.read() as session:
+        active = is_active(session, ws.contract_id)
+    if active:
+        with suppress(CaseNotFound, CaseClosed):
+            probe_ads(ws, job.subject_id)
+    with ws.catalog.write() as session:
+        queue.finish(session, ws.runner_id, job.job_id, failures)
+
+
+def _photos_outside(session: Session, contract_id: str, case_id: str) -> dict[str, str]:
+    """Photos of a case that are not in the gallery under the contract: SHA-256 to id."""
+    inside = (
+        select(Enrolment.photo_id)
+        .join(GalleryMember, GalleryMember.face_id == Enrolment.face_id)
+        .where(
+            Enrolment.photo_id == Photo.photo_id,
+            Enrolment.contract_id == contract_id,
+            GalleryMember.gallery == "cases",
+            GalleryMember.contract_id == contract_id,
+        )
+    )
+    rows = session.execute(
+        select(Photo.sha256, Photo.photo_id)
+        .where(Photo.case_id == case_id, ~inside.exists())
+        .order_by(Photo.photo_id)
+    )
+    return {row.sha256: row.photo_id for row in rows}
+
+
+def _enrol(
+    session: Session, contract_id: str, photo_id: str, one: Analysed | Failure
+) -> Failure | None:
+    """Enrol the face that lies where the chosen face of the photo lay, or note why not."""
+    photo = session.get(Photo, photo_id)
+    if photo is None:
+        return None
+    if isinstance(one, Failure):
+        failure = Failure(item=photo_id, code=one.code, detail=one.detail)
+        _note(session, contract_id, photo_id, None, failure.code)
+        return failure
+    box = Box(photo.x, photo.y, photo.width, photo.height)
+    chosen = _nearest(one, box)
+    if chosen is None:
+        _note(session, contract_id, photo_id, None, "no_face_found")
+        return Failure(
+            item=photo_id,
+            code="no_face_found",
+            detail="The enrolled face was not found again in the photo; enrol the photo anew.",
+        )
+    rows = images.store_faces(session, contract_id, one.sha256, one.faces, keep={chosen})
+    face_id = rows[chosen].face_id
+    _note(session, contract_id, photo_id, face_id, None)
+    add_faces(session, "cases", contract_id, [face_id])
+    return None
+
+
+def _nearest(one: Analysed, box: Box) -> int | None:
+    """The number of the face whose box overlaps most, where it is the same face."""
+    best: Sequence[int] = sorted(
+        range(len(one.faces)), key=lambda i: overlap(one.faces[i].box, box), reverse=True
+    )
+    if not best or overlap(one.faces[best[0]].box, box) < images.SAME_FACE:
+        return None
+    return best[0]
+
+
+def _note(
+    session: Session, contract_id: str, photo_id: str, face_id: str | None, code: str | None
+) -> None:
+    key = (Enrolment.photo_id == photo_id, Enrolment.contract_id == contract_id)
+    session.execute(delete(Enrolment).where(*key))
+    session.add(Enrolment(photo_id=photo_id, contract_id=contract_id, face_id=face_id, code=code))
+    session.flush()

@@ -1,0 +1,151 @@
+"""What the catalog says of generations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, cast
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from indexer.catalog.tables import Generation as Row
+from indexer.catalog.tables import GenerationEvent
+from indexer.errors import GenerationNotFound
+from indexer.ids import new_id
+from indexer.times import utc_now
+
+GenerationState = Literal["building", "active", "kept", "dropping"]
+Event = Literal["begun", "activated", "superseded", "dropped"]
+
+LIVE = ("building", "active", "kept")
+"""States in which a generation receives what is new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """``keep_until``: when one that is kept goes; ``None`` for the others."""
+
+    contract_id: str
+    generation_id: str
+    pack: str
+    dimension: int
+    state: GenerationState
+    created_at: datetime
+    activated_at: datetime | None
+    keep_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One entry of the record of which contract was in use when."""
+
+    at: datetime
+    contract_id: str
+    pack: str
+    event: Event
+    actor: str
+
+
+def all_generations(session: Session) -> list[Generation]:
+    """All of them, the newest first."""
+    rows = session.scalars(select(Row).order_by(Row.created_at.desc(), Row.contract_id))
+    return [_record(row) for row in rows]
+
+
+def changes(session: Session) -> list[Change]:
+    """What happened to generations, oldest first."""
+    rows = session.scalars(select(GenerationEvent).order_by(GenerationEvent.seq))
+    return [
+        Change(row.at, row.contract_id, row.pack, cast("Event", row.event), row.actor)
+        for row in rows
+    ]
+
+
+def find(session: Session, contract_id: str) -> Generation:
+    """One generation. Raises :class:`GenerationNotFound`."""
+    return _record(require(session, contract_id))
+
+
+def require(session: Session, contract_id: str) -> Row:
+    """The row of one generation. Raises :class:`GenerationNotFound`."""
+    row = session.get(Row, contract_id, populate_existing=True)
+    if row is None:
+        raise GenerationNotFound(contract_id)
+    return row
+
+
+def active(session: Session) -> Generation | None:
+    """The generation in use; ``None`` in a catalog that was never opened with a face pack."""
+    row = session.scalar(select(Row).where(Row.state == "active"))
+    return None if row is None else _record(row)
+
+
+def active_id(session: Session) -> str | None:
+    """The contract in use."""
+    found: str | None = session.scalar(select(Row.contract_id).where(Row.state == "active"))
+    return found
+
+
+def is_active(session: Session, contract_id: str) -> bool:
+    """Whether this contract is the one in use."""
+    return active_id(session) == contract_id
+
+
+def live(session: Session) -> list[Generation]:
+    """The generations that receive what is new."""
+    return [_record(row) for row in session.scalars(select(Row).where(Row.state.in_(LIVE)))]
+
+
+def others(session: Session, contract_id: str) -> list[Generation]:
+    """The generations that receive what is new, beside this one."""
+    return [one for one in live(session) if one.contract_id != contract_id]
+
+
+def add(
+    session: Session,
+    contract_id: str,
+    *,
+    pack: str,
+    dimension: int,
+    state: Literal["building", "active"],
+    actor: str,
+) -> Generation:
+    """A new generation, in the caller's transaction."""
+    now = utc_now()
+    row = Row(
+        contract_id=contract_id,
+        generation_id=new_id(),
+        pack=pack,
+        dimension=dimension,
+        state=state,
+        created_at=now,
+        activated_at=now if state == "active" else None,
+        keep_until=None,
+    )
+    session.add(row)
+    session.flush()
+    note(session, row, "begun" if state == "building" else "activated", actor)
+    return _record(row)
+
+
+def note(session: Session, row: Row, event: Event, actor: str) -> None:
+    """Write down what happened to a generation, in the caller's transaction."""
+    session.add(
+        GenerationEvent(
+            at=utc_now(), contract_id=row.contract_id, pack=row.pack, event=event, actor=actor
+        )
+    )
+
+
+def _record(row: Row) -> Generation:
+    return Generation(
+        contract_id=row.contract_id,
+        generation_id=row.generation_id,
+        pack=row.pack,
+        dimension=row.dimension,
+        state=cast("GenerationState", row.state),
+        created_at=row.created_at,
+        activated_at=row.activated_at,
+        keep_until=row.keep_until,
+    )

@@ -1,0 +1,293 @@
+"""Which generation is in use: begun, brought into use, taken back, dropped.
+
+One row of the catalog decides, changed in one transaction together with all that depends on it;
+every process follows at its next request or job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from indexer import queue, removals
+from indexer.catalog import Catalog
+from indexer.catalog.tables import (
+    Candidate,
+    Case,
+    Enrolment,
+    Face,
+    FaceCluster,
+    GalleryLog,
+    GalleryMember,
+    GallerySegment,
+    GalleryShelf,
+    ImageAnalysis,
+    ImageTrial,
+    Job,
+    Photo,
+)
+from indexer.catalog.tables import Generation as Row
+from indexer.errors import GenerationIncomplete, GenerationStateInvalid
+from indexer.generations import rows
+from indexer.generations.missing import look
+from indexer.generations.rows import Generation
+from indexer.times import utc_now
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+KEEP_DAYS: Final = 30.0
+"""How long a generation that was in use is kept for going back, unless said otherwise."""
+
+_AT_ONCE: Final = 2_000
+"""Faces of a dropped generation that are taken away in one transaction."""
+
+
+def settle(catalog: Catalog, contract_id: str, pack: str, dimension: int) -> None:
+    """Have the contract with which a workspace is opened be the one in use.
+
+    Mostly it is already. Where it is new, by a new version of the pack say, the one before cannot
+    be used by this version any more; its vectors are kept for a while all the same.
+    """
+    with catalog.read() as session:
+        if rows.active_id(session) == contract_id:
+            return
+    with catalog.write() as session:
+        before = rows.active(session)
+        if before is not None and before.contract_id == contract_id:
+            return
+        known = session.get(Row, contract_id)
+        if before is not None:
+            _log.warning(
+                "the contract in use is %s from now on, and was %s; run `homeward reindex`",
+                contract_id,
+                before.contract_id,
+            )
+            _retire(session, before.contract_id, "superseded", "system", KEEP_DAYS)
+        if known is None:
+            rows.add(
+                session,
+                contract_id,
+                pack=pack,
+                dimension=dimension,
+                state="active",
+                actor="system",
+            )
+        else:
+            _bring_into_use(session, known, "system")
+        if before is not None:
+            _start_anew(session)
+
+
+def begin(ws: Workspace, contract_id: str, pack: str, dimension: int, *, actor: str) -> Generation:
+    """Begin to build a generation, or go on with one that is there: from now on it receives all
+    that is new. Raises :class:`GenerationStateInvalid` for one that is being dropped."""
+    with ws.catalog.write() as session:
+        known = session.get(Row, contract_id)
+        if known is None:
+            return rows.add(
+                session, contract_id, pack=pack, dimension=dimension, state="building", actor=actor
+            )
+        if known.state == "dropping":
+            raise GenerationStateInvalid(
+                f"The generation {contract_id} is being dropped.",
+                remedy="Try again in a minute, when nothing of it is left.",
+            )
+        return rows.find(session, contract_id)
+
+
+def activate(
+    ws: Workspace, contract_id: str, *, actor: str, keep_days: float = KEEP_DAYS
+) -> Generation:
+    """Bring a generation into use; the one before is kept for ``keep_days`` and goes on receiving
+    what is new.
+
+    Every open case is compared with the ads once more: that raises alerts for what only this
+    generation shows, and for nothing that was told or judged before. One that was in use before
+    is brought back whatever is still being read for it.
+
+    Raises GenerationNotFound, :class:`GenerationStateInvalid`, and :class:`GenerationIncomplete`
+    where something stored is not in it yet.
+    """
+    with ws.catalog.read() as session:
+        generation = rows.find(session, contract_id)
+        left = look(session, contract_id) if generation.state == "building" else None
+    if left:
+        raise GenerationIncomplete(
+            f"{left.ad_images} images of ads and {left.photos} photos are not in the generation "
+            f"{contract_id} yet.",
+            remedy=f"Run `homeward reindex --pack {generation.pack}` until it is whole.",
+        )
+    with ws.catalog.write() as session:
+        row = rows.require(session, contract_id)
+        if row.state not in ("building", "kept"):
+            raise GenerationStateInvalid(
+                f"The generation {contract_id} is {_WORDS[row.state]}.",
+                remedy="See `homeward generations list`.",
+            )
+        before = rows.active(session)
+        if before is not None:
+            _retire(session, before.contract_id, None, actor, keep_days)
+        _bring_into_use(session, row, actor)
+        _start_anew(session)
+        found = rows.find(session, contract_id)
+    ws.views.refresh()
+    return found
+
+
+_WORDS: Final = {
+    "active": "in use already",
+    "dropping": "being dropped",
+    "building": "being built",
+    "kept": "kept",
+}
+
+
+def roll_back(ws: Workspace, *, actor: str, keep_days: float = KEEP_DAYS) -> Generation:
+    """Bring back the generation that was in use before.
+
+    Raises :class:`GenerationStateInvalid` where none is kept.
+    """
+    with ws.catalog.read() as session:
+        kept = session.scalar(
+            select(Row.contract_id)
+            .where(Row.state == "kept", Row.activated_at.is_not(None))
+            .order_by(Row.activated_at.desc())
+            .limit(1)
+        )
+    if kept is None:
+        raise GenerationStateInvalid(
+            "No earlier generation is kept.",
+            remedy="Build it anew: `homeward reindex --pack NAME`.",
+        )
+    return activate(ws, kept, actor=actor, keep_days=keep_days)
+
+
+def drop(ws: Workspace, contract_id: str, *, actor: str) -> None:
+    """Give up a generation that is not in use. Its vectors are in no search any more; upkeep takes
+    them away. What people concluded stays, with the boxes of the faces it is about.
+
+    Raises GenerationNotFound, :class:`GenerationStateInvalid` for the one in use.
+    """
+    with ws.catalog.write() as session:
+        row = rows.require(session, contract_id)
+        if row.state == "active":
+            raise GenerationStateInvalid(
+                f"The generation {contract_id} is in use.",
+                remedy="Bring another one into use first.",
+            )
+        _begin_dropping(session, row, actor)
+
+
+def tidy(ws: Workspace) -> None:
+    """Upkeep: drop what was kept for long enough, and take away some of what was dropped."""
+    now = utc_now()
+    with ws.catalog.read() as session:
+        known = rows.all_generations(session)
+    for one in known:
+        if one.state == "kept" and one.keep_until is not None and one.keep_until <= now:
+            with ws.catalog.write() as session:
+                row = rows.require(session, one.contract_id)
+                if row.state == "kept":
+                    _begin_dropping(session, row, "system")
+        elif one.state == "dropping":
+            clear(ws, one.contract_id)
+
+
+def clear(ws: Workspace, contract_id: str, most: int | None = 10 * _AT_ONCE) -> bool:
+    """Take away what a dropped generation holds, some faces at a time; whether nothing is left."""
+    left = most
+    while left is None or left > 0:
+        with ws.catalog.write() as session:
+            if rows.require(session, contract_id).state != "dropping":
+                return False
+            some = list(
+                session.scalars(
+                    select(Face.face_id)
+                    .where(Face.contract_id == contract_id, _holds_anything())
+                    .limit(_AT_ONCE)
+                )
+            )
+            if not some:
+                _clear_rest(session, contract_id)
+                return True
+            _clear_faces(session, some)
+        if left is not None:
+            left -= len(some)
+    return False
+
+
+def _begin_dropping(session: Session, row: Row, actor: str) -> None:
+    row.state = "dropping"
+    row.keep_until = None
+    session.execute(delete(Job).where(Job.contract_id == row.contract_id))
+    rows.note(session, row, "dropped", actor)
+    # The files of its galleries go with the next turn of upkeep.
+    removals.request(session, [])
+
+
+def _wanted() -> ColumnElement[bool]:
+    """Whether something that stays speaks of the face: a candidate, which may have been judged."""
+    return select(Candidate.face_id).where(Candidate.face_id == Face.face_id).exists()
+
+
+def _holds_anything() -> ColumnElement[bool]:
+    member = select(GalleryMember.face_id).where(GalleryMember.face_id == Face.face_id).exists()
+    return Face.vector.is_not(None) | member | ~_wanted()
+
+
+def _clear_faces(session: Session, face_ids: Sequence[str]) -> None:
+    these = Face.face_id.in_(face_ids)
+    session.execute(delete(GalleryMember).where(GalleryMember.face_id.in_(face_ids)))
+    session.execute(delete(Face).where(these, ~_wanted()))
+    session.execute(update(Face).where(these).values(vector=None))
+
+
+def _clear_rest(session: Session, contract_id: str) -> None:
+    tables: list[Any] = [
+        *(GalleryLog, GallerySegment, GalleryShelf, FaceCluster),
+        *(Enrolment, ImageAnalysis, ImageTrial, Row),
+    ]
+    for table in tables:
+        session.execute(delete(table).where(table.contract_id == contract_id))
+    removals.request(session, [])
+
+
+def _retire(
+    session: Session, contract_id: str, event: rows.Event | None, actor: str, keep_days: float
+) -> None:
+    row = rows.require(session, contract_id)
+    row.state = "kept"
+    row.keep_until = utc_now() + timedelta(days=keep_days)
+    if event is not None:
+        rows.note(session, row, event, actor)
+    session.flush()
+
+
+def _bring_into_use(session: Session, row: Row, actor: str) -> None:
+    row.state = "active"
+    row.activated_at = utc_now()
+    row.keep_until = None
+    rows.note(session, row, "activated", actor)
+    session.flush()
+
+
+def _start_anew(session: Session) -> None:
+    """What cases knew of scores is on another scale now; each is searched for once more."""
+    session.execute(update(Case).values(listed_floor=None))
+    searched = (
+        select(Photo.case_id)
+        .join(Case, Case.case_id == Photo.case_id)
+        .where(Case.status == "open")
+        .group_by(Photo.case_id)
+        .order_by(func.max(Photo.photo_id).desc())
+    )
+    for case_id in session.scalars(searched).all():
+        queue.enqueue(session, "probe_case", case_id)
