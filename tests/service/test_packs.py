@@ -234,8 +234,20 @@ def test_the_doctor_says_so(restricted: Settings) -> None:
     item = found["licence of pack buffalo_s"]
     assert not item.ok and "Ada Lovelace" in item.detail and item.remedy
     assert "licence of pack antelopev2" not in found
-    other = {f.name: f for f in examine(make_settings(restricted.data_dir, pack="dlib"))}
-    assert other["licence of pack buffalo_s"].ok
+    # The data folder was opened with the pack: its generation counts, whatever the settings say.
+    named_otherwise = make_settings(restricted.data_dir, pack="dlib")
+    assert not next(i for i in examine(named_otherwise) if i.name == item.name).ok
+    said = failed(
+        run("packs", "remove", "buffalo_s", "--data-dir", restricted.data_dir), "pack_in_use"
+    )
+    assert "generation" in said
+    assert listed(restricted.data_dir, "buffalo_s")["in_use"] is True
+
+
+def test_the_doctor_takes_no_offence_at_a_pack_that_is_not_in_use(restricted: Settings) -> None:
+    settings = make_settings(restricted.data_dir, pack="dlib")
+    found = next(i for i in examine(settings) if i.name == "licence of pack buffalo_s")
+    assert found.ok and "not free for police use" in found.detail
 
 
 def test_serve_warns_at_every_start(restricted: Settings, tmp_path: Path) -> None:
