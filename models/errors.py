@@ -67,6 +67,12 @@ class ProviderUnavailable(HomewardError):
     code = "provider_unavailable"
 
 
+class InferenceFailed(ProviderUnavailable):
+    """A model could not be run on an accelerator that had started, or is being closed."""
+
+    code = "inference_failed"
+
+
 class ContractMismatch(HomewardError):
     """Two vectors of different embedding contracts met; they cannot be compared."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -23,6 +25,9 @@ def open_pack(settings: Settings) -> FacePack:
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
+    if settings.provider == "tensorrt":
+        # TensorRT rounds to ten bits of mantissa otherwise, and ONNX Runtime has no option for it.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     return load_pack(settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
 
 

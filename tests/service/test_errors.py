@@ -24,7 +24,13 @@ NEVER_OVER_HTTP = {
     "source_unreadable",  # a file of the command line
     "idempotency_conflict",  # told as idempotency_key_reused
 }
-PACK_CODES = {"pack_unusable", "pack_missing", "pack_digest_mismatch", "provider_unavailable"}
+PACK_CODES = {
+    "pack_unusable",
+    "pack_missing",
+    "pack_digest_mismatch",
+    "provider_unavailable",
+    "inference_failed",
+}
 
 
 def _codes() -> Iterator[str]:
