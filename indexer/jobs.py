@@ -60,7 +60,7 @@ from indexer.times import utc_now
 from indexer.trials import analyse_one_by_one, try_again
 from indexer.watchlist import probe_ads, probe_cases
 from indexer.workspace import Workspace
-from models.errors import HomewardError
+from models.errors import GpuLost, HomewardError
 from models.types import Box
 
 _log = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ ADS_AT_ONCE = 16
 
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
-    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway),
+    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway, GpuLost),
 )
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""

@@ -23,7 +23,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from models.errors import InferenceFailed
-from models.runtime import RUNTIME_FAILURES, gpu_of
+from models.runtime import gpu_of, loud
 
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of rows that a GPU sees; fewer are padded to the next."""
@@ -98,7 +98,8 @@ class BatchedModel:
         ``rows``: of the shape and type that the model takes, rows first. No rows give none.
 
         Raises:
-            InferenceFailed: the GPU failed while these rows were in it, or the model is closed.
+            InferenceFailed: the GPU failed while these rows were in it (``GpuLost`` if for good),
+                or the model is closed.
             ValueError: no rows for a model whose output has no fixed size.
         """
         if not len(rows):
@@ -269,15 +270,8 @@ class _Model:
             if size > count:
                 padding = np.zeros((size - count, *rows.shape[1:]), dtype=rows.dtype)
                 rows = np.concatenate([rows, padding])
-        try:
+        with loud(self._session):
             output = self._run_bound(rows) if self._bind else self._run_plain(rows)
-        except RUNTIME_FAILURES as error:
-            if self._gpu is None:
-                raise
-            raise InferenceFailed(
-                f"GPU {self._gpu} failed while a model ran: {str(error)[-300:]}",
-                remedy="Check its memory and health with nvidia-smi; `homeward doctor` says more.",
-            ) from error
         if len(output) != len(rows):
             raise ValueError(f"the model made {len(output)} rows of {len(rows)}")
         return output[:count]

@@ -13,17 +13,20 @@ import hashlib
 import importlib.metadata
 import logging
 import re
+import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import onnxruntime as ort
 import onnxruntime.capi.onnxruntime_pybind11_state as ort_state
 
 from models import libraries
-from models.errors import ProviderUnavailable
+from models.errors import GpuLost, InferenceFailed, ProviderUnavailable
 from models.libraries import GpuProvider
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -44,7 +47,10 @@ RUNTIME_FAILURES: Final[tuple[type[Exception], ...]] = (
 )
 """What ONNX Runtime raises where a provider fails; the others are about the model or its input."""
 
+_NO_ANSWER: Final[tuple[type[Exception], ...]] = (ProviderUnavailable, *RUNTIME_FAILURES)
+
 _log = logging.getLogger(__name__)
+_lost = threading.Event()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,3 +320,65 @@ def shrinking(session: ort.InferenceSession) -> ort.RunOptions | None:
     options = ort.RunOptions()
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", f"gpu:{gpu}")
     return options
+
+
+# --- a GPU that fails ------------------------------------------------------------------------
+
+
+@contextmanager
+def loud(session: ort.InferenceSession) -> Iterator[None]:
+    """Say in the project's words that a GPU failed while ``session`` ran.
+
+    Raises:
+        GpuLost: it does not answer any more; :func:`gpu_lost` is true from then on.
+        InferenceFailed: it goes on with other inputs, so that one was too much for it.
+    """
+    try:
+        yield
+    except RUNTIME_FAILURES as error:
+        gpu = gpu_of(session)
+        if gpu is None:
+            raise
+        raise gpu_failure(RuntimeOptions(provider="cuda", device=gpu), str(error)) from error
+
+
+def gpu_failure(options: RuntimeOptions, error: str) -> InferenceFailed:
+    """The error to raise for a run that failed, after asking the GPU for something very small."""
+    told = condensed(error) or "it gave no reason."
+    if answers(options):
+        return InferenceFailed(
+            f"GPU {options.device} failed while a model ran: {told}",
+            remedy="Mostly its memory was too small: see it with nvidia-smi, run fewer processes "
+            "on it, or set HOMEWARD_GPU_MEMORY_GB.",
+        )
+    _lost.set()
+    return GpuLost(
+        f"GPU {options.device} does not answer any more: {told}",
+        remedy="Start this process again; `homeward worker` does so by itself. If it comes back, "
+        "look at the system's log for the driver's words (Xid).",
+    )
+
+
+def gpu_lost() -> bool:
+    """Whether a GPU stopped answering this process, which then has to be started again."""
+    return _lost.is_set()
+
+
+def answers(options: RuntimeOptions) -> bool:
+    """Whether a very small model runs there, in a session of its own."""
+    # Here, because it takes long to import and is hardly ever needed.
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"])],
+        "very small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    try:
+        session = open_session(model.SerializeToString(), options)
+        (answer,) = session.run(["y"], {"x": np.ones(1, dtype=np.float32)})
+    except _NO_ANSWER:
+        return False
+    return float(answer[0]) == -1.0

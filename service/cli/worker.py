@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from indexer.runner import Runner
+from models.runtime import gpu_lost
 from service.alerts.deliver import Deliverer
 from service.cli.console import (
     FAILED,
@@ -100,6 +101,9 @@ def _work(settings: Settings, parent: int) -> None:
                 if runner.stuck():
                     # Its jobs are taken up by others, picture by picture.
                     _log.critical("a picture hangs; this process ends itself")
+                    os._exit(FAILED)
+                if gpu_lost():
+                    _log.critical("the GPU does not answer any more; this process ends itself")
                     os._exit(FAILED)
         finally:
             runner.close(_GRACE_S)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnxruntime as ort
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from models import libraries, runtime
-from models.errors import ProviderUnavailable
+from models.errors import GpuLost, InferenceFailed, ProviderUnavailable
 from models.runtime import RuntimeOptions, ShapeRange, open_session, provider_chain
 
 CHIPS = {"x": ShapeRange((1, 3), (16, 3), (64, 3))}
@@ -96,6 +97,38 @@ def test_the_nodes_are_counted_by_where_they_run() -> None:
 def test_a_broken_model_is_not_taken_for_a_missing_gpu() -> None:
     with pytest.raises(Exception, match=r"(?i)protobuf|invalid"):
         open_session(b"no model")
+
+
+# --- a GPU that fails ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def nothing_lost() -> Iterator[None]:
+    runtime._lost.clear()
+    yield
+    runtime._lost.clear()
+
+
+@pytest.mark.usefixtures("nothing_lost")
+def test_what_was_too_much_is_told_apart_from_what_is_gone() -> None:
+    # The processor stands in for a GPU that answers, and CUDA for one that does not.
+    assert runtime.answers(RuntimeOptions(threads=1))
+    failed = runtime.gpu_failure(RuntimeOptions(threads=1), "FAIL : Failed to allocate memory")
+    assert type(failed) is InferenceFailed
+    assert "Failed to allocate memory" in failed.detail
+    assert not runtime.gpu_lost()
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        lost = runtime.gpu_failure(RuntimeOptions(provider="cuda"), "CUDA failure 719: launch ; x")
+        assert isinstance(lost, GpuLost)
+        assert "CUDA error 719, launch." in lost.detail
+        assert lost.remedy
+        assert runtime.gpu_lost()
+
+
+def test_a_failure_on_the_processor_is_left_as_it_is() -> None:
+    session = open_session(model())
+    with pytest.raises(RuntimeError, match="odd"), runtime.loud(session):
+        raise RuntimeError("odd")
 
 
 # --- what is missing -------------------------------------------------------------------------

@@ -30,6 +30,7 @@ PACK_CODES = {
     "pack_digest_mismatch",
     "provider_unavailable",
     "inference_failed",
+    "gpu_lost",
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.detect import thin
-from models.runtime import shrinking
+from models.runtime import loud, shrinking
 from models.types import Box, Detection, RgbImage
 
 WINDOW: Final = 80
@@ -84,7 +84,8 @@ class MmodDetector:
             level, border, border, border, border, cv2.BORDER_CONSTANT, value=MEAN_COLOUR
         )
         pixels = {"pixels": np.asarray(canvas)[None]}
-        scores = self._session.run(["scores"], pixels, self._run_options)[0][0]
+        with loud(self._session):
+            scores = self._session.run(["scores"], pixels, self._run_options)[0][0]
         rows, columns = np.nonzero(scores > threshold)
         return [
             Detection(
