@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -366,19 +366,36 @@ def gpu_lost() -> bool:
 
 def answers(options: RuntimeOptions) -> bool:
     """Whether a very small model runs there, in a session of its own."""
+    try:
+        try_provider(options)
+    except _NO_ANSWER:
+        return False
+    return True
+
+
+def try_provider(options: RuntimeOptions) -> None:
+    """Run a very small model there, in a session of its own.
+
+    Raises:
+        ProviderUnavailable: it does not start, or answers wrongly.
+        RuntimeError, or another of ``RUNTIME_FAILURES``: it started and failed.
+    """
     # Here, because it takes long to import and is hardly ever needed.
     from onnx import TensorProto, helper
 
     graph = helper.make_graph(
         [helper.make_node("Neg", ["x"], ["y"])],
         "very small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    try:
-        session = open_session(model.SerializeToString(), options)
-        (answer,) = session.run(["y"], {"x": np.ones(1, dtype=np.float32)})
-    except _NO_ANSWER:
-        return False
-    return float(answer[0]) == -1.0
+    # Bounded, so that TensorRT runs it where it was asked for; and no engine is left behind.
+    session = open_session(
+        model.SerializeToString(),
+        replace(options, engine_cache=None),
+        shapes={"x": ShapeRange((1,), (1,), (1,))},
+    )
+    (answer,) = session.run(["y"], {"x": np.ones(1, dtype=np.float32)})
+    if float(answer[0]) != -1.0:
+        raise ProviderUnavailable(f"{options.provider} computes wrongly: -1 came out as {answer}.")

@@ -21,7 +21,7 @@ from models.packs.dlib.build import BUILD_VERSION, Artifacts, load_artifacts
 from models.packs.dlib.detector import MmodDetector
 from models.packs.dlib.format import ShapePredictor
 from models.packs.dlib.landmarks import grey, predict
-from models.runtime import ON_CPU, RuntimeOptions, ShapeRange, open_session
+from models.runtime import ON_CPU, RuntimeOptions, ShapeRange, open_session, require_provider
 from models.types import Detection, FloatArray, Landmarks, RgbImage
 
 CHIP_SIZE: Final = 150
@@ -122,6 +122,8 @@ def load(cache: Path, runtime: RuntimeOptions = ON_CPU) -> DlibPack:
     Raises:
         PackMissing, PackDigestMismatch, ProviderUnavailable: see their descriptions.
     """
+    # Before the pack is built, which takes a while.
+    require_provider(runtime.provider)
     artifacts: Artifacts = load_artifacts(cache)
     return DlibPack(
         open_session(artifacts.detector, runtime),
