@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,9 @@ CONTEXT = Path(__file__).resolve().parents[1]
 PACKAGES = "python3,python3-venv,ca-certificates"
 PORT = "18917"
 READY_S = 300
+STOP_S = 60
 _PIP = ("PIP_CERT", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_DEFAULT_TIMEOUT")
+_WRITABLE = {"tmp": "mode=1777", "data": "mode=700,uid=10001,gid=10001"}
 _NEVER_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -61,8 +64,10 @@ class Root:
                 f'mount --bind "{root}" "{root}"',
                 f'mount -o remount,bind,ro "{root}"',
                 f'mount -t proc proc "{root}/proc"',
-                f'mount -t tmpfs tmpfs "{root}/tmp"',
-                f'mount -t tmpfs -o mode=700,uid=10001,gid=10001 tmpfs "{root}/data"',
+                *(
+                    f'mount -t tmpfs -o {how} tmpfs "{root}/{place}"'
+                    for place, how in _WRITABLE.items()
+                ),
             ]
         script = " && ".join([*before, 'exec "$@"'])
         enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"]
@@ -83,7 +88,7 @@ def build(file: Path, base: Path, scratch: Path) -> tuple[Root, Stage]:
     found = stages(file.read_text(encoding="utf-8"))
     for number, stage in enumerate(found):
         root = Root(scratch / f"stage-{number}")
-        subprocess.run(["cp", "-a", str(base), str(root.folder)], check=True)
+        subprocess.run(["cp", "-a", "-x", str(base), str(root.folder)], check=True)
         for step in stage.steps:
             started = time.monotonic()
             _do(step, root, done)
@@ -142,7 +147,12 @@ def try_it(root: Root, stage: Stage) -> None:
         try:
             _wait_until_healthy(process, root, stage, extra)
         finally:
-            process.kill()
+            # It would outlive what started it: a change of the account ends that bond.
+            for child in _children(process.pid):
+                os.kill(int(child), signal.SIGTERM)
+            code = process.wait(STOP_S)
+    if code != 0:
+        raise RuntimeError(f"the service ended with {code} when it was told to stop")
 
 
 def _expect_refusal(root: Root, words: list[str], extra: Mapping[str, str]) -> None:
@@ -187,7 +197,16 @@ def _children(pid: int) -> list[str]:
 def clean_base(folder: Path) -> None:
     """A Debian with Python in ``folder``, with this machine's way to the network."""
     subprocess.run(
-        ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(folder)],
+        # In namespaces of its own, or what it mounts would stay mounted.
+        [
+            "unshare",
+            "--mount",
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={PACKAGES}",
+            "bookworm",
+            str(folder),
+        ],
         check=True,
         stdout=subprocess.DEVNULL,
     )

@@ -8,7 +8,8 @@ import shlex
 from dataclasses import dataclass, field
 
 KEYWORDS = frozenset(
-    "ARG CMD COPY ENTRYPOINT ENV EXPOSE FROM HEALTHCHECK LABEL RUN USER VOLUME WORKDIR".split()
+    {"ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "RUN"}
+    | {"USER", "VOLUME", "WORKDIR"}
 )
 
 

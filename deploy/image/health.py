@@ -20,9 +20,7 @@ def serves(command_line: bytes) -> bool:
 def ready(port: str) -> bool:
     """Whether the service on this port says that it is ready."""
     try:
-        with urllib.request.urlopen(  # noqa: S310 - an address of our own
-            f"http://127.0.0.1:{port}/readyz", timeout=TIMEOUT_S
-        ) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=TIMEOUT_S) as answer:
             return int(answer.status) == 200
     except (OSError, urllib.error.URLError, ValueError):
         return False
