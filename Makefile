@@ -96,6 +96,9 @@ lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra scale \
 		--extra dev -c requirements-scale.lock \
 		-c requirements-build.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra gpu --extra scale \
+		--group gpu --no-emit-package onnxruntime --no-emit-package faiss-cpu \
+		-c requirements-scale.lock -o requirements-gpu.lock
 
 .PHONY: clean
 clean: ## remove the environment and caches; data folders stay

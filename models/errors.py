@@ -103,6 +103,21 @@ class ProviderUnavailable(HomewardError):
     code = "provider_unavailable"
 
 
+class InferenceFailed(ProviderUnavailable):
+    """A model could not be run on an accelerator that had started, or is being closed."""
+
+    code = "inference_failed"
+
+
+class GpuLost(InferenceFailed):
+    """The GPU does not answer this process any more; only a new process can use it again.
+
+    No fault of the picture that was in it: what was being done has to be done again.
+    """
+
+    code = "gpu_lost"
+
+
 class ContractMismatch(HomewardError):
     """Two vectors of different embedding contracts met; they cannot be compared."""
 

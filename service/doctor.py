@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from models.errors import HomewardError
 from models.packs.registry import list_packs, rights_of
 from service import __version__
 from service.config import Settings
+from service.findings import Finding
+from service.inference import examine_inference
 from service.opening import open_for
 from service.packs import is_installed, name_in_use
 
@@ -38,21 +39,11 @@ PACKAGES = (
 LOW_DISK_BYTES = 2_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``ok`` false means that something has to be done."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-
 def examine(settings: Settings, *, verify_blobs: bool = False) -> Iterator[Finding]:
     """Look at everything, one finding at a time; nothing is changed."""
     yield Finding("program", True, f"Homeward {__version__} on Python {platform.python_version()}")
     yield Finding("packages", True, ", ".join(_packages()))
-    yield _providers(settings)
+    yield from examine_inference(settings)
     yield _memory()
     yield from _packs(settings)
     yield from _data(settings, verify_blobs)
@@ -86,29 +77,6 @@ def _packages() -> Iterator[str]:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
             continue
-
-
-def _providers(settings: Settings) -> Finding:
-    # Here, not above: loading the runtime is itself part of what may fail.
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return Finding(
-            "inference",
-            False,
-            f"ONNX Runtime cannot be loaded: {error}",
-            "Install the extra 'cpu' or the GPU requirements.",
-        )
-    providers = ", ".join(onnxruntime.get_available_providers())
-    wanted = "CUDAExecutionProvider" if settings.provider == "cuda" else "CPUExecutionProvider"
-    if wanted not in onnxruntime.get_available_providers():
-        return Finding(
-            "inference",
-            False,
-            f"{wanted} was asked for; there are: {providers}",
-            "Install the GPU requirements, or set HOMEWARD_PROVIDER=cpu.",
-        )
-    return Finding("inference", True, f"uses {wanted}; there are: {providers}")
 
 
 def _memory() -> Finding:

@@ -25,6 +25,8 @@ NEVER_OVER_HTTP = {
     "idempotency_conflict",  # told as idempotency_key_reused
 }
 PACK_CODES = {
+    "gpu_lost",
+    "inference_failed",
     "licence_invalid",
     "licence_not_accepted",
     "pack_differs",
