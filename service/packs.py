@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from indexer.calibrations import path_of
-from indexer.generations.rows import all_generations
+from indexer.generations.rows import Generation, all_generations
 from models.errors import HomewardError, PackError
 from models.packs.known import DLIB
 from models.packs.licences import Rights
@@ -29,20 +29,35 @@ def why_in_use(settings: Settings, name: str) -> str | None:
     The one place for this question. Raises the StorageError tree: where the catalog cannot be
     asked, nothing may be removed.
     """
-    try:
-        with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
-            generations = all_generations(session)
-    except NoDataFolder:
-        generations = []
-    for generation in generations:
-        if generation.pack == name:
-            return (
-                f"the generation {generation.contract_id} ({generation.state}) holds vectors "
-                "that it made"
-            )
+    generations = _generations(settings)
+    if (held := _held(generations, name)) is not None:
+        return held
     if name == settings.pack and (not generations or "pack" in settings.model_fields_set):
         return "the settings name it (HOMEWARD_PACK)"
     return None
+
+
+def held_by(settings: Settings, name: str) -> str | None:
+    """Which generation holds vectors of a pack, in words, so that its files may not change.
+
+    Raises the StorageError tree.
+    """
+    return _held(_generations(settings), name)
+
+
+def _held(generations: Sequence[Generation], name: str) -> str | None:
+    for one in generations:
+        if one.pack == name:
+            return f"the generation {one.contract_id} ({one.state}) holds vectors that it made"
+    return None
+
+
+def _generations(settings: Settings) -> list[Generation]:
+    try:
+        with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
+            return all_generations(session)
+    except NoDataFolder:
+        return []
 
 
 def is_installed(settings: Settings, name: str) -> bool:

@@ -24,6 +24,7 @@ from models.errors import (
     PackDiffers,
     PackDigestMismatch,
     PackError,
+    PackInUse,
     PackMissing,
     PackSourceInvalid,
 )
@@ -102,17 +103,20 @@ def install(
     source: Path | None,
     accept: Accept,
     replace_other: bool = False,
+    held: str | None = None,
     public_keys: Iterable[Any] | None = None,
 ) -> InstallRecord:
     """Install a pack from a folder, a zip archive or (``source`` ``None``) by a download.
 
     The same files again change nothing. ``accept`` is asked only where something binds the pack,
-    for packs that are bound by their name before anything is fetched.
+    for packs that are bound by their name before anything is fetched. ``held``: why other files may
+    not take the place of the installed ones.
 
     Raises:
         PackMissing, PackError: ``name`` is none, or what is there is no package that works.
         PackSourceInvalid, PackDownloadFailed: the source is unsafe or cannot be had.
         PackDiffers: other files are installed under this name; ``replace_other`` allows it.
+        PackInUse: they may not be replaced, since they are ``held``.
         LicenceNotAccepted, LicenceInvalid: terms not accepted; a signed licence does not hold.
     """
     check_name(name)
@@ -123,7 +127,7 @@ def install(
         _sweep(home)
         staging = home / f"{_STAGING}{secrets.token_hex(6)}"
         try:
-            return _install(name, home, staging, source, accept, replace_other, keys)
+            return _install(name, home, staging, source, accept, replace_other, held, keys)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
             with suppress(OSError):
@@ -137,6 +141,7 @@ def _install(
     source: Path | None,
     accept: Accept,
     replace_other: bool,
+    held: str | None,
     public_keys: tuple[Any, ...] | None,
 ) -> InstallRecord:
     known = KNOWN.get(name)
@@ -151,8 +156,12 @@ def _install(
     if before is not None and before.files != contents.files and not replace_other:
         raise PackDiffers(
             f"Other files are installed as {name}.",
-            remedy="Give it another name, or add --replace; galleries made with the old files "
-            "then have to be re-indexed.",
+            remedy="Give it another name, or add --replace where nothing works with the old files.",
+        )
+    if before is not None and before.files != contents.files and held is not None:
+        raise PackInUse(
+            f"The files of the face pack {name} may not be replaced: {held}.",
+            remedy="Install these files under another name, and change to that pack.",
         )
     licence = inspect_licence(files_dir, name, public_keys=public_keys)
     require_valid(licence)

@@ -35,7 +35,7 @@ from service.cli.console import (
 )
 from service.config import Settings
 from service.opening import calibration_for
-from service.packs import is_calibrated, is_installed, name_in_use, why_in_use
+from service.packs import held_by, is_calibrated, is_installed, name_in_use, why_in_use
 from service.search.explain import NO_ALERTS, calibration_text
 
 app = typer.Typer(help="Face packs: detector, embedder and licence.", no_args_is_help=True)
@@ -160,7 +160,14 @@ def install(
         def ask(terms: Terms) -> Acceptance:
             return _ask(terms, accepted_by)
 
-        store.install(name, settings.packs_dir, source=source, accept=ask, replace_other=replace)
+        store.install(
+            name,
+            settings.packs_dir,
+            source=source,
+            accept=ask,
+            replace_other=replace,
+            held=held_by(settings, name) if replace else None,
+        )
     _load(settings, name, "is installed")
 
 

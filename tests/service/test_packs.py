@@ -25,7 +25,7 @@ from service.app import create_app
 from service.cli.main import app
 from service.config import Settings
 from service.doctor import examine
-from tests.models.insightface_models import make_v1_folder
+from tests.models.insightface_models import make_recogniser, make_v1_folder
 from tests.models.licence_files import write_licence
 from tests.models.opencv_models import sface, write_folder
 from tests.service.conftest import make_settings, open_with
@@ -229,7 +229,7 @@ def test_free_packs_leave_the_pages_alone(settings: Settings, workspace: Workspa
         assert "CC0-1.0" in said(browser, "/about")
 
 
-def test_the_doctor_says_so(restricted: Settings) -> None:
+def test_the_doctor_says_so(restricted: Settings, tmp_path: Path) -> None:
     found = {item.name: item for item in examine(restricted)}
     item = found["licence of pack buffalo_s"]
     assert not item.ok and "Ada Lovelace" in item.detail and item.remedy
@@ -241,6 +241,9 @@ def test_the_doctor_says_so(restricted: Settings) -> None:
         run("packs", "remove", "buffalo_s", "--data-dir", restricted.data_dir), "pack_in_use"
     )
     assert "generation" in said
+    other = make_v1_folder(tmp_path / "other", recogniser=make_recogniser(dimension=256))
+    words = ("packs", "install", "buffalo_s", "--from", other, *ADA, "--replace")
+    assert "generation" in failed(run(*words, "--data-dir", restricted.data_dir), "pack_in_use")
     assert listed(restricted.data_dir, "buffalo_s")["in_use"] is True
 
 
