@@ -18,7 +18,7 @@ from models.contract import EmbeddingContract
 from models.errors import PackDigestMismatch, PackError
 from models.packs.base import PackInfo
 from models.packs.insightface.detector import Detector, FivePoints
-from models.packs.insightface.embedder import Embedder, aligned
+from models.packs.insightface.embedder import CPU_BATCH, GPU_BATCH, Embedder, aligned
 from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.package import Package, read_package
 from models.packs.insightface.rewrite import without_prelu
@@ -150,13 +150,14 @@ def _made(
 
 def _made_embedder(package: Package, runtime: RuntimeOptions) -> Embedder:
     """On a processor without PReLU where that gives the same vectors; a GPU has no need of it."""
-    plain = _made(package.recogniser, runtime, lambda s: Embedder(package, s))
+    most = CPU_BATCH if runtime.provider == "cpu" else GPU_BATCH
+    plain = _made(package.recogniser, runtime, lambda s: Embedder(package, s, most))
     _try_out(package.recogniser, lambda: plain.try_out(_REFUSALS))
     model = without_prelu(package.recogniser.read()) if runtime.provider == "cpu" else None
     if model is None:
         return plain
     try:
-        faster = Embedder(package, open_session(model, runtime))
+        faster = Embedder(package, open_session(model, runtime), most)
         faster.try_out(_REFUSALS)
     except _REFUSALS:
         return plain

@@ -2,8 +2,9 @@
 
 ArcFace networks (IResNet) have a PReLU after each pair of convolutions. ONNX Runtime keeps
 convolutions in a blocked memory layout but has no PReLU for it: each one is computed value by value
-and the data put out of and back into that layout, together a quarter of the time of a run. The
-same function of layers that it does have, with ``s`` the slope of a channel, is::
+and the data put out of and back into that layout. Without them an IResNet-18 takes 53 ms of
+processor time a crop instead of 65. The same function of layers that it does have, with ``s`` the
+slope of a channel, is::
 
     prelu(x) = s * x + (1 - s) * relu(x)
 
