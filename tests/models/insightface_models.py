@@ -380,7 +380,7 @@ def make_heavy_recogniser(blocks: tuple[int, int, int, int] = (2, 2, 2, 2)) -> o
         return graph("BatchNormalization", of, one, zero, zero, one * 2)
 
     def prelu(of: str, channels: int) -> str:
-        return graph("PRelu", of, np.full((channels, 1, 1), 0.25))
+        return graph("PRelu", of, rng.uniform(-0.1, 1.2, (channels, 1, 1)))
 
     x, channels = prelu(conv("data", 3, 64, 3, 1), 64), 64
     for count, outputs in zip(blocks, (64, 128, 256, 512), strict=True):
