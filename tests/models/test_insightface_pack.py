@@ -84,9 +84,15 @@ def off(found: Detection | Face, planted: Planted) -> float:
     return float(np.abs(found.landmarks.points - planted.points).max()) / planted.box[2]
 
 
+def insightface_alone(folder: Path) -> FaceAnalysis:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    return FaceAnalysis(name=str(folder), providers=["CPUExecutionProvider"], sess_options=options)
+
+
 def theirs(folder: Path, image: RgbImage) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Boxes with scores (n, 5), key points (n, 5, 2) and vectors by insightface alone."""
-    app = FaceAnalysis(name=str(folder), providers=["CPUExecutionProvider"])
+    app = insightface_alone(folder)
     app.prepare(ctx_id=-1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
@@ -275,7 +281,7 @@ def test_faces_that_fill_the_frame_are_found(
     pack = loaded(folder)
     if fixed is None:
         # One look at 640 does not see it: it is larger than the detector's largest anchors.
-        app = FaceAnalysis(name=str(folder), providers=["CPUExecutionProvider"])
+        app = insightface_alone(folder)
         app.prepare(ctx_id=-1, det_size=(640, 640))
         assert app.get(np.ascontiguousarray(image[..., ::-1])) == []
     (found,) = pack.detect(image, 640 / max(image.shape) * 2, 0.5)
@@ -355,7 +361,7 @@ def test_no_session_is_added_for_new_sizes(tmp_path: Path, monkeypatch: pytest.M
     Analyser(pack).analyse([scene(200, 311)])
     assert len(opened) == 2
     # The counting works: insightface by itself opens one for each size.
-    app = FaceAnalysis(name=str(tmp_path), providers=["CPUExecutionProvider"])
+    app = insightface_alone(tmp_path)
     app.prepare(ctx_id=-1, det_size=[(128, 128), (640, 640)])
     app.get(scene(300, 300))
     assert len(opened) > 4
