@@ -17,6 +17,7 @@ import pytest
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 
+from models.batching import BatchOptions
 from models.calibration import Calibration, Curve
 from models.errors import PackDigestMismatch, PackError, ProviderUnavailable
 from models.packs.base import PackInfo
@@ -383,6 +384,21 @@ def test_eight_threads_share_a_pack(tmp_path: Path) -> None:
         assert one[0].box == other[0].box
         assert np.array_equal(one[0].landmarks.points, other[0].landmarks.points)
         assert np.array_equal(one[0].embedding.vector, other[0].embedding.vector)
+
+
+def test_crops_of_many_callers_that_run_together_are_told_apart(tmp_path: Path) -> None:
+    """What a GPU does, forced here: batches of callers gathered, padded to a few sizes."""
+    pack = load(make_v1_folder(tmp_path / "pack"), info=INFO)
+    crops = [
+        np.random.default_rng(seed).integers(0, 256, (112, 112, 3), dtype=np.uint8)
+        for seed in range(24)
+    ]
+    alone = pack.embed(crops)
+    pack._embedder.gather(BatchOptions(max_batch=8, gather=True))
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda at: pack.embed(crops[3 * at : 3 * at + 3]), range(8)))
+    np.testing.assert_allclose(np.concatenate(together), alone, rtol=1e-5, atol=1e-5)
+    assert np.abs(alone[0] - alone[1]).max() > 0.1
 
 
 def test_threads_share_a_pack_with_a_landmark_model(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from insightface.model_zoo import ArcFaceONNX
 from insightface.utils.face_align import arcface_dst
 from skimage.transform import SimilarityTransform
 
+from models.batching import BatchOptions
 from models.packs.insightface.detector import bgr, preprocessing, scale_pixels
 from models.packs.insightface.package import Package
+from models.packs.insightface.sessions import gathered
 from models.types import FloatArray, Landmarks, RgbImage
 
 GPU_BATCH: Final = 32
@@ -91,6 +93,11 @@ class Embedder:
             except refusals:
                 self._fixed = 1
         self.embed([blank])
+
+    def gather(self, options: BatchOptions | None = None) -> None:
+        """From now on run the chips of all callers together, where the model takes any number."""
+        if self._fixed is None:
+            self._model.session = gathered(self._model.session, options)
 
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
         """As ``FacePack.embed``: float32 (n, dimension), not normalised."""

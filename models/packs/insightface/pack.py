@@ -22,6 +22,7 @@ from models.packs.insightface.embedder import CPU_BATCH, GPU_BATCH, Embedder, al
 from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.package import Package, read_package
 from models.packs.insightface.rewrite import without_prelu
+from models.packs.insightface.sessions import watched
 from models.runtime import ON_CPU, RuntimeOptions, open_session
 from models.types import Box, Detection, FloatArray, Landmarks, RgbImage
 
@@ -143,7 +144,7 @@ def _made(
     model: ModelFile, runtime: RuntimeOptions, make: Callable[[ort.InferenceSession], _Made]
 ) -> _Made:
     try:
-        return make(open_session(model.read(), runtime))
+        return make(watched(open_session(model.read(), runtime)))
     except _REFUSALS as error:
         raise PackError(f"{model.name} cannot be opened: {error}.", remedy=_GET_ANOTHER)
 
@@ -153,11 +154,14 @@ def _made_embedder(package: Package, runtime: RuntimeOptions) -> Embedder:
     most = CPU_BATCH if runtime.provider == "cpu" else GPU_BATCH
     plain = _made(package.recogniser, runtime, lambda s: Embedder(package, s, most))
     _try_out(package.recogniser, lambda: plain.try_out(_REFUSALS))
-    model = without_prelu(package.recogniser.read()) if runtime.provider == "cpu" else None
+    if runtime.provider != "cpu":
+        plain.gather()
+        return plain
+    model = without_prelu(package.recogniser.read())
     if model is None:
         return plain
     try:
-        faster = Embedder(package, open_session(model, runtime), most)
+        faster = Embedder(package, watched(open_session(model, runtime)), most)
         faster.try_out(_REFUSALS)
     except _REFUSALS:
         return plain
