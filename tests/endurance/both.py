@@ -227,7 +227,7 @@ def _no_remains(session: Session, live: Sequence[str]) -> None:
     dropping = {one.contract_id for one in rows.all_generations(session)} - set(live)
     gone = set(CONTRACTS.values()) - set(live) - dropping
     for table in (GalleryMember, GalleryLog, ImageAnalysis, Enrolment, Job):
-        column = table.contract_id  # type: ignore[attr-defined]
+        column = table.contract_id
         left = session.scalar(select(func.count()).where(column.in_(gone)))
         assert not left, f"{left} rows of {table.__tablename__} are left of {gone}"
     candidate = select(Candidate.face_id).where(Candidate.face_id == Face.face_id).exists()
@@ -292,7 +292,7 @@ def _files_agree(folder: Path, catalog: Catalog, contract_id: str) -> None:
     for name in ("cases", "ads"):
         gallery = open_gallery(
             catalog,
-            name,  # type: ignore[arg-type]
+            name,
             contract_id,
             DIMENSION,
             folder / "index",

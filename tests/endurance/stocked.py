@@ -116,8 +116,11 @@ def _ad(ws: Workspace, number: int, data: bytes) -> Iterator[tuple[type[Any], di
         Image,
         {
             **size,
-            **{"sha256": sha256, "format": image.format, "size": len(data)},
-            **{"notes": [], "created_at": now},
+            "sha256": sha256,
+            "format": image.format,
+            "size": len(data),
+            "notes": [],
+            "created_at": now,
         },
     )
     contract = {"contract_id": ws.contract_id}
@@ -135,31 +138,57 @@ def _ad(ws: Workspace, number: int, data: bytes) -> Iterator[tuple[type[Any], di
     yield (
         Ad,
         {
-            **{"ad_id": ad_id, "site": SITE, "external_id": f"stock-{number}"},
-            **{"phones": [], "emails": [], "handles": [], "attributes": {}, "legal_hold": False},
-            **{"last_received_at": now, "created_at": now, "updated_at": now},
+            "ad_id": ad_id,
+            "site": SITE,
+            "external_id": f"stock-{number}",
+            "phones": [],
+            "emails": [],
+            "handles": [],
+            "attributes": {},
+            "legal_hold": False,
+            "last_received_at": now,
+            "created_at": now,
+            "updated_at": now,
         },
     )
     yield (
         Job,
         {
-            **{"job_id": job_id, "kind": "ingest_ad", "subject_id": ad_id, "state": "done"},
-            **{"payload": {"capture_id": capture_id}, "done": 1, "total": 1, "priority": 10},
-            **{"attempts": 1, "alone": False, "failures": []},
-            **{"created_at": now, "started_at": now, "finished_at": now},
+            "job_id": job_id,
+            "kind": "ingest_ad",
+            "subject_id": ad_id,
+            "state": "done",
+            "payload": {"capture_id": capture_id},
+            "done": 1,
+            "total": 1,
+            "priority": 10,
+            "attempts": 1,
+            "alone": False,
+            "failures": [],
+            "created_at": now,
+            "started_at": now,
+            "finished_at": now,
         },
     )
     yield (
         Capture,
         {
-            **{"capture_id": capture_id, "ad_id": ad_id, "digest": sha256, "job_id": job_id},
-            **{"received_at": now, "content": {}},
+            "capture_id": capture_id,
+            "ad_id": ad_id,
+            "digest": sha256,
+            "job_id": job_id,
+            "received_at": now,
+            "content": {},
         },
     )
     yield (
         CaptureImage,
         {
-            **{"capture_id": capture_id, "position": 0, "upload_sha256": sha256, "sha256": sha256},
-            **{"header_width": image.width, "header_height": image.height},
+            "capture_id": capture_id,
+            "position": 0,
+            "upload_sha256": sha256,
+            "sha256": sha256,
+            "header_width": image.width,
+            "header_height": image.height,
         },
     )
