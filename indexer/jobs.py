@@ -29,6 +29,7 @@ from indexer.errors import (
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
+    GenerationUnavailable,
     IndexAway,
     JobNotFound,
     JobStateInvalid,
@@ -52,7 +53,7 @@ ADS_AT_ONCE = 16
 
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
-    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway, GpuLost),
+    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway, GpuLost, GenerationUnavailable),
 )
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Face, Image, ImageHash
@@ -90,20 +90,45 @@ def candidate_ids(session: Session, case_id: str, face_ids: Collection[str]) -> 
     """Ids for faces that become candidates of one case: the one under which a face was told
     before, so that its alert leads to it again; else a new one."""
     told = _told(session, case_id, face_ids)
-    return {face_id: told[face_id][0] if face_id in told else new_id() for face_id in face_ids}
+    wanted = {candidate_id for candidate_id, _ in told.values()}
+    taken: set[str] = set()
+    for some in chunks(wanted):
+        # Read again under another contract, a face is told of by the candidate it was before.
+        rows = select(Candidate.candidate_id).where(Candidate.candidate_id.in_(some))
+        taken.update(session.scalars(rows))
+    found: dict[str, str] = {}
+    for face_id in face_ids:
+        before = told[face_id][0] if face_id in told else None
+        found[face_id] = new_id() if before is None or before in taken else before
+        taken.add(found[face_id])
+    return found
 
 
 def _told(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Candidate and sighting of the alerts that were raised for these faces."""
+    """Candidate and sighting of the alerts that were raised for these faces, or for what was read
+    at the same place of the same picture under another contract."""
     found: dict[str, tuple[str, str]] = {}
+    told = aliased(Face)
     for some in chunks(face_ids):
         rows = session.execute(
-            select(Alert.face_id, Alert.candidate_id, Alert.sighting_id)
-            .where(Alert.case_id == case_id, Alert.face_id.in_(some))
+            select(Face, told, Alert.candidate_id, Alert.sighting_id)
+            .join(told, told.sha256 == Face.sha256)
+            .join(Alert, Alert.face_id == told.face_id)
+            .where(Alert.case_id == case_id, Face.face_id.in_(some))
             .order_by(Alert.seq)
         )
-        found.update((face_id, (one, sighting)) for face_id, one, sighting in rows)
+        for face, other, candidate_id, sighting_id in rows:
+            same = face.face_id == other.face_id
+            again = face.contract_id != other.contract_id
+            if again and overlap(_box(face), _box(other)) >= _SAME_BOX:
+                found.setdefault(face.face_id, (candidate_id, sighting_id))
+            elif same:
+                found[face.face_id] = candidate_id, sighting_id
     return found
+
+
+def _box(row: Face) -> Box:
+    return Box(row.x, row.y, row.width, row.height)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
