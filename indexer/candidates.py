@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from sqlalchemy import func, insert, or_, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from indexer import images
@@ -24,7 +24,6 @@ from indexer.catalog.tables import (
     Enrolment,
     Face,
     GalleryMember,
-    Job,
     Lead,
     Photo,
 )
@@ -44,6 +43,7 @@ from indexer.records import (
     SearchFilter,
     SearchState,
 )
+from indexer.searched import compared_up_to, search_state
 from indexer.searches import PURPOSES, add_search
 from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
@@ -129,7 +129,7 @@ def search_photo(
         )
     with ws.catalog.read() as session:
         require_open(session, case_id)
-        state = SearchState(state="searched", up_to=_compared_up_to(session))
+        state = SearchState(state="searched", up_to=compared_up_to(session))
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
@@ -191,49 +191,6 @@ def enrolled(
     ).all()
     vectors = stacked(row[1] for row in rows) if rows else np.empty((0, 0), np.float32)
     return tuple(row[0] for row in rows), vectors
-
-
-def search_state(session: Session, contract_id: str, case_id: str, enrolled: int) -> SearchState:
-    """How far the ads are compared with a case of which ``enrolled`` photos can be searched.
-
-    ``not_searched`` while there is none (no photo yet, or none under the present contract),
-    ``searching`` while one is still being searched for; otherwise every ad received before
-    ``up_to`` is in.
-    """
-    own = session.scalar(
-        select(Job.job_id)
-        .where(
-            Job.state.in_(("queued", "running")),
-            Job.subject_id == case_id,
-            Job.kind.in_(("probe_case", "enrol_case")),
-        )
-        .limit(1)
-    )
-    # Faces that are still read for the generation in use, say one that was never completed.
-    behind = session.scalar(
-        select(Job.job_id)
-        .where(
-            Job.state.in_(("queued", "running")),
-            Job.contract_id == contract_id,
-            or_(Job.kind == "embed_images", Job.subject_id == case_id),
-        )
-        .limit(1)
-    )
-    if own is not None or behind is not None:
-        return SearchState(state="searching", up_to=None)
-    if not enrolled:
-        return SearchState(state="not_searched", up_to=None)
-    return SearchState(state="searched", up_to=_compared_up_to(session))
-
-
-def _compared_up_to(session: Session) -> datetime:
-    """Now, or the time of the oldest ad whose analysis waits or broke off."""
-    oldest = session.scalar(
-        select(func.min(Capture.received_at))
-        .join(Job, Job.job_id == Capture.job_id)
-        .where(Job.kind == "ingest_ad", Job.state.in_(("queued", "running", "failed")))
-    )
-    return oldest or utc_now()
 
 
 # --- ranking ---------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import HomewardError
@@ -406,6 +407,19 @@ class LedgerDamaged(StorageError):
     """The file of purges was edited or cut; what it says cannot be relied on."""
 
     code = "ledger_damaged"
+
+
+class CalibrationDamaged(StorageError):
+    """The calibration that was stored for a contract cannot be used; nothing stands in for it."""
+
+    code = "calibration_damaged"
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"The calibration {path} cannot be used: {why}.",
+            remedy="Measure again with `homeward calibrate`, or put the file with .1 at its end "
+            "in its place. Moved away, the rates that come with the pack hold again, if any.",
+        )
 
 
 class StorageDenied(StorageError):

@@ -12,6 +12,7 @@ from indexer.catalog.engine import driver_facts
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.compaction import too_large
 from indexer.errors import BlobDamaged, BlobMissing
+from indexer.generations import rows
 from indexer.records import GalleryName
 from indexer.reindex import outdated
 from indexer.room import free_bytes, require_room, room_left
@@ -58,6 +59,7 @@ def check(ws: Workspace, *, verify_blobs: bool = False) -> HealthReport:
         ("gallery of cases", lambda: _gallery(ws, "cases")),
         ("gallery of ads", lambda: _gallery(ws, "ads")),
         ("contract", lambda: _contract(ws)),
+        ("generations", lambda: _generations(ws)),
         ("jobs", lambda: _jobs(ws)),
         ("deletions", lambda: _deletions(ws)),
         ("purges", lambda: _purges(ws)),
@@ -153,6 +155,36 @@ def _contract(ws: Workspace) -> HealthItem:
             "Run `homeward reindex`.",
         )
     return HealthItem("contract", True, f"everything stored is searched under {ws.contract_id}")
+
+
+def _generations(ws: Workspace) -> HealthItem:
+    with ws.catalog.read() as session:
+        beside = rows.others(session, ws.contract_id)
+    if not beside:
+        return HealthItem("generations", True, "one, in use")
+    said = [f"{one.contract_id} is {_STATES[one.state]}" for one in beside]
+    lacking = []
+    for one in beside:
+        try:
+            ws.views.loaded(one.contract_id)
+        except HomewardError as error:
+            lacking.append(error.detail)
+    if lacking:
+        return HealthItem(
+            "generations",
+            False,
+            f"{'; '.join(said)}. {' '.join(lacking)}",
+            "Install the pack here (`homeward packs install`), have another machine do the work, "
+            "or give the generation up (`homeward generations drop`).",
+        )
+    return HealthItem("generations", True, "; ".join(said))
+
+
+_STATES = {
+    "building": "being built beside the one in use",
+    "active": "in use",
+    "kept": "kept for going back, and receives what is new",
+}
 
 
 def _jobs(ws: Workspace) -> HealthItem:

@@ -21,6 +21,7 @@ from indexer.cases import add_photo, create_case, find_case
 from indexer.catalog.tables import Job
 from indexer.errors import CaseNotFound, DuplicateCaseNumber, SourceUnreadable, StorageError
 from indexer.incoming import Delivery
+from indexer.job_rows import job_record
 from indexer.quarantine import BadItem
 from indexer.records import AdReceipt, Failure, IngestReport, Progress, Upload
 from indexer.sources import (
@@ -259,7 +260,7 @@ def _collect(ws: Workspace, waiting: Mapping[str, str], refused: _Refused) -> di
     for some in chunks(waiting):
         with ws.catalog.read() as session:
             rows = session.scalars(select(Job).where(Job.job_id.in_(some))).all()
-        for job in map(queue.job_record, rows):
+        for job in map(job_record, rows):
             where = waiting[job.job_id]
             if job.state in ("queued", "running"):
                 unfinished[job.job_id] = where

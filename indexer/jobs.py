@@ -38,8 +38,8 @@ from indexer.errors import (
     StoreUnusable,
 )
 from indexer.ids import decode_cursor, encode_cursor
+from indexer.job_rows import job_record
 from indexer.memory import give_back_if_due
-from indexer.queue import job_record
 from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progress
 from indexer.times import utc_now
 from indexer.trials import try_again

@@ -30,6 +30,7 @@ from indexer.catalog.tables import Job, RunnerRow
 from indexer.errors import JobNotFound
 from indexer.files import try_lock
 from indexer.ids import new_id
+from indexer.job_rows import failure_json, job_record
 from indexer.records import Failure, JobKind, JobRecord, JobState
 from indexer.times import utc_now
 
@@ -466,28 +467,3 @@ def _pause(attempts: int, sends: bool) -> float:
     together does not come back together."""
     first, longest = _PAUSES[sends]
     return min(longest, first * 2.0 ** (attempts - 1)) * random.uniform(0.5, 1.5)  # noqa: S311
-
-
-def failure_json(failure: Failure) -> dict[str, str]:
-    """A failure as the catalog keeps it."""
-    return {"item": failure.item, "code": failure.code, "detail": failure.detail}
-
-
-def job_record(job: Job) -> JobRecord:
-    """The record of a row."""
-    return JobRecord(
-        job_id=job.job_id,
-        kind=cast("JobKind", job.kind),
-        subject_id=job.subject_id,
-        contract_id=job.contract_id,
-        state=cast("JobState", job.state),
-        done=job.done,
-        total=job.total,
-        attempts=job.attempts,
-        alone=job.alone,
-        run_after=job.run_after,
-        created_at=job.created_at,
-        started_at=job.started_at,
-        finished_at=job.finished_at,
-        failures=tuple(Failure(**failure) for failure in job.failures),
-    )

@@ -1,9 +1,8 @@
 """From a cosine to a false match rate, and from several photos to one score.
 
-A calibration is a table measured on labelled photos (``homeward evaluate --calibrate``): for each
-score, how often two *different* people score at least as high. It belongs to one embedding
-contract and carries its provenance, because a rate measured on press photos is a lower bound for
-scraped ads.
+A calibration is a table measured on labelled photos (``homeward calibrate``): for each score,
+how often two *different* people score at least as high. It belongs to one embedding contract and
+carries its provenance, because a rate measured on press photos is a lower bound for scraped ads.
 """
 
 from __future__ import annotations
@@ -74,11 +73,33 @@ class FmrEstimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """Rates at rising scores; all three of shape (n,). ``fmr`` is 0 where nothing was seen."""
+    """Rates at rising scores, all of shape (n,). ``fmr`` is 0 where too little was seen.
+
+    ``upper`` and ``lower`` are the ends of a 95 % interval; ``lower``, which only reports show, is
+    ``None`` in tables that were made without it.
+
+    Raises ``ValueError`` for what cannot be a curve: another shape, scores that do not rise, or
+    rates outside of [0, 1] or out of order.
+    """
 
     score: NDArray[np.float64]
     fmr: NDArray[np.float64]
     upper: NDArray[np.float64]
+    lower: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        rates = [self.fmr, self.upper, *([] if self.lower is None else [self.lower])]
+        if self.score.ndim != 1 or not len(self.score):
+            raise ValueError("a curve needs a list of scores")
+        if any(values.shape != self.score.shape for values in rates):
+            raise ValueError("a curve needs one rate for each score")
+        # Not-a-number fails each of these comparisons, so it is refused as well.
+        if not np.all(np.abs(self.score) <= 1) or not np.all(np.diff(self.score) > 0):
+            raise ValueError("the scores of a curve rise within [-1, 1]")
+        if not all(np.all((values >= 0) & (values <= 1)) for values in rates):
+            raise ValueError("the rates of a curve lie in [0, 1]")
+        if not np.all(self.fmr <= self.upper):
+            raise ValueError("a rate lies above its upper bound")
 
     def at(self, score: float) -> FmrEstimate:
         """The rates at ``score``: those of the nearest measured score below it, never kinder.
@@ -96,6 +117,14 @@ class Curve:
         if beyond.size:
             value = max(value, min(float(self.upper[beyond[0]]), upper))
         return FmrEstimate(value, max(value, upper), True)
+
+
+def _curve(values: Mapping[str, Any]) -> Curve:
+    def numbers(key: str) -> NDArray[np.float64]:
+        return np.asarray(values[key], dtype=np.float64)
+
+    lower = numbers("lower") if "lower" in values else None
+    return Curve(numbers("score"), numbers("fmr"), numbers("upper"), lower)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +164,11 @@ class Calibration:
             "contract_id": self.contract_id,
             "provenance": dict(self.provenance),
             "curves": {
-                str(photos): {key: values.tolist() for key, values in asdict(curve).items()}
+                str(photos): {
+                    key: values.tolist()
+                    for key, values in asdict(curve).items()
+                    if values is not None
+                }
                 for photos, curve in self.curves.items()
             },
         }
@@ -144,18 +177,14 @@ class Calibration:
     def from_json(cls, data: Mapping[str, Any]) -> Calibration:
         """Raises ``PackError`` if the table is not one."""
         try:
-            curves = {
-                int(photos): Curve(
-                    *(np.asarray(curve[key], dtype=np.float64) for key in ("score", "fmr", "upper"))
-                )
-                for photos, curve in data["curves"].items()
-            }
+            curves = {int(photos): _curve(values) for photos, values in data["curves"].items()}
             contract_id = str(data["contract_id"])
-        except (KeyError, TypeError, ValueError) as error:
+            provenance = dict(data.get("provenance", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PackError(f"The calibration table cannot be read: {error}.") from error
-        if not curves:
-            raise PackError("The calibration table is empty.")
-        return cls(contract_id, curves, dict(data.get("provenance", {})))
+        if not curves or min(curves) < 1:
+            raise PackError("The calibration table has no curve for one photo or more.")
+        return cls(contract_id, curves, provenance)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.to_json(), indent=1) + "\n", encoding="utf-8")

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from indexer.health import check
+from models.calibration import Calibration
 from models.errors import HomewardError
 from models.packs.registry import list_packs
 from service import __version__
@@ -120,10 +121,24 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
         yield Finding(
             "face pack", True, f"{settings.pack}, contract {workspace.contract_id}, {calibrated}"
         )
+        yield _calibration(workspace.calibration)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:
         workspace.close()
+
+
+def _calibration(calibration: Calibration | None) -> Finding:
+    if calibration is None:
+        return Finding(
+            "calibration",
+            False,
+            "uncalibrated: scores have no rate and no band, and NO ALERTS ARE RAISED",
+            "Measure the pack on labelled photos: `homeward calibrate DIR --pack NAME`.",
+        )
+    facts = calibration.provenance
+    when = f", measured {facts['measured_at']}" if "measured_at" in facts else ""
+    return Finding("calibration", True, f"{facts.get('source', 'source not named')}{when}")
 
 
 def _disk(folder: Path) -> Finding:

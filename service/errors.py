@@ -93,6 +93,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "catalog_away": 503,
     "backup_damaged": 503,
     "backup_failed": 503,
+    "calibration_damaged": 503,
     "catalog_busy": 503,
     "catalog_unusable": 503,
     "index_away": 503,

@@ -6,6 +6,7 @@ import logging
 from contextlib import closing
 from functools import partial
 
+from indexer import calibrations
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
@@ -13,6 +14,8 @@ from indexer.generations.rows import Generation, active
 from indexer.generations.views import Loaded
 from indexer.object_blobs import open_blobs
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
+from models.calibration import Calibration
+from models.contract import require_same
 from models.errors import HomewardError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
@@ -27,7 +30,8 @@ RESERVE_BYTES = 16_000_000
 
 
 def open_pack(settings: Settings, name: str | None = None) -> FacePack:
-    """The face pack of this name, or the one that the settings name.
+    """The face pack of this name, or the one that the settings name; :func:`calibration_for` has
+    its rates.
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
@@ -57,7 +61,20 @@ def pack_in_use(settings: Settings) -> str:
 
 def _load(settings: Settings, generation: Generation) -> Loaded:
     pack = open_pack(settings, generation.pack or None)
-    return Loaded(Analyser(pack), pack.calibration)
+    return Loaded(Analyser(pack), calibration_for(settings, pack))
+
+
+def calibration_for(settings: Settings, pack: FacePack) -> Calibration | None:
+    """The calibration of a pack's contract: the one measured here, else the one that it brings.
+
+    Raises CalibrationDamaged and ContractMismatch: what was measured here and cannot be used is
+    never passed over for other rates.
+    """
+    measured = calibrations.stored(settings.calibrations_dir, pack.contract.id)
+    calibration = pack.calibration if measured is None else measured
+    if calibration is not None:
+        require_same(pack.contract.id, calibration.contract_id)
+    return calibration
 
 
 def open_object_store(settings: Settings) -> BlobStore | None:
@@ -82,7 +99,7 @@ def open_for(
     """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
     ``blobs``: the store of the originals where it is open already. Raises the errors of
-    :func:`open_pack` and the StorageError tree.
+    :func:`open_pack` and :func:`calibration_for`, and the StorageError tree.
     """
     name = pack_in_use(settings)
     pack = open_pack(settings, name)
@@ -90,7 +107,7 @@ def open_for(
         settings.data_dir,
         Analyser(pack),
         catalog_url=settings.catalog_url,
-        calibration=pack.calibration,
+        calibration=calibration_for(settings, pack),
         limits=settings.decode_limits,
         options=WorkspaceOptions(
             vectors=settings.vector_options,

@@ -24,7 +24,8 @@ class FaceCache:
     def __init__(self, directory: Path, contract_id: str) -> None:
         self._directory = directory / contract_id
         self._contract_id = contract_id
-        self._directory.mkdir(parents=True, exist_ok=True)
+        # Vectors of faces: for this account only.
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def _path(self, digest: str) -> Path:
         return self._directory / f"{digest}.json"

@@ -19,14 +19,14 @@ reach a score more often. The rates are to be read as "at least".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv  # type: ignore[import-untyped]
 
+from indexer.evaluation.binomial import clopper_pearson, clopper_pearson_upper
 from indexer.evaluation.intervals import draw_weights
 from indexer.evaluation.photos import EvaluationImpossible, LabelledFaces, Progress
 from indexer.evaluation.protocol import DoubleArray, IntArray, Sample
@@ -35,6 +35,15 @@ from models.types import FloatArray
 
 EVENTS_NEEDED = 30
 """Distinct pairs of people at or above a score that an estimate needs."""
+
+PEOPLE_NEEDED = 100
+"""Fewer people give no calibration that could be used. The best score of all, which none of
+n(n - 1)/2 pairs of people reached, has the bound 3.69 / (n(n - 1)/2). Alerts take a gallery for one
+of 1,000 faces at least: with 86 people or fewer not even that score would promise fewer than one
+stranger in it, so nothing would ever be told."""
+
+PAIRS_WANTED = 10_000
+"""Pairs of people below which a warning is due: rates under 3e-3 (30 pairs) are bounds only."""
 
 PHOTO_COUNTS: tuple[int, ...] = (1, 2, 3, 4)
 
@@ -61,17 +70,35 @@ class CurveSize:
     faces: int
 
 
-def clopper_pearson_upper(events: int, trials: int, confidence: float = 0.975) -> float:
-    """One-sided upper bound of a binomial share (Clopper and Pearson, 1934)."""
-    if events >= trials:
-        return 1.0
-    return float(betaincinv(events + 1, trials - events, confidence))
+def require_people(people: int) -> None:
+    """Raises ``EvaluationImpossible`` with the code ``too_few_people``."""
+    if people < PEOPLE_NEEDED:
+        raise EvaluationImpossible(
+            f"There are photos of {people:,} people; a calibration needs {PEOPLE_NEEDED}: with "
+            "fewer, not even the highest score could promise less than one stranger among 1,000 "
+            "faces.",
+            remedy="Use a folder with photos of more people, one folder for each.",
+            code="too_few_people",
+        )
+
+
+def small_sample(calibration: Calibration) -> str:
+    """What to warn of where the sample is small, else nothing."""
+    pairs = int(calibration.provenance["pairs_of_people"])
+    if pairs >= PAIRS_WANTED:
+        return ""
+    return (
+        f"Warning: only {pairs:,} pairs of people ({PAIRS_WANTED:,} are wanted, 142 people). "
+        f"Rates below {EVENTS_NEEDED / pairs:.0e} are upper bounds only, and even a very high "
+        "score will look weak in a large gallery."
+    )
 
 
 def calibrate(
     faces: LabelledFaces,
     *,
     source: str,
+    facts: Mapping[str, Any] | None = None,
     photo_counts: Sequence[int] = PHOTO_COUNTS,
     replicates: int = 200,
     seed: int = 0,
@@ -79,7 +106,8 @@ def calibrate(
 ) -> Calibration:
     """Make a calibration for the contract of ``faces``.
 
-    ``source`` names the photos for people ("Labeled Faces in the Wild, 2,626 photos").
+    ``source`` names the photos for people ("Labeled Faces in the Wild, 2,626 photos"); ``facts``
+    are kept with it (when, by what version).
     ``photo_counts`` beyond what anybody has photos for are left out.
 
     Raises ``EvaluationImpossible`` with faces of fewer than two people.
@@ -93,9 +121,13 @@ def calibrate(
     )
     provenance: dict[str, Any] = {
         "source": source,
+        **(facts or {}),
         "photos": len(faces.faces),
         "photos_with_a_face": sum(face is not None for face in faces.faces),
         "identities": len(faces.photos.identity_names),
+        "pairs_of_people": sizes[min(sizes)].other_people
+        * (sizes[min(sizes)].other_people - 1)
+        // 2,
         "read_as": READ_AS,
         "method": (
             "FMR over ordered pairs of people, each pair weighted the same; upper bound: the "
@@ -235,6 +267,7 @@ def _curve(strangers: _Strangers, replicates: int, seed: int) -> tuple[Curve, Cu
 
     fmr = np.empty(len(grid))
     upper = np.empty(len(grid))
+    lower = np.empty(len(grid))
     for index in range(len(grid)):
         share = _pair_counts(reached > index, set_starts, face_starts) / combinations
         share[np.arange(len(enrolled)), enrolled] = 0.0
@@ -243,17 +276,20 @@ def _curve(strangers: _Strangers, replicates: int, seed: int) -> tuple[Curve, Cu
         with np.errstate(divide="ignore", invalid="ignore"):
             replicated = ((drawn_enrolled @ share) * draws).sum(1) / totals
         replicated = replicated[np.isfinite(replicated)]
-        bootstrap = float(np.quantile(replicated, 0.975)) if len(replicated) else 1.0
+        low, high = np.quantile(replicated, (0.025, 0.975)) if len(replicated) else (0.0, 1.0)
         independent = pairs // both_ways
         seen = math.ceil(estimate * independent - 1e-6)
-        upper[index] = max(bootstrap, clopper_pearson_upper(seen, independent), estimate)
+        upper[index] = max(high, clopper_pearson_upper(seen, independent), estimate)
+        seen = math.floor(estimate * independent + 1e-6)
+        lower[index] = min(low, clopper_pearson(seen, independent).low, estimate)
         fmr[index] = estimate if events >= EVENTS_NEEDED else 0.0
     # A higher score is never reached more often; the bootstrap's noise must not say otherwise.
     upper = np.minimum(1.0, np.maximum.accumulate(upper[::-1])[::-1])
+    lower = np.minimum.accumulate(lower)
     size = CurveSize(
         len(enrolled), strangers.people, pairs, len(strangers.sets), len(strangers.labels)
     )
-    return Curve(grid, fmr, upper), size
+    return Curve(grid, fmr, upper, lower), size
 
 
 def _pair_counts(
@@ -286,16 +322,52 @@ def _grid(strangers: _Strangers, pairs: int) -> DoubleArray:
     return np.unique(np.round(np.append(edges[edges < past], past), 5))
 
 
+RATES: tuple[float, ...] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+"""The upper bounds of FMR at which reports show a curve."""
+
+
+def _places(curve: Curve) -> Iterator[tuple[float, int | None]]:
+    """For each of ``RATES`` the lowest place of the curve whose bound is at most that."""
+    for rate in RATES:
+        index = int(np.searchsorted(-curve.upper, -rate, side="left"))
+        yield rate, index if index < len(curve.score) else None
+
+
+def calibration_json(calibration: Calibration) -> dict[str, Any]:
+    """A few scores of every curve with their rates and intervals, and the provenance."""
+    return {
+        "contract_id": calibration.contract_id,
+        "provenance": dict(calibration.provenance),
+        "fmr_at_score": {
+            str(photos): [
+                {
+                    "score": float(curve.score[at]),
+                    "fmr": float(curve.fmr[at]) or None,
+                    "interval": [_low(curve, at), float(curve.upper[at])],
+                }
+                for _, at in _places(curve)
+                if at is not None
+            ]
+            for photos, curve in sorted(calibration.curves.items())
+        },
+    }
+
+
+def _low(curve: Curve, at: int) -> float | None:
+    return None if curve.lower is None else float(curve.lower[at])
+
+
 def render_calibration(calibration: Calibration) -> str:
     """A few scores of every curve as lines of plain text."""
     lines = [f"calibration of {calibration.contract_id}"]
     for photos, curve in sorted(calibration.curves.items()):
-        lines.append(f"  {photos} photo{'s' if photos > 1 else ''}: score, FMR, upper 95 % bound")
-        for rate in (1e-1, 1e-2, 1e-3, 1e-4, 1e-5):
-            index = int(np.searchsorted(-curve.upper, -rate, side="left"))
-            if index >= len(curve.score):
+        lines.append(f"  {photos} photo{'s' if photos > 1 else ''}: score, FMR, 95 % interval")
+        for rate, at in _places(curve):
+            if at is None:
                 lines.append(f"    upper bound {rate:.0e} is beyond this sample")
                 break
-            value = f"{curve.fmr[index]:.1e}" if curve.fmr[index] > 0 else "unresolved"
-            lines.append(f"    {curve.score[index]:.4f}  {value:>10}  {curve.upper[index]:.1e}")
+            value = f"{curve.fmr[at]:.1e}" if curve.fmr[at] > 0 else "unresolved"
+            low = _low(curve, at)
+            span = f"{'-' if low is None else f'{low:.1e}'} to {curve.upper[at]:.1e}"
+            lines.append(f"    {curve.score[at]:.4f}  {value:>10}  {span}")
     return "\n".join(lines)

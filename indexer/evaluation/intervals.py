@@ -7,13 +7,24 @@ gives its genuine pairs the weight m, and an impostor pair gets the product of i
 (pairs between two copies of one person are left out). The threshold is set anew in every
 replicate. In identification the gallery stays as it is and the probes are weighted. Percentile
 intervals; seeded, so that a report can be repeated.
+
+A bootstrap can only draw what was seen: of a rate at which nothing, or almost nothing, happened it
+gives an interval of no width. Where few people carry a rate its interval is therefore widened to
+hold an exact binomial one over people, or over pairs of people (see ``binomial``).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.evaluation.binomial import (
+    clopper_pearson,
+    widened_share,
+    widest,
+)
 from indexer.evaluation.pairs import PairScores
 from indexer.evaluation.protocol import (
     FMR_LEVELS,
@@ -23,8 +34,12 @@ from indexer.evaluation.protocol import (
     Identification,
     IntArray,
     Interval,
+    threshold_at,
 )
 from models.types import FloatArray
+
+FEW_PAIRS = 30
+"""Distinct pairs of people below which a rate of pairs is hardly seen (Doddington's rule of 30)."""
 
 _LARGE_TAIL = 1_500_000
 
@@ -44,17 +59,25 @@ def percentile_interval(values: DoubleArray) -> Interval | None:
     return Interval(float(low), float(high))
 
 
+@dataclass(frozen=True, slots=True)
+class VerificationIntervals:
+    """Intervals of TAR at each of ``FMR_LEVELS``, of the FMR at the thresholds that were set for
+    them (held fixed), and of the EER; ``None`` where there is no such figure. The EER's is also
+    ``None`` where the curves do not cross within the stored tail."""
+
+    tar: dict[str, Interval | None]
+    fmr: dict[str, Interval | None]
+    eer: Interval | None
+
+
 def verification_intervals(
     pairs: PairScores, *, replicates: int = 500, seed: int = 0
-) -> tuple[dict[str, Interval | None], Interval | None]:
-    """Intervals of TAR at each of ``FMR_LEVELS``, and of the EER.
-
-    The EER's is ``None`` where the curves do not cross within the stored tail.
-    """
+) -> VerificationIntervals:
+    """Intervals of the figures over all pairs."""
     people = len(pairs.compared_sizes)
     names = list(FMR_LEVELS)
     if not len(pairs.genuine) or not len(pairs.tail):
-        return dict.fromkeys(names), None
+        return VerificationIntervals(dict.fromkeys(names), dict.fromkeys(names), None)
     if len(pairs.tail) > _LARGE_TAIL:
         replicates = min(replicates, 200)
     order = np.argsort(-pairs.genuine, kind="stable")
@@ -63,15 +86,24 @@ def verification_intervals(
     above = np.searchsorted(-genuine, -pairs.tail, side="left")
     first = pairs.photo_identity[pairs.tail_first]
     second = pairs.photo_identity[pairs.tail_second]
+    thresholds = [
+        threshold_at(pairs.tail, pairs.impostor_compared, rate) for rate in FMR_LEVELS.values()
+    ]
+    accepted_pairs = [int(np.searchsorted(-pairs.tail, -at, side="left")) for at in thresholds]
     tars = np.full((replicates, len(names)), np.nan)
+    fmrs = np.full((replicates, len(names)), np.nan)
     eers = np.full(replicates, np.nan)
     for r, weights in enumerate(draw_weights(people, replicates, seed)):
         sizes = weights * pairs.compared_sizes
         total = (int(sizes.sum()) ** 2 - int((sizes**2).sum())) / 2
-        accepted = np.concatenate([[0], np.cumsum(weights[genuine_identity])])
-        if not total or not accepted[-1]:
+        if not total:
             continue
         false = np.cumsum(weights[first] * weights[second])
+        for column, count in enumerate(accepted_pairs):
+            fmrs[r, column] = false[count - 1] / total if count else 0.0
+        accepted = np.concatenate([[0], np.cumsum(weights[genuine_identity])])
+        if not accepted[-1]:
+            continue
         tar = accepted[above] / accepted[-1]
         for column, rate in enumerate(FMR_LEVELS.values()):
             at = int(np.searchsorted(false, rate * total + 1e-9, side="right"))
@@ -81,8 +113,61 @@ def verification_intervals(
         crossed = int(np.argmax(fmr >= 1.0 - tar))
         if fmr[crossed] >= 1.0 - tar[crossed]:
             eers[r] = (fmr[crossed] + 1.0 - tar[crossed]) / 2
-    intervals = {name: percentile_interval(tars[:, c]) for c, name in enumerate(names)}
-    return intervals, percentile_interval(eers)
+    tar_intervals: dict[str, Interval | None] = {}
+    fmr_intervals: dict[str, Interval | None] = {}
+    for column, name in enumerate(names):
+        tar_intervals[name] = widened_share(
+            percentile_interval(tars[:, column]),
+            pairs.genuine > thresholds[column],
+            pairs.genuine_identity,
+        )
+        count = accepted_pairs[column]
+        fmr_intervals[name] = widened_pairs(
+            percentile_interval(fmrs[:, column]),
+            count / pairs.impostor_compared,
+            distinct_pairs(first[:count], second[:count]),
+            effective_pairs(pairs.compared_sizes),
+        )
+    fmr = np.arange(1, len(pairs.tail) + 1) / pairs.impostor_compared
+    crossed = int(np.argmax(fmr >= 1.0 - above / len(genuine)))
+    eer = percentile_interval(eers)
+    if eer is not None:
+        missed = pairs.genuine <= pairs.tail[crossed]
+        eer = widened_share(eer, missed, pairs.genuine_identity)
+    return VerificationIntervals(tar_intervals, fmr_intervals, eer)
+
+
+def distinct_pairs(first: IntArray, second: IntArray) -> int:
+    """How many different pairs of people there are among (first, second), in either order."""
+    if not len(first):
+        return 0
+    low, high = np.minimum(first, second), np.maximum(first, second)
+    return int(np.unique(low * (int(high.max()) + 1) + high).size)
+
+
+def effective_pairs(sizes: IntArray) -> float:
+    """How many pairs of people of equal weight say as much as all pairs of their faces.
+
+    ``sizes``: faces of each person; a pair of people weighs as many comparisons as they give.
+    """
+    faces = sizes.astype(np.float64)
+    total = faces.sum() ** 2 - (faces**2).sum()
+    squares = (faces**2).sum() ** 2 - (faces**4).sum()
+    return float(total**2 / (2 * squares)) if squares else 0.0
+
+
+def widened_pairs(
+    interval: Interval | None, rate: float, seen: int, pairs: float
+) -> Interval | None:
+    """A bootstrapped interval of a rate over pairs of strangers, widened where few were seen.
+
+    ``seen``: distinct pairs of people that it happened to; ``pairs``: the effective number of pairs
+    of people. With fewer than ``FEW_PAIRS`` seen the result also holds the Clopper-Pearson interval
+    over ``pairs``. ``None`` where there are none.
+    """
+    if not pairs:
+        return None
+    return interval if seen >= FEW_PAIRS else widest(interval, clopper_pearson(rate * pairs, pairs))
 
 
 def weighted_shares(
@@ -100,10 +185,11 @@ def weighted_shares(
 def share_interval(
     hits: NDArray[np.bool_], identities: IntArray, *, replicates: int = 500, seed: int = 0
 ) -> Interval | None:
-    """Interval of a share of probes, drawing identities."""
+    """Interval of a share of probes, drawing identities; widened where few people carry it."""
     if not len(hits):
         return None
-    return percentile_interval(weighted_shares(hits, identities, replicates=replicates, seed=seed))
+    shares = weighted_shares(hits, identities, replicates=replicates, seed=seed)
+    return widened_share(percentile_interval(shares), hits, identities)
 
 
 def rank_intervals(
@@ -142,4 +228,11 @@ def fnir_intervals(
             at = int(np.searchsorted(false, rate * false[-1] + 1e-9, side="right"))
             accepted = int(np.searchsorted(-sorted_mate, -tops[at], side="left"))
             values[r, column] = 1.0 - found[accepted] / found[-1]
-    return {name: percentile_interval(values[:, c]) for c, name in enumerate(names)}
+    intervals: dict[str, Interval | None] = {}
+    for column, name in enumerate(names):
+        point = result.fnir_at_fpir[name]
+        missed = mate <= (np.inf if point is None else point.threshold)
+        intervals[name] = widened_share(
+            percentile_interval(values[:, column]), missed, result.mated_identity
+        )
+    return intervals

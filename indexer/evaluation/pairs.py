@@ -28,6 +28,7 @@ HISTOGRAM_BINS = 1 << 20
 
 _TAIL_SHARE = 0.05
 _TAIL_MINIMUM = 200_000
+_TAIL_MAXIMUM_FOR_EER = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,21 @@ class PairScores:
     """Scores of all pairs of photos.
 
     ``genuine``: float32 (g,), every genuine pair, ``-inf`` where a face is missing;
-    ``genuine_identity``: int64 (g,), the compact number of its identity.
+    ``genuine_identity``: int64 (g,), the compact number of its identity; ``genuine_first`` and
+    ``genuine_second`` the photo rows behind each pair.
     ``impostor_pairs`` counts all pairs of different identities, ``impostor_compared`` those in
     which both faces were found. ``histogram``: int64 (HISTOGRAM_BINS,) over [-1, 1].
-    ``tail``: float32 (t,), the largest impostor scores, descending (at least 5 % of them and at
-    least 200,000, or all), ``tail_first`` and ``tail_second`` the photo rows behind them.
+    ``tail``: float32 (t,), the largest impostor scores, descending (at least 5 % of them, at
+    least 200,000, and, up to 4 million, one and a half times what reaches the threshold of the
+    EER; or all), ``tail_first`` and ``tail_second`` the photo rows behind them.
     ``photo_identity``: int64 (n,), compact identity numbers from 0.
     ``compared_sizes``: int64 (identities,), photos with a face.
     """
 
     genuine: FloatArray
     genuine_identity: IntArray
+    genuine_first: IntArray
+    genuine_second: IntArray
     impostor_pairs: int
     impostor_compared: int
     histogram: IntArray
@@ -82,7 +87,9 @@ def score_pairs(sample: Sample) -> PairScores:
     compact = compact.astype(np.int64)
     sizes = np.bincount(compact).astype(np.int64)
     total = len(compact)
-    genuine, genuine_identity = _genuine_scores(sample, compact, sizes)
+    genuine, genuine_identity, genuine_first, genuine_second = _genuine_scores(
+        sample, compact, sizes
+    )
 
     rows = np.flatnonzero(sample.found)
     vectors = np.ascontiguousarray(sample.vectors[rows], dtype=np.float32)
@@ -94,8 +101,10 @@ def score_pairs(sample: Sample) -> PairScores:
     histogram = np.zeros(HISTOGRAM_BINS, dtype=np.int64)
     for _, scores, different in _impostor_blocks(vectors, labels):
         histogram += np.bincount(_bins(scores[different]), minlength=HISTOGRAM_BINS)
-    wanted = min(compared, max(_TAIL_MINIMUM, math.ceil(compared * _TAIL_SHARE)))
     above = np.cumsum(histogram[::-1])[::-1]
+    # A replicate's curves cross near where those of all people do.
+    at_eer = min(_TAIL_MAXIMUM_FOR_EER, math.ceil(1.5 * _accepted_at_eer(genuine, above)))
+    wanted = min(compared, max(_TAIL_MINIMUM, math.ceil(compared * _TAIL_SHARE), at_eer))
     # The lowest bin that still belongs to the tail: the last one with enough scores above it.
     cut_bin = int(np.flatnonzero(above >= wanted)[-1]) if wanted else 0
 
@@ -115,6 +124,8 @@ def score_pairs(sample: Sample) -> PairScores:
     return PairScores(
         genuine=genuine,
         genuine_identity=genuine_identity,
+        genuine_first=genuine_first,
+        genuine_second=genuine_second,
         impostor_pairs=(total * total - int((sizes**2).sum())) // 2,
         impostor_compared=compared,
         histogram=histogram,
@@ -128,9 +139,11 @@ def score_pairs(sample: Sample) -> PairScores:
 
 def _genuine_scores(
     sample: Sample, compact: IntArray, sizes: IntArray
-) -> tuple[FloatArray, IntArray]:
+) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
     scores: list[FloatArray] = []
     labels: list[IntArray] = []
+    firsts: list[IntArray] = []
+    seconds: list[IntArray] = []
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]) if len(sizes) else np.empty(0, np.int64)
     for identity in np.flatnonzero(sizes > 1):
         rows = slice(int(starts[identity]), int(starts[identity] + sizes[identity]))
@@ -140,9 +153,26 @@ def _genuine_scores(
         values[~(found[i] & found[j])] = -np.inf
         scores.append(values)
         labels.append(np.full(len(values), identity, dtype=np.int64))
+        firsts.append(i + rows.start)
+        seconds.append(j + rows.start)
     if not scores:
-        return np.empty(0, np.float32), np.empty(0, np.int64)
-    return np.concatenate(scores), np.concatenate(labels)
+        none = np.empty(0, np.int64)
+        return np.empty(0, np.float32), none, none, none
+    labelled, first, second = (np.concatenate(part) for part in (labels, firsts, seconds))
+    return np.concatenate(scores), labelled, first, second
+
+
+def _accepted_at_eer(genuine: FloatArray, above: IntArray) -> int:
+    """How many impostor pairs reach the bin edge at which as large a share of genuine ones fails.
+
+    ``above``: int64 (HISTOGRAM_BINS,), impostor pairs at or above each bin's lower edge.
+    """
+    if not len(genuine) or not above[0]:
+        return 0
+    finite = genuine[np.isfinite(genuine)]
+    accepted = np.cumsum(np.bincount(_bins(finite), minlength=HISTOGRAM_BINS)[::-1])[::-1]
+    gap = np.abs(above / above[0] - (1.0 - accepted / len(genuine)))
+    return int(above[int(np.argmin(gap))])
 
 
 def _impostor_blocks(

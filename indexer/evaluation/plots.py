@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
+from indexer.evaluation.binomial import wilson
 from indexer.evaluation.pairs import HISTOGRAM_BINS, bin_edges
 from indexer.evaluation.protocol import DoubleArray
 from indexer.evaluation.report import CAUTION, EvaluationReport
@@ -268,12 +269,12 @@ def quality(report: EvaluationReport) -> Figure | None:
     axes.bar(places, shares, color=_BLUE, width=0.72)
     top = 0.0
     for place, part, share in zip(places, study.bins, shares, strict=True):
-        low, high = _wilson(part.misses, part.probes)
-        top = max(top, high)
-        axes.plot([place, place], [low, high], color=_QUIET, lw=5, alpha=0.45)
+        span = wilson(part.misses, part.probes)
+        top = max(top, span.high)
+        axes.plot([place, place], [span.low, span.high], color=_QUIET, lw=5, alpha=0.45)
         axes.annotate(
             f"{share:.1%}\nof {part.probes:,}",
-            (float(place), high),
+            (float(place), span.high),
             textcoords="offset points",
             xytext=(0, 4),
             ha="center",
@@ -290,16 +291,6 @@ def quality(report: EvaluationReport) -> Figure | None:
         "Missed at rank 1",
     )
     return figure
-
-
-def _wilson(events: int, trials: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson, 1927)."""
-    z = 1.96
-    share = events / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    half /= 1 + z * z / trials
-    return centre - half, centre + half
 
 
 def degraded(report: EvaluationReport) -> Figure | None:

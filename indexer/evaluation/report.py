@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from indexer.evaluation.binomial import wilson
+from indexer.evaluation.group_report import groups_json, render_groups
+from indexer.evaluation.groups import GroupReport
 from indexer.evaluation.pairs import PairScores, Verification, error_curves
 from indexer.evaluation.photos import LabelledFaces, Unreadable
 from indexer.evaluation.protocol import RANKS, DoubleArray, Identification, IntArray, Interval
@@ -30,7 +33,12 @@ PROTOCOL = {
         "probes whose mate's score is not above the threshold, at any rank."
     ),
     "face": "Of several faces the one whose box centre is nearest the centre of the picture.",
-    "intervals": "95 %, percentile bootstrap over identities; the gallery is kept as it is.",
+    "intervals": (
+        "95 %, percentile bootstrap over identities; the gallery is kept as it is. Where fewer "
+        "than 10 people (30 pairs of people) carry a rate, widened to hold the Clopper-Pearson "
+        "interval over the effective number of people (pairs). fmr_at_threshold: of the FMR at "
+        "the thresholds, held fixed. Bins of quality: Wilson, probes taken as independent."
+    ),
 }
 
 
@@ -52,6 +60,8 @@ class DegradedResult:
     rank_k: dict[int, float]
     share_of_clean: float | None
     share_interval: Interval | None
+    failure_interval: Interval | None
+    rank_intervals: dict[int, Interval | None]
     rank: IntArray
     mate_score: FloatArray
     quality: DoubleArray
@@ -91,11 +101,14 @@ class EvaluationReport:
     verification: Verification
     identification: Identification
     tar_intervals: dict[str, Interval | None]
+    fmr_intervals: dict[str, Interval | None]
     eer_interval: Interval | None
+    failure_interval: Interval | None
     rank_intervals: dict[int, Interval | None]
     fnir_intervals: dict[str, Interval | None]
     degraded: tuple[DegradedResult, ...]
     quality: QualityStudy
+    groups: GroupReport | None
     seconds: float
     seconds_by_stage: dict[str, float]
 
@@ -161,6 +174,8 @@ class EvaluationReport:
             "intervals": {
                 "tar_at_fmr": {n: _pair(x) for n, x in self.tar_intervals.items()},
                 "eer": _pair(self.eer_interval),
+                "failure_to_enroll": _pair(self.failure_interval),
+                "fmr_at_threshold": {n: _pair(x) for n, x in self.fmr_intervals.items()},
                 **{f"rank_{k}": _pair(x) for k, x in self.rank_intervals.items()},
                 "fnir_at_fpir": {n: _pair(x) for n, x in self.fnir_intervals.items()},
             },
@@ -176,14 +191,21 @@ class EvaluationReport:
             },
             "scores": {"genuine": asdict(v.genuine), "impostor": asdict(v.impostor)},
             "det": self.det_points(),
-            "quality": asdict(self.quality),
+            "quality": _quality(self.quality),
             "degraded": [_degraded(d) for d in self.degraded],
+            "groups": None if self.groups is None else groups_json(self.groups, self.thresholds),
             "closest_impostors": self.closest_impostors,
             "protocol": PROTOCOL,
             "notice": CAUTION,
             "seconds": round(self.seconds, 2),
             "seconds_by_stage": {k: round(s, 2) for k, s in self.seconds_by_stage.items()},
         }
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Scores that are to be exceeded, by the FMR over all people that they were set for."""
+        points = self.verification.tar_at_fmr.items()
+        return {name: point.threshold for name, point in points if point is not None}
 
     def det_points(self, count: int = 61) -> list[dict[str, float]]:
         """FNMR along FMR 1 to 1e-6, on a logarithmic grid, down to the sample's resolution."""
@@ -210,7 +232,15 @@ def _number(value: float | np.floating[Any] | None) -> float | None:
 
 
 def _pair(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else [_rounded(interval.low), _rounded(interval.high)]
+    # Rates of strangers are small: decimal places alone would cut them off.
+    return None if interval is None else [float(f"{x:.6g}") for x in (interval.low, interval.high)]
+
+
+def _quality(study: QualityStudy) -> dict[str, Any]:
+    values = asdict(study)
+    for part in values["bins"]:
+        part["interval"] = _pair(wilson(part["misses"], part["probes"]))
+    return values
 
 
 def _degraded(result: DegradedResult) -> dict[str, Any]:
@@ -223,6 +253,10 @@ def _degraded(result: DegradedResult) -> dict[str, Any]:
         **{f"rank_{k}": _number(v) for k, v in result.rank_k.items()},
         "share_of_clean": _number(result.share_of_clean),
         "interval": _pair(result.share_interval),
+        "intervals": {
+            "failure_to_enroll": _pair(result.failure_interval),
+            **{f"rank_{k}": _pair(x) for k, x in result.rank_intervals.items()},
+        },
     }
 
 
@@ -233,8 +267,8 @@ def render_table(report: EvaluationReport) -> str:
     lines = [
         f"contract            {report.faces.contract_id}",
         f"photos, identities  {len(photos.photos):,}, {len(photos.identity_names):,}",
-        f"failure to enroll   {report.failure_to_enroll:.4f}  ({report.failures} photos,"
-        f" {len(report.unreadable)} of them unreadable)",
+        f"failure to enroll   {report.failure_to_enroll:.4f}  ({_span(report.failure_interval, 4)};"
+        f" {report.failures} photos, {len(report.unreadable)} of them unreadable)",
         "",
         f"Verification, all pairs: {v.genuine_pairs:,} genuine, {v.impostor_pairs:,} impostor",
     ]
@@ -242,6 +276,8 @@ def render_table(report: EvaluationReport) -> str:
         value = point.value if point else None
         note = "" if point is None or point.resolved else "  (fewer than 30 impostor pairs)"
         lines.append(_line(f"TAR at FMR {name}", value, report.tar_intervals[name]) + note)
+        if point is not None:
+            lines.append(f"    above {point.threshold:.4f}; {_fmr(report.fmr_intervals[name])}")
     lines.append(_line("EER", v.eer, report.eer_interval))
     lines += [
         "",
@@ -273,12 +309,22 @@ def render_table(report: EvaluationReport) -> str:
             f"Quality: {q.misses:,} of {q.probes:,} probes with a face missed at rank 1; a missed"
             f" one has the lower quality in {q.area:.0%} of comparisons",
         ]
+    if report.groups is not None:
+        lines += ["", render_groups(report.groups)]
     lines += ["", f"{report.seconds:.1f} s", CAUTION]
     return "\n".join(lines)
 
 
-def _span(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.low:.3f} to {interval.high:.3f}"
+def _span(interval: Interval | None, digits: int = 3) -> str:
+    if interval is None:
+        return "-"
+    return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+
+
+def _fmr(interval: Interval | None) -> str:
+    if interval is None:
+        return "FMR there not known"
+    return f"FMR there {interval.low:.1e} to {interval.high:.1e}"
 
 
 def _line(label: str, value: float | None, interval: Interval | None) -> str:

@@ -8,15 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
+from indexer.evaluation.binomial import widened_ratio
 from indexer.evaluation.cache import FaceCache
 from indexer.evaluation.degrade import DEGRADATIONS, Degradation
+from indexer.evaluation.groups import measure_groups
 from indexer.evaluation.intervals import (
     draw_weights,
     fnir_intervals,
     percentile_interval,
     rank_intervals,
+    share_interval,
     verification_intervals,
 )
+from indexer.evaluation.labels import read_labels
 from indexer.evaluation.pairs import score_pairs, verify
 from indexer.evaluation.photos import (
     EvaluationImpossible,
@@ -28,7 +32,14 @@ from indexer.evaluation.photos import (
     find_photos,
     load_batches,
 )
-from indexer.evaluation.protocol import Identification, IntArray, identify, rank_probes
+from indexer.evaluation.protocol import (
+    BoolArray,
+    Identification,
+    IntArray,
+    Interval,
+    identify,
+    rank_probes,
+)
 from indexer.evaluation.report import (
     DegradedResult,
     EvaluationReport,
@@ -53,6 +64,7 @@ def evaluate(
     replicates: int = 500,
     seed: int = 0,
     cache_dir: Path | None = None,
+    labels_file: Path | None = None,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Measure ``analyser`` on a folder with one folder of photos per identity.
@@ -60,9 +72,11 @@ def evaluate(
     ``degrade`` names entries of ``degrade.DEGRADATIONS``; each is applied to the mated probes of
     people drawn by ``seed`` until there are at least ``degrade_probes``, at most three a person
     (all probes with ``None``).
-    ``replicates`` of the bootstrap; ``cache_dir`` keeps faces by contract and SHA-256.
+    ``replicates`` of the bootstrap; ``cache_dir`` keeps faces by contract and SHA-256;
+    ``labels_file`` says who belongs to which group (``labels``).
 
-    Raises ``EvaluationImpossible`` for a folder without photos or an unknown degradation.
+    Raises ``EvaluationImpossible`` for a folder without photos or an unknown degradation, and
+    ``LabelsInvalid``, both before any photo is looked at.
     """
     unknown = sorted(set(degrade) - set(DEGRADATIONS))
     if unknown:
@@ -78,18 +92,25 @@ def evaluate(
         stages[stage] = time.perf_counter() - started - sum(stages.values())
 
     cache = None if cache_dir is None else FaceCache(cache_dir, analyser.contract_id)
-    faces = analyse_photos(
-        analyser, find_photos(directory), limits=limits, cache=cache, progress=progress
-    )
+    photos = find_photos(directory)
+    labels = None if labels_file is None else read_labels(labels_file, photos)
+    faces = analyse_photos(analyser, photos, limits=limits, cache=cache, progress=progress)
     lap("photos")
     sample = faces.sample
     pairs = score_pairs(sample)
     verification, identification = verify(pairs), identify(sample)
     lap("protocol")
-    tar_intervals, eer_interval = verification_intervals(pairs, replicates=replicates, seed=seed)
+    spans = verification_intervals(pairs, replicates=replicates, seed=seed)
     ranks = rank_intervals(identification, replicates=replicates, seed=seed)
     fnir = fnir_intervals(identification, replicates=replicates, seed=seed)
+    failures = share_interval(~sample.found, sample.identities, replicates=replicates, seed=seed)
     lap("intervals")
+    groups = None
+    if labels is not None:
+        groups = measure_groups(
+            sample, pairs, verification, identification, labels, replicates=replicates, seed=seed
+        )
+        lap("groups")
     degraded = _degraded(
         analyser,
         faces,
@@ -108,12 +129,15 @@ def evaluate(
         pairs=pairs,
         verification=verification,
         identification=identification,
-        tar_intervals=tar_intervals,
-        eer_interval=eer_interval,
+        tar_intervals=spans.tar,
+        fmr_intervals=spans.fmr,
+        eer_interval=spans.eer,
+        failure_interval=failures,
         rank_intervals=ranks,
         fnir_intervals=fnir,
         degraded=degraded,
         quality=_quality_study(faces, identification, degraded),
+        groups=groups,
         seconds=time.perf_counter() - started,
         seconds_by_stage=stages,
     )
@@ -215,6 +239,10 @@ def _degraded_result(
     clean = int((clean_ranks == 1).sum())
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = (weights @ hits) / (weights @ clean_hits)
+
+    def span(events: BoolArray) -> Interval | None:
+        return share_interval(events, identities, replicates=replicates, seed=seed)
+
     return DegradedResult(
         name=degradation.name,
         title=degradation.title,
@@ -223,7 +251,11 @@ def _degraded_result(
         failure_to_enroll=float((~found).mean()),
         rank_k={k: float((ranks.rank <= k).mean()) for k in _DEGRADED_RANKS},
         share_of_clean=float((ranks.rank == 1).sum() / clean) if clean else None,
-        share_interval=percentile_interval(ratios) if clean else None,
+        share_interval=widened_ratio(
+            percentile_interval(ratios), clean_ranks == 1, ranks.rank == 1, identities
+        ),
+        failure_interval=span(~found),
+        rank_intervals={k: span(ranks.rank <= k) for k in _DEGRADED_RANKS},
         rank=ranks.rank,
         mate_score=ranks.mate_score,
         quality=quality,

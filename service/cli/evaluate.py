@@ -21,7 +21,25 @@ from service.cli.console import (
     settings_for,
     write_json,
 )
-from service.opening import open_pack
+from service.opening import calibration_for, open_pack
+
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="CSV of groups (identity or photo; sex, race, age_band): also report by group.",
+    ),
+]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="DIR",
+        help="Keep the faces found in DIR, so that a stopped run goes on. It holds face vectors: "
+        "delete it with the photos.",
+    ),
+]
 
 
 @expected_errors
@@ -54,6 +72,8 @@ def evaluate(
     clusters: Annotated[
         bool, typer.Option("--clusters", help="Also measure clusters of unknown faces.")
     ] = False,
+    labels: LabelsFile = None,
+    cache: CacheDir = None,
     data_dir: DataDir = None,
 ) -> None:
     """Measure the face pack on a folder with one folder of photos for each identity."""
@@ -78,6 +98,8 @@ def evaluate(
             degrade=[name.strip() for name in chosen if name.strip()],
             degrade_probes=degrade_probes or None,
             limits=settings.decode_limits,
+            cache_dir=cache,
+            labels_file=labels,
             progress=reporter.step,
         )
         if calibrate is not None:
@@ -87,7 +109,9 @@ def evaluate(
                 progress=reporter.step,
             )
             made.save(calibrate)
-    gathered = measure_clusters(report.faces.sample, pack.calibration) if clusters else []
+    gathered = []
+    if clusters:
+        gathered = measure_clusters(report.faces.sample, calibration_for(settings, pack))
     figures = report.to_json()
     if clusters:
         figures["clusters"] = [line.to_json() for line in gathered]

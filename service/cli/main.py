@@ -7,6 +7,7 @@ import typer
 from service import __version__
 from service.cli import (
     backup,
+    calibrate,
     commands,
     evaluate,
     gallery,
@@ -60,6 +61,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.command("candidates")(search.candidates)
 app.command("search")(search.search)
 app.command("evaluate", cls=BareOptionCommand)(evaluate.evaluate)
+app.command("calibrate", cls=BareOptionCommand)(calibrate.calibrate)
 app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(generations.app, name="generations")

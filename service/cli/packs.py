@@ -20,6 +20,8 @@ from service.cli.console import (
     settings_for,
 )
 from service.config import Settings
+from service.opening import calibration_for
+from service.search.explain import NO_ALERTS, calibration_text
 
 app = typer.Typer(help="Face packs: detector, embedder and licence.", no_args_is_help=True)
 
@@ -96,7 +98,10 @@ def _load(settings: Settings, name: str | None, said: str) -> None:
     pack = load_pack(name or settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
     out.print(Text(f"Pack {pack.info.name} {said}: {len(pack.info.digests)} files checked."))
     out.print(Text(f"Contract {pack.contract.id}, licence {pack.info.licence}."))
-    out.print(Text("Calibrated." if pack.calibration else "Uncalibrated."))
+    calibration = calibration_for(settings, pack)
+    out.print(Text(calibration_text(calibration)))
+    if calibration is None:
+        out.print(Text(NO_ALERTS))
 
 
 def _known(name: str) -> PackInfo:

@@ -23,6 +23,7 @@ from service.cli.console import (
     settings_for,
     workspace_for,
 )
+from service.search.explain import NO_ALERTS
 from service.search.rank import (
     MAX_CANDIDATES,
     Candidate,
@@ -150,6 +151,8 @@ def _show(found: CandidateList, as_json: bool) -> None:
         out.print(Text(columns(rows)))
         out.print(Text(f"{found.gallery_size} faces in ads were compared."))
     out.print(Text(found.calibration))
+    if not found.calibrated:
+        out.print(Text(NO_ALERTS))
     out.print(Text(found.notice))
 
 
@@ -157,7 +160,7 @@ def _row(item: Candidate) -> tuple[str, str, str, str, str, str, str, str]:
     posted = item.ad.posted_at
     return (
         str(item.rank),
-        item.band,
+        item.band or "uncalibrated",
         f"{item.score:.3f}",
         _strangers(item),
         str(item.lead.ads),

@@ -14,6 +14,7 @@ from models.errors import HomewardError
 from service import demo as demonstration
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
+from service.search.explain import NO_ALERTS, UNCALIBRATED
 
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).", show_default=False)
@@ -95,6 +96,8 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
             out.print(Text("Stop with Ctrl-C."))
 
         _warn_if_open(settings.host)
+        if workspace.calibration is None:
+            err.print(Text(f"Warning: {UNCALIBRATED} {NO_ALERTS}"))
         if not serve_until_told(settings, workspace, listener, ready):
             raise CannotListen(
                 "The service could not start.", remedy="Read the messages above; then try again."

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from models.calibration import Calibration, band
+from models.calibration import Band, Calibration, band
 
 NOTICE = (
     "These are candidates for review, not identifications. Resemblance is not identity: "
@@ -17,19 +16,22 @@ UNCALIBRATED = (
     "so no rate and no band can be given."
 )
 
-Band = Literal["very_strong", "strong", "moderate", "weak", "uncalibrated"]
+NO_ALERTS = (
+    "Without a calibration no alerts are raised: nothing is known of what a score is worth. Read "
+    "the lists of candidates themselves, and measure the pack with `homeward calibrate`."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Worth:
-    """What one score is worth in one gallery; every rate is None where it was not measured."""
+    """What one score is worth in one gallery; all is None where it was not measured."""
 
     false_match_rate: float | None
     false_match_rate_upper: float | None
     false_match_rate_resolved: bool | None
     expected_false_candidates: float | None
     expected_false_candidates_upper: float | None
-    band: Band
+    band: Band | None
 
 
 def worth(
@@ -42,7 +44,7 @@ def worth(
     by the upper bound, so that a small sample never makes a candidate look stronger.
     """
     if calibration is None:
-        return Worth(None, None, None, None, None, "uncalibrated")
+        return Worth(None, None, None, None, None, None)
     estimate = calibration.fmr(score, max(1, photos_fused))
     rate = estimate.value if estimate.resolved else estimate.upper
     return Worth(

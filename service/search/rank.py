@@ -19,7 +19,8 @@ from indexer.records import (
 )
 from indexer.searches import PURPOSES
 from indexer.workspace import Workspace
-from service.search.explain import NOTICE, Band, calibration_text, threshold, worth
+from models.calibration import Band
+from service.search.explain import NOTICE, calibration_text, threshold, worth
 
 MAX_CANDIDATES = 50
 """A list is only as good as its reviewer's patience; longer lists are not offered."""
@@ -27,7 +28,8 @@ MAX_CANDIDATES = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """One ranked candidate with the worth of its score."""
+    """One ranked candidate with the worth of its score; rates and band are None together, where
+    the face pack is uncalibrated."""
 
     candidate_id: str
     rank: int
@@ -37,7 +39,7 @@ class Candidate:
     false_match_rate_resolved: bool | None
     expected_false_candidates: float | None
     expected_false_candidates_upper: float | None
-    band: Band
+    band: Band | None
     status: str
     photos_fused: int
     person_face_id: str | None
@@ -45,6 +47,11 @@ class Candidate:
     image_sha256: str
     ad: AdSummary
     lead: LeadRecord
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything is known of what the score is worth."""
+        return self.band is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,7 @@ class CandidateList:
     alert_budget: int
     search_state: SearchState
     items: tuple[Candidate, ...]
+    calibrated: bool
     calibration: str
     notice: str = NOTICE
 
@@ -137,6 +145,7 @@ def photo_candidates(
         alert_budget=listed.alert_budget,
         search_state=listed.search_state,
         items=listed.items,
+        calibrated=listed.calibrated,
         calibration=listed.calibration,
         search_id=found.search_id,
         purpose=purpose,
@@ -164,6 +173,7 @@ def _explained(workspace: Workspace, ranked: RankedCandidates) -> CandidateList:
         alert_budget=ranked.alert_limit.budget,
         search_state=ranked.search_state,
         items=tuple(_candidate(workspace, item, ranked.gallery_size) for item in ranked.items),
+        calibrated=calibration is not None,
         calibration=calibration_text(calibration),
     )
 

@@ -60,6 +60,7 @@ def candidates_json(found: CandidateList) -> dict[str, Any]:
             "up_to": moment_text(found.search_state.up_to),
         },
         "items": [_candidate(item) for item in found.items],
+        "calibrated": found.calibrated,
         "calibration": found.calibration,
         "notice": found.notice,
     }
@@ -84,6 +85,7 @@ def _candidate(item: Candidate) -> dict[str, Any]:
         "expected_false_candidates": item.expected_false_candidates,
         "expected_false_candidates_upper": item.expected_false_candidates_upper,
         "band": item.band,
+        "calibrated": item.calibrated,
         "status": item.status,
         "photos_fused": item.photos_fused,
         "person_face_id": item.person_face_id,

@@ -26,16 +26,19 @@ class AlertView:
 
 @dataclass(frozen=True, slots=True)
 class AlertList:
-    """Alerts, newest first, of ``case`` where it is of one only."""
+    """Alerts, newest first, of ``case`` where it is of one only. ``silent``: as in
+    ``StandingView``."""
 
     items: tuple[AlertView, ...]
     next_cursor: str | None
     case: CaseRecord | None
+    silent: bool
 
 
 @dataclass(frozen=True, slots=True)
 class StandingView:
-    """How a case stands with its alerts, in words."""
+    """How a case stands with its alerts, in words. ``silent``: none are raised at all, because
+    the face pack is uncalibrated."""
 
     raised: int
     held: int
@@ -43,6 +46,7 @@ class StandingView:
     limit: str
     limit_now: str
     tightened: bool
+    silent: bool
 
 
 def alert_list(
@@ -65,6 +69,7 @@ def alert_list(
         items=tuple(_view(item) for item in feed.shown(ws, page, scores=scores)),
         next_cursor=None if page.next_after is None else alerts.alert_cursor(page.next_after),
         case=case,
+        silent=ws.calibration is None,
     )
 
 
@@ -78,6 +83,7 @@ def standing_view(ws: Workspace, case_id: str) -> StandingView:
         limit=limit_text(found.limit.base),
         limit_now=limit_text(found.limit.expected_false),
         tightened=found.limit.tightened,
+        silent=ws.calibration is None,
     )
 
 

@@ -22,6 +22,7 @@ from indexer.records import (
     PhotoRecord,
     SearchState,
 )
+from indexer.searched import search_state
 from indexer.workspace import Workspace
 from models.packs.base import PackInfo
 from models.packs.registry import list_packs
@@ -117,7 +118,7 @@ def case_rows(
         rows = tuple(
             CaseRow(
                 case,
-                candidates.search_state(
+                search_state(
                     session,
                     ws.contract_id,
                     case.case_id,
@@ -156,7 +157,7 @@ def list_view(found: CandidateList, *, person_crop: str | None = None) -> ListVi
         gallery_size=found.gallery_size,
         k=found.k,
         calibration=found.calibration,
-        uncalibrated=any(item.band == "uncalibrated" for item in found.items),
+        uncalibrated=not found.calibrated,
     )
 
 
@@ -168,7 +169,7 @@ def _candidate_view(
     return CandidateView(
         candidate_id=item.candidate_id,
         rank=item.rank,
-        band=item.band,
+        band=item.band or "uncalibrated",
         expectation=expectation(item),
         person_crop=person_crop,
         face=item.face,

@@ -27,6 +27,7 @@ from indexer.galleries import add_faces, remote, remove_faces, shelf
 from indexer.galleries.folders import remove_unused
 from indexer.galleries.opening import VectorOptions, drop, migrate
 from indexer.galleries.remote import RemoteGallery
+from indexer.generations import switching
 from indexer.records import AdInput, CaseInput, Progress, SearchFilter, Upload
 from indexer.vectors.milvus import _STAMP, MilvusIndex, drop_collections
 from indexer.vectors.milvus_client import connect
@@ -264,7 +265,9 @@ def test_files_and_collections_that_nobody_follows_are_swept(
     raw = on_server.raw(ws)
     owner = shelf.catalog_id(ws.catalog)
     other_contract = collection_name(owner, "ads", "other")
+    switching.begin(ws, "beside", "pack", DIMENSION, actor="tester")
     kept = [
+        collection_name(owner, "ads", "beside"),
         collection_name(owner, "cases", "other"),
         collection_name("another catalog", "ads", "other"),
     ]

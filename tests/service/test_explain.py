@@ -49,7 +49,7 @@ def test_several_photos_have_a_higher_rate(calibration: Calibration) -> None:
 
 def test_without_a_calibration_nothing_is_made_up() -> None:
     value = worth(None, 0.99, 10, 1)
-    assert value.band == "uncalibrated"
+    assert value.band is None
     assert value.false_match_rate is None
     assert value.expected_false_candidates is None
     assert threshold(None, 10, 1, 1.0) is None

@@ -42,8 +42,11 @@ class CandidateOut(Out):
     expected_false_candidates_upper: float | None = Field(
         description="gallery_size x false_match_rate_upper"
     )
-    band: Literal["very_strong", "strong", "moderate", "weak", "uncalibrated"] = Field(
-        description="By expected_false_candidates_upper, not by the score"
+    band: Literal["very_strong", "strong", "moderate", "weak"] | None = Field(
+        description="By expected_false_candidates_upper, not by the score; null where uncalibrated"
+    )
+    calibrated: bool = Field(
+        description="false: nothing is known of what the score is worth; rates and band are null"
     )
     status: str
     photos_fused: int = Field(ge=0, description="Photos of the person behind the score")
@@ -111,6 +114,10 @@ class CandidatesOut(Out):
     alert_budget: int = Field(description="Alerts a week before the threshold is tightened")
     search_state: SearchStateOut
     items: list[CandidateOut]
+    calibrated: bool = Field(
+        description="false: how often strangers reach a score was never measured for this face "
+        "pack; there are scores and ranks, no rates, no bands, and no alerts"
+    )
     calibration: str = Field(description="Where the rates come from and what they leave out")
     notice: str
 

@@ -39,6 +39,9 @@ ALERT_TEXTS: Final[Mapping[str, str]] = {
     "standing.title": "Alerts",
     "standing.raised.one": "{n} alert in the last 7 days.",
     "standing.raised.other": "{n} alerts in the last 7 days.",
+    "standing.silent": "No alerts are raised: the face pack is uncalibrated, so nothing is known "
+    "of what a score is worth. New candidates appear only in the lists of the cases: read these "
+    "often, and have the pack measured (homeward calibrate).",
     "standing.limit": "Strangers that may be expected where one is raised: {limit}. After {budget} "
     "alerts in 7 days that is lowered to a tenth.",
     "standing.tightened": "The limit is stricter now: {limit} strangers. The case has used up its "

@@ -357,7 +357,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "labelled photos. Ads are harsher than those photos, and children, relatives and look-alikes "
     "are confused more often: read each rate as “at least”.",
     "about.calibration_no": "This face pack is uncalibrated: how often strangers reach a score "
-    "has not been measured, so no rate and no band is shown.",
+    "has not been measured, so no rate and no band is shown, and no alerts are raised. Have it "
+    "measured on labelled photos: homeward calibrate.",
     "about.galleries": "Galleries",
     "about.ad_faces": "Faces in ads",
     "about.case_faces": "Faces of missing people",

@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from indexer.evaluation.calibrate import clopper_pearson_upper, measure_curves, render_calibration
+from indexer.evaluation.binomial import clopper_pearson_upper
+from indexer.evaluation.calibrate import measure_curves, render_calibration
 from indexer.evaluation.fusion import RULES, fusion_study, render_fusion
 from indexer.evaluation.photos import EvaluationImpossible
 from indexer.evaluation.protocol import Sample

@@ -101,7 +101,7 @@ def test_strangers_to_expect_in_plain_words(
 
 
 def test_without_a_calibration_nothing_is_claimed(candidate: Candidate) -> None:
-    item = replace(candidate, expected_false_candidates=None, band="uncalibrated")
+    item = replace(candidate, expected_false_candidates=None, band=None)
     assert expectation(item) == TEXTS["expect.unknown"]
 
 

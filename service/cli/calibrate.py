@@ -1,0 +1,108 @@
+"""``homeward calibrate``: measure a face pack on labelled photos and keep its rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from indexer.calibrations import keep
+from indexer.times import rfc3339, utc_now
+from models.pipeline import Analyser
+from service import __version__
+from service.cli.console import (
+    STDOUT,
+    DataDir,
+    JsonFile,
+    Reporter,
+    check_writable,
+    err,
+    expected_errors,
+    out,
+    settings_for,
+    write_json,
+)
+from service.cli.evaluate import CacheDir, LabelsFile
+from service.opening import open_pack
+
+
+@expected_errors
+def calibrate(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="One folder per identity.")],
+    pack_name: Annotated[
+        str | None,
+        typer.Option("--pack", metavar="NAME", help="Face pack (the one in use).", show_default=""),
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option("--source", metavar="TEXT", help="Name of the photos, kept with the rates."),
+    ] = None,
+    labels: LabelsFile = None,
+    json_file: JsonFile = None,
+    cache: CacheDir = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Measure how often strangers reach a score, and use that for every rate from now on."""
+    # Here, not above: these bring in SciPy, which few other commands need.
+    from indexer.evaluation.calibrate import (
+        calibrate as make_calibration,
+    )
+    from indexer.evaluation.calibrate import (
+        calibration_json,
+        render_calibration,
+        require_people,
+        small_sample,
+    )
+    from indexer.evaluation.photos import find_photos
+    from indexer.evaluation.report import render_table
+    from indexer.evaluation.run import evaluate as measure
+
+    check_writable(json_file)
+    settings = settings_for(context, data_dir, pack=pack_name)
+    require_people(len(find_photos(directory).identity_names))
+    pack = open_pack(settings)
+    with Reporter() as reporter:
+        report = measure(
+            Analyser(pack),
+            directory,
+            limits=settings.decode_limits,
+            cache_dir=cache,
+            labels_file=labels,
+            progress=reporter.step,
+        )
+        require_people(len({*report.faces.sample.identities[report.faces.sample.found].tolist()}))
+        facts: dict[str, Any] = {
+            "pack": settings.pack,
+            "measured_at": rfc3339(utc_now()),
+            "version": __version__,
+        }
+        if report.groups is not None:
+            # People, not rates: the rates stand in the report, with their intervals.
+            facts["people_by_group"] = {
+                one.attribute: {group.value: group.people for group in one.groups}
+                for one in report.groups.attributes
+            }
+        made = make_calibration(
+            report.faces,
+            source=source or f"{directory.name}, {len(report.faces.faces):,} photos",
+            facts=facts,
+            progress=reporter.step,
+        )
+    path = keep(settings.calibrations_dir, made)
+    warning = small_sample(made)
+    figures = report.to_json()
+    figures["calibration"] = {
+        "file": str(path),
+        "warning": warning or None,
+        **calibration_json(made),
+    }
+    write_json(json_file, figures)
+    if json_file != STDOUT:
+        out.print(Text(render_table(report)))
+        out.print(Text(render_calibration(made)))
+    if warning:
+        err.print(Text(warning))
+    err.print(Text(f"Kept in {path}. What runs already takes it up when it is started again."))
