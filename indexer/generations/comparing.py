@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -21,7 +21,6 @@ from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnaly
 from indexer.faces import overlap
 from indexer.generations.comparison import CaseComparison, JudgedPair, Moved, Place
 from indexer.images import SAME_FACE
-from indexer.judgements import Conclusion
 from indexer.workspace import Workspace
 from models.calibration import fuse, template_length
 from models.types import Box, FloatArray
@@ -163,7 +162,7 @@ def _judged(one: Judgement, sides: tuple[Lists, Lists]) -> JudgedPair:
     box = Box(one.x, one.y, one.width, one.height)
     return JudgedPair(
         judgement_id=one.judgement_id,
-        conclusion=cast("Conclusion", one.conclusion),
+        conclusion=one.conclusion,
         old=sides[0].place(one.image_sha256, box),
         new=sides[1].place(one.image_sha256, box),
     )

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias, get_args
 
-from indexer.judgements import Conclusion
-
 PlaceState: TypeAlias = Literal["listed", "lower", "beyond", "no_face", "unread", "no_photo"]
 """Where a face is in the list of a case under one contract.
 
@@ -70,10 +68,11 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgedPair:
-    """A pair of the case that a person judged, by the judgement in force."""
+    """A pair of the case that a person judged, by the judgement in force; ``conclusion`` is one of
+    ``judgements.Conclusion``."""
 
     judgement_id: str
-    conclusion: Conclusion
+    conclusion: str
     old: Place
     new: Place
 

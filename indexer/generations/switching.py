@@ -33,7 +33,7 @@ from indexer.catalog.tables import (
 )
 from indexer.catalog.tables import Generation as Row
 from indexer.errors import GenerationIncomplete, GenerationStateInvalid
-from indexer.generations import rows
+from indexer.generations import reports, rows
 from indexer.generations.missing import look
 from indexer.generations.rows import Generation
 from indexer.times import utc_now
@@ -184,6 +184,7 @@ def drop(ws: Workspace, contract_id: str, *, actor: str) -> None:
                 remedy="Bring another one into use first.",
             )
         _begin_dropping(session, row, actor)
+    _drop_reports(ws)
 
 
 def tidy(ws: Workspace) -> None:
@@ -199,6 +200,13 @@ def tidy(ws: Workspace) -> None:
                     _begin_dropping(session, row, "system")
         elif one.state == "dropping":
             clear(ws, one.contract_id)
+    _drop_reports(ws)
+
+
+def _drop_reports(ws: Workspace) -> None:
+    """Take away the comparisons of generations that are gone, whichever process dropped them."""
+    with ws.catalog.read() as session:
+        reports.keep_only(ws.data_dir, {one.contract_id for one in rows.live(session)})
 
 
 def clear(ws: Workspace, contract_id: str, most: int | None = 10 * _AT_ONCE) -> bool:
