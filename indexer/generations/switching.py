@@ -156,18 +156,13 @@ def roll_back(ws: Workspace, *, actor: str, keep_days: float = KEEP_DAYS) -> Gen
     Raises :class:`GenerationStateInvalid` where none is kept.
     """
     with ws.catalog.read() as session:
-        kept = session.scalar(
-            select(Row.contract_id)
-            .where(Row.state == "kept", Row.activated_at.is_not(None))
-            .order_by(Row.activated_at.desc())
-            .limit(1)
-        )
+        kept = rows.previous(session)
     if kept is None:
         raise GenerationStateInvalid(
             "No earlier generation is kept.",
             remedy="Build it anew: `homeward reindex --pack NAME`.",
         )
-    return activate(ws, kept, actor=actor, keep_days=keep_days)
+    return activate(ws, kept.contract_id, actor=actor, keep_days=keep_days)
 
 
 def drop(ws: Workspace, contract_id: str, *, actor: str) -> None:

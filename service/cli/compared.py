@@ -19,7 +19,7 @@ _WHOLE: TypeAdapter[Comparison] = TypeAdapter(Comparison)
 
 _BAND_WORDS: Mapping[Band, str] = {
     "first": "1",
-    "top_5": "2-5",
+    "top_5": "2-{top}",
     "listed": "6-{k}",
     "lower": "to {depth}",
     "beyond": "below",
@@ -128,10 +128,12 @@ def _judged(found: Comparison, finding: Finding) -> Iterator[str]:
         yield ""
         return
     pairs = {(m.old, m.new): m.pairs for m in found.moves if m.finding == finding}
-    words = [_BAND_WORDS[band].format(k=found.k, depth=found.depth) for band in BANDS]
+    bands = [band for band in BANDS if band != "listed" or found.k > 5]
+    values = {"top": min(5, found.k), "k": found.k, "depth": found.depth}
+    words = [_BAND_WORDS[band].format(**values) for band in bands]
     table: list[tuple[str, ...]] = [("place before \\ after", *words)]
-    for word, before in zip(words, BANDS, strict=True):
-        row = [pairs.get((before, after), 0) for after in BANDS]
+    for word, before in zip(words, bands, strict=True):
+        row = [pairs.get((before, after), 0) for after in bands]
         if any(row):
             table.append((word, *(str(count) if count else "." for count in row)))
     yield columns(table)
