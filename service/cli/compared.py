@@ -128,7 +128,8 @@ def _judged(found: Comparison, finding: Finding) -> Iterator[str]:
         yield ""
         return
     pairs = {(m.old, m.new): m.pairs for m in found.moves if m.finding == finding}
-    bands = [band for band in BANDS if band != "listed" or found.k > 5]
+    least = {"top_5": 1, "listed": 5}
+    bands = [band for band in BANDS if found.k > least.get(band, 0)]
     values = {"top": min(5, found.k), "k": found.k, "depth": found.depth}
     words = [_BAND_WORDS[band].format(**values) for band in bands]
     table: list[tuple[str, ...]] = [("place before \\ after", *words)]
