@@ -71,10 +71,10 @@ def lines(found: Comparison, worst_cases: Sequence[ShownWorst]) -> Iterator[str]
     yield f"{found.new.contract_id}, compared with {found.old.contract_id}, which is in use."
     yield ""
     if found.overlap is None or found.face_overlap is None:
-        yield f"{found.cases:,} open cases have a photo; nothing is listed for them in either."
+        yield f"Open cases with a photo: {found.cases:,}. Nothing is listed for them in either."
     else:
         yield (
-            f"{found.cases:,} open cases, the first {found.k} candidates of each. Of the entries "
+            f"Open cases: {found.cases:,}, the first {found.k} candidates of each. Of the entries "
             f"of both lists {found.overlap:.1%} are in the other too, {found.face_overlap:.1%} "
             "with the same face in front (means of the cases)."
         )
@@ -82,7 +82,7 @@ def lines(found: Comparison, worst_cases: Sequence[ShownWorst]) -> Iterator[str]
         ("lost", found.lost, found.lost_to),
         ("gained", found.gained, found.gained_from),
     ):
-        yield f"{count:,} candidates are {word}{_states(states, word, found.depth)}."
+        yield f"Candidates {word}: {count:,}{_states(states, word, found.depth)}."
     yield ""
     for finding in FINDINGS:
         yield from _judged(found, finding)
