@@ -102,6 +102,16 @@ class GenerationIncomplete(HomewardError):
     code = "generation_incomplete"
 
 
+class ComparisonNotFound(NotFound):
+    code = "comparison_not_found"
+
+    def __init__(self, contract_id: str) -> None:
+        super().__init__(
+            f"The generation {contract_id} was not compared with one that is there still.",
+            remedy=f"Run `homeward generations compare {contract_id}`.",
+        )
+
+
 class JobNotFound(NotFound):
     code = "job_not_found"
 

@@ -23,6 +23,7 @@ from service.api import (
     candidates,
     cases,
     events,
+    generations,
     images,
     openapi,
     operations,
@@ -94,7 +95,18 @@ def create_app(
         Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
     )
     app.add_middleware(RequestContext, metrics=metrics)
-    for part in (cases, batch, ads, candidates, events, alerts, webhooks, images, operations):
+    for part in (
+        cases,
+        batch,
+        ads,
+        candidates,
+        events,
+        alerts,
+        webhooks,
+        images,
+        generations,
+        operations,
+    ):
         app.include_router(part.api)
     openapi.install(app)
     web.install(app, settings)

@@ -40,6 +40,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "not_found": 404,
     "case_not_found": 404,
     "generation_not_found": 404,
+    "comparison_not_found": 404,
     "generation_state_invalid": 409,
     "generation_incomplete": 409,
     "generation_unavailable": 503,

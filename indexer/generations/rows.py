@@ -81,6 +81,17 @@ def active(session: Session) -> Generation | None:
     return None if row is None else _record(row)
 
 
+def previous(session: Session) -> Generation | None:
+    """The generation that was in use last before the present one; ``None`` where none is kept."""
+    row = session.scalar(
+        select(Row)
+        .where(Row.state == "kept", Row.activated_at.is_not(None))
+        .order_by(Row.activated_at.desc())
+        .limit(1)
+    )
+    return None if row is None else _record(row)
+
+
 def active_id(session: Session) -> str | None:
     """The contract in use."""
     found: str | None = session.scalar(select(Row.contract_id).where(Row.state == "active"))

@@ -37,7 +37,7 @@ from indexer.catalog.tables import (
 from indexer.catalog.tables import Generation as Row
 from indexer.errors import GenerationIncomplete, GenerationStateInvalid
 from indexer.galleries import remove_faces
-from indexer.generations import rows
+from indexer.generations import reports, rows
 from indexer.generations.missing import look
 from indexer.generations.rows import Generation
 from indexer.times import utc_now
@@ -160,18 +160,13 @@ def roll_back(ws: Workspace, *, actor: str, keep_days: float = KEEP_DAYS) -> Gen
     Raises :class:`GenerationStateInvalid` where none is kept.
     """
     with ws.catalog.read() as session:
-        kept = session.scalar(
-            select(Row.contract_id)
-            .where(Row.state == "kept", Row.activated_at.is_not(None))
-            .order_by(Row.activated_at.desc())
-            .limit(1)
-        )
+        kept = rows.previous(session)
     if kept is None:
         raise GenerationStateInvalid(
             "No earlier generation is kept.",
             remedy="Build it anew: `homeward reindex --pack NAME`.",
         )
-    return activate(ws, kept, actor=actor, keep_days=keep_days)
+    return activate(ws, kept.contract_id, actor=actor, keep_days=keep_days)
 
 
 def drop(ws: Workspace, contract_id: str, *, actor: str) -> None:
@@ -188,6 +183,7 @@ def drop(ws: Workspace, contract_id: str, *, actor: str) -> None:
                 remedy="Bring another one into use first.",
             )
         _begin_dropping(session, row, actor)
+    _drop_reports(ws)
 
 
 def tidy(ws: Workspace) -> None:
@@ -203,6 +199,13 @@ def tidy(ws: Workspace) -> None:
                     _begin_dropping(session, row, "system")
         elif one.state == "dropping":
             clear(ws, one.contract_id)
+    _drop_reports(ws)
+
+
+def _drop_reports(ws: Workspace) -> None:
+    """Take away the comparisons of generations that are gone, whichever process dropped them."""
+    with ws.catalog.read() as session:
+        reports.keep_only(ws.data_dir, {one.contract_id for one in rows.live(session)})
 
 
 def clear(ws: Workspace, contract_id: str, most: int | None = 10 * _AT_ONCE) -> bool:

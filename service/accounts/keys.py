@@ -31,6 +31,7 @@ ALL_SCOPES = frozenset(
         "cases:delete",
         "cases:read",
         "cases:write",
+        "generations:write",
         "images:read",
         "jobs:read",
         "scores:read",

@@ -10,9 +10,11 @@ from rich.text import Text
 from indexer.generations import missing, rows, switching
 from indexer.generations.rows import Change, Generation
 from indexer.times import moment_text
+from service.cli import compared
 from service.cli.console import (
     AsJson,
     DataDir,
+    Reporter,
     catalog_for,
     columns,
     expected_errors,
@@ -22,6 +24,7 @@ from service.cli.console import (
     workspace_for,
 )
 from service.cli.reindex import ACTOR
+from service.cli.search import K
 
 app = typer.Typer(help="Vectors of each face pack, and which are in use.", no_args_is_help=True)
 
@@ -67,6 +70,25 @@ def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir 
     out.print(
         Text(columns([(moment_text(c.at) or "", c.event, c.contract_id, c.actor) for c in history]))
     )
+
+
+@app.command("compare")
+@expected_errors
+def compare(
+    context: typer.Context,
+    contract_id: Contract,
+    k: K = 20,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Say what would change for the open cases if a generation came into use. Changes nothing."""
+    with workspace_for(settings_for(context, data_dir)) as workspace:
+        with Reporter() as reporter:
+            found = compared.run(workspace, contract_id, k, ACTOR, reporter)
+        if as_json:
+            print_json(compared.as_json(workspace, found))
+        else:
+            compared.show(workspace, found)
 
 
 @app.command("switch")

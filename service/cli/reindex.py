@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from indexer.generations import switching
+from indexer.generations.comparison import Comparison
 from indexer.generations.rows import Generation
 from indexer.reindex import ReindexReport
 from indexer.reindex import reindex as run_reindex
 from indexer.workspace import Workspace
 from models.pipeline import Analyser
+from service.cli import compared
 from service.cli.console import (
     SOME_REFUSED,
     AsJson,
@@ -29,6 +31,8 @@ from service.config import Settings
 from service.opening import open_pack
 
 ACTOR = "command line"
+COMPARED = 20
+"""Candidates of each case that are compared at the end, as many as a list shows."""
 
 
 @expected_errors
@@ -49,21 +53,31 @@ def reindex(
     """Read stored images again for another pack or version, beside the one in use.
 
     Searches and ingest go on. Can be stopped, killed and run again, and shared by any number of
-    `homeward worker`. Compare before you switch: `homeward generations compare`.
+    `homeward worker`. At the end it says what would change for the open cases.
     """
     settings = settings_for(context, data_dir)
-    with workspace_for(settings) as workspace, Reporter() as reporter:
-        generation = _generation(workspace, settings, pack)
-        report = run_reindex(
-            workspace.views.of(generation.contract_id),
-            lambda step: reporter.step(step.stage, step.done, step.total),
-        )
-        switched = switch and generation.state != "active"
-        if switched:
-            generation = switching.activate(
-                workspace, generation.contract_id, actor=ACTOR, keep_days=keep_days
+    with workspace_for(settings) as workspace:
+        with Reporter() as reporter:
+            generation = _generation(workspace, settings, pack)
+            report = run_reindex(
+                workspace.views.of(generation.contract_id),
+                lambda step: reporter.step(step.stage, step.done, step.total),
             )
-    _show(generation, report, as_json)
+            found = None
+            if switch and generation.state != "active":
+                generation = switching.activate(
+                    workspace, generation.contract_id, actor=ACTOR, keep_days=keep_days
+                )
+            elif generation.state != "active":
+                contract_id = generation.contract_id
+                found = compared.run(workspace, contract_id, COMPARED, ACTOR, reporter)
+        if as_json:
+            print_json(_values(workspace, generation, report, found))
+        else:
+            _show(generation, report)
+        if found is not None and not as_json:
+            out.print()
+            compared.show(workspace, found)
     if report.failures:
         raise typer.Exit(SOME_REFUSED)
 
@@ -78,23 +92,22 @@ def _generation(ws: Workspace, settings: Settings, pack: str | None) -> Generati
     return switching.begin(ws, *contract, actor=ACTOR)
 
 
-def _show(generation: Generation, report: ReindexReport, as_json: bool) -> None:
-    in_use = generation.state == "active"
-    if as_json:
-        print_json(
-            {
-                "contract_id": generation.contract_id,
-                "pack": generation.pack,
-                "state": generation.state,
-                "jobs": report.jobs,
-                "images": report.images,
-                "seconds": round(report.seconds, 3),
-                "failures": [
-                    {"item": f.item, "code": f.code, "detail": f.detail} for f in report.failures
-                ],
-            }
-        )
-        return
+def _values(
+    ws: Workspace, generation: Generation, report: ReindexReport, found: Comparison | None
+) -> dict[str, Any]:
+    return {
+        "contract_id": generation.contract_id,
+        "pack": generation.pack,
+        "state": generation.state,
+        "jobs": report.jobs,
+        "images": report.images,
+        "seconds": round(report.seconds, 3),
+        "failures": [{"item": f.item, "code": f.code, "detail": f.detail} for f in report.failures],
+        "comparison": None if found is None else compared.as_json(ws, found),
+    }
+
+
+def _show(generation: Generation, report: ReindexReport) -> None:
     rate = report.images / report.seconds if report.seconds else 0.0
     out.print(
         Text(
@@ -102,12 +115,11 @@ def _show(generation: Generation, report: ReindexReport, as_json: bool) -> None:
             f"{report.images:,} pictures at {rate:.1f}/s."
         )
     )
-    if not in_use:
+    if generation.state != "active":
         out.print(
             Text(
-                "It is not in use yet. Look at `homeward generations compare "
-                f"{generation.contract_id}`, then `homeward generations switch "
-                f"{generation.contract_id}`."
+                "It is not in use yet: look at what would change, then `homeward generations "
+                f"switch {generation.contract_id}`."
             )
         )
     for failure in report.failures:

@@ -109,6 +109,8 @@ CaseDeleter = Annotated[Session, Depends(requires("cases:delete"))]
 Searcher = Annotated[Session, Depends(requires("search"))]
 Viewer = Annotated[Session, Depends(requires("images:read"))]
 AlertReader = Annotated[Session, Depends(requires("alerts:read"))]
+Administrator = Annotated[Session, Depends(requires("generations:write"))]
+ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ BACKGROUND = 121
 POISON = (255, 0, 255)
 """A block of this colour makes the analysis fail."""
 
-Block = tuple[int, int, int, tuple[int, int, int]]
+Colour = tuple[int, int, int]
+Block = tuple[int, int, int, Colour]
 """x, y, side in pixels, colour."""
 
 
@@ -84,6 +86,43 @@ class SmallAnalyser:
                 )
             )
         return sorted(faces, key=lambda f: (-f.box.area, f.box.x))
+
+
+class OtherAnalyser(SmallAnalyser):
+    """Another model: it does not see some blocks at all (``blind``), takes some for others
+    (``takes``: colour to the colour whose vector it gives), and draws its boxes ``shift`` pixels
+    to the right."""
+
+    def __init__(
+        self,
+        contract_id: str,
+        *,
+        takes: Mapping[Colour, Colour] | None = None,
+        blind: Collection[Colour] = (),
+        shift: float = 0.0,
+    ) -> None:
+        super().__init__(contract_id)
+        self._takes = dict(takes or {})
+        self._blind = frozenset(blind)
+        self._shift = shift
+
+    def _faces(self, image: RgbImage) -> list[Face]:
+        found = []
+        for face in super()._faces(image):
+            x, y = (int(v) for v in face.landmarks.points[4])
+            seen = (int(image[y, x, 0]), int(image[y, x, 1]), int(image[y, x, 2]))
+            if seen in self._blind:
+                continue
+            box = face.box
+            vector = vector_of(self._takes.get(seen, seen))
+            found.append(
+                replace(
+                    face,
+                    box=Box(box.x + self._shift, box.y, box.width, box.height),
+                    embedding=Embedding(vector, self.contract_id),
+                )
+            )
+        return found
 
 
 def vector_of(colour: tuple[int, int, int]) -> FloatArray:

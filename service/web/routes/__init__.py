@@ -7,6 +7,7 @@ from service.web.routes import (
     candidates,
     cases,
     endings,
+    generations,
     info,
     photos,
     pictures,
@@ -15,5 +16,16 @@ from service.web.routes import (
 )
 
 router = APIRouter(include_in_schema=False)
-for _part in (signin, cases, photos, searches, candidates, alerts, endings, pictures, info):
+for _part in (
+    signin,
+    cases,
+    photos,
+    searches,
+    candidates,
+    alerts,
+    endings,
+    pictures,
+    generations,
+    info,
+):
     router.include_router(_part.router)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.web.texts.alerts import ALERT_TEXTS
+from service.web.texts.generations import GENERATION_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
     # --- frame -------------------------------------------------------------------------------
@@ -368,4 +369,5 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
     **ALERT_TEXTS,
+    **GENERATION_TEXTS,
 }
