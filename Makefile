@@ -86,6 +86,11 @@ fuzz: $(STAMP) ## feed the decoder mutated images for FUZZ_SECONDS (60)
 	@mkdir -p .cache/fuzz
 	$(BIN)/python -m tests.fuzz.fuzz_decode -artifact_prefix=.cache/fuzz/ -max_total_time=$${FUZZ_SECONDS:-60}
 
+.PHONY: images-check
+images-check: $(STAMP) ## run every step of both Dockerfiles in a clean root (as root, with debootstrap)
+	$(BIN)/python -m scripts.check_gpu_wheels --nvidia
+	$(BIN)/python -m scripts.check_images Dockerfile Dockerfile.gpu
+
 .PHONY: lock
 lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --group build -o requirements-build.lock

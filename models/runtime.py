@@ -100,8 +100,8 @@ def open_session(
         ProviderUnavailable: the installed runtime has no such provider, or it did not start; the
             detail says why, as far as that can be found out.
     """
-    chain = provider_chain(options, model, shapes=shapes)
     require_provider(options.provider)
+    chain = provider_chain(options, model, shapes=shapes)
     if options.provider != "cpu":
         libraries.preload(options.provider)
     settings = ort.SessionOptions()

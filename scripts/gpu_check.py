@@ -66,9 +66,10 @@ class Report:
 # --- equality --------------------------------------------------------------------------------
 
 
-def equality(report: Report, here: Analyser, processor: Analyser, size: int) -> None:
-    """The same faces in the same places with the same vectors, in pictures of several sizes."""
-    pictures = [fitted(picture, size) for each in picture_sets() for picture in each.images]
+def equality(
+    report: Report, here: Analyser, processor: Analyser, pictures: Sequence[RgbImage]
+) -> None:
+    """The same faces in the same places with the same vectors."""
     cosines, boxes = [], [0.0]
     for picture in pictures:
         (ours,), (theirs,) = here.analyse([picture]), processor.analyse([picture])
@@ -220,7 +221,8 @@ def check(runtime: RuntimeOptions, given: argparse.Namespace) -> Report:
     )
     pack = load_pack(given.pack, packs_dir=given.packs, runtime=runtime)
     processor = load_pack(given.pack, packs_dir=given.packs, runtime=ON_CPU)
-    equality(report, Analyser(pack), Analyser(processor), given.largest)
+    pictures = [fitted(p, given.largest) for each in picture_sets() for p in each.images]
+    equality(report, Analyser(pack), Analyser(processor), pictures)
     del processor
     with Busy(report.device) as busy:
         speed(report, pack, given.seconds, given.largest)

@@ -142,16 +142,18 @@ class _Place:
 
 def _supervise(settings: Settings, each: list[dict[str, str]]) -> None:
     """Keep one process for each environment until told to stop."""
-    for environment in _distinct(each):
-        _try_models(settings, environment)
-    places = [_Place(_command(settings, "--child-of", str(os.getpid())), env) for env in each]
     stopping = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
         stopping.set()
 
+    # Before anything is started: as the first process of a container this one has no other way
+    # to be stopped.
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    for environment in _distinct(each):
+        _try_models(settings, environment, stopping)
+    places = [_Place(_command(settings, "--child-of", str(os.getpid())), env) for env in each]
     number = len(places)
     out.print(Text(f"{number} worker{'s' if number > 1 else ''} started. Stop with Ctrl-C."))
     try:
@@ -169,15 +171,20 @@ def _distinct(each: list[dict[str, str]]) -> list[dict[str, str]]:
     return list({env.get("CUDA_VISIBLE_DEVICES"): env for env in each}.values())
 
 
-def _try_models(settings: Settings, environment: dict[str, str]) -> None:
+def _try_models(settings: Settings, environment: dict[str, str], stopping: threading.Event) -> None:
     """Build the pack once, before several processes want to, and see that it runs where it shall.
 
     In a process of its own: this one would hold memory of the GPU for as long as it lives.
-    Ends this process as that one ends, which has said why.
+    Ends this process as that one ends, which has said why, or when it is told to stop.
     """
-    code = subprocess.call(_command(settings, "--try-models"), env=environment)
-    if code != 0:
-        raise typer.Exit(code if code > 0 else FAILED)
+    with subprocess.Popen(_command(settings, "--try-models"), env=environment) as process:
+        while process.poll() is None:
+            if stopping.wait(0.1):
+                process.terminate()
+                process.wait()
+                raise typer.Exit
+    if process.returncode != 0:
+        raise typer.Exit(process.returncode if process.returncode > 0 else FAILED)
 
 
 def _command(settings: Settings, *options: str) -> list[str]:

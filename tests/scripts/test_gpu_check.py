@@ -11,6 +11,7 @@ import pytest
 
 from models.packs.base import FacePack
 from models.pipeline import Analyser
+from models.types import RgbImage
 from scripts import gpu_check
 
 
@@ -47,7 +48,7 @@ def test_growth_is_told_from_the_warming_up(samples: list[float], growth: float)
     assert gpu_check.growth_of(samples) == pytest.approx(growth, abs=0.02)
 
 
-def test_vectors_that_differ_are_a_problem(pack: FacePack) -> None:
+def test_vectors_that_differ_are_a_problem(pack: FacePack, astronaut: RgbImage) -> None:
     class Askew:
         """The same pack with vectors that are off, as a wrong GPU would make them."""
 
@@ -63,7 +64,7 @@ def test_vectors_that_differ_are_a_problem(pack: FacePack) -> None:
         report,
         Analyser(Askew()),  # type: ignore[arg-type]
         Analyser(pack),
-        120,
+        [gpu_check.fitted(astronaut, 150)],
     )
     assert report.problems
     assert report.smallest_cosine < 1 - gpu_check.MOST_DIFFERENCE
