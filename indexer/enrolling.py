@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing, suppress
 
 from sqlalchemy import delete, select
@@ -12,7 +11,7 @@ from indexer import images, queue
 from indexer.cases import require_open
 from indexer.catalog.tables import Enrolment, GalleryMember, Photo
 from indexer.errors import CaseClosed, CaseNotFound
-from indexer.faces import overlap
+from indexer.faces import apart, same_place
 from indexer.galleries import add_faces
 from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_case
@@ -114,13 +113,9 @@ def _enrol(
 
 
 def _nearest(one: Analysed, box: Box) -> int | None:
-    """The number of the face whose box overlaps most, where it is the same face."""
-    best: Sequence[int] = sorted(
-        range(len(one.faces)), key=lambda i: overlap(one.faces[i].box, box), reverse=True
-    )
-    if not best or overlap(one.faces[best[0]].box, box) < images.SAME_FACE:
-        return None
-    return best[0]
+    """The number of the face that lies nearest to the box, where it is the same face."""
+    best = min(range(len(one.faces)), key=lambda i: apart(one.faces[i].box, box), default=None)
+    return best if best is not None and same_place(one.faces[best].box, box) else None
 
 
 def _note(

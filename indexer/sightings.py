@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, aliased
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Face, Image, ImageHash
-from indexer.faces import overlap
+from indexer.faces import overlap, same_place
 from indexer.hashes import MIN_QUALITY, NearHashes
 from indexer.ids import new_id
 from indexer.vectors.base import exact_scores
@@ -31,7 +31,6 @@ in size between copies: the lowest that was seen is 0.38, of two faces in one pi
 COPY_SHARE: Final = 0.5
 """How far between the calibration's highest score and 1 the cosine of a copy has to lie."""
 
-_SAME_BOX: Final = 0.5
 _UNCALIBRATED: Final = 0.985
 _AT_ONCE: Final = 32
 
@@ -120,7 +119,7 @@ def _told(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str
         for face, other, candidate_id, sighting_id in rows:
             same = face.face_id == other.face_id
             again = face.contract_id != other.contract_id
-            if again and overlap(_box(face), _box(other)) >= _SAME_BOX:
+            if again and same_place(_box(face), _box(other)):
                 found.setdefault(face.face_id, (candidate_id, sighting_id))
             elif same:
                 found[face.face_id] = candidate_id, sighting_id
@@ -133,10 +132,11 @@ def _box(row: Face) -> Box:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shown:
-    """A face in its picture; ``box`` is a share of the picture's width and height."""
+    """A face in its picture: ``place`` in pixels, ``box`` as a share of its width and height."""
 
     sha256: str
     contract_id: str
+    place: Box
     box: Box
     vector: FloatArray | None
     pdq: bytes | None
@@ -214,7 +214,7 @@ class _Sightings:
             for row, width, height, pdq in rows:
                 share = Box(row.x / width, row.y / height, row.width / width, row.height / height)
                 self._faces[row.face_id] = _Shown(
-                    row.sha256, row.contract_id, share, row.vector, pdq
+                    row.sha256, row.contract_id, _box(row), share, row.vector, pdq
                 )
 
     def _add(
@@ -229,7 +229,7 @@ class _Sightings:
         if one.sha256 == other.sha256:
             # Two faces in one picture are two faces, however near; read again, they are the same.
             again = one.contract_id != other.contract_id
-            return again and overlap(one.box, other.box) >= _SAME_BOX
+            return again and same_place(one.place, other.place)
         if overlap(one.box, other.box) < SAME_PLACE:
             return False
         if one.vector is None or other.vector is None:
