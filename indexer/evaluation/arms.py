@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from indexer.evaluation.protocol import BoolArray, DoubleArray
+from indexer.evaluation.protocol import BoolArray, DoubleArray, IntArray
 from indexer.evaluation.trials import Arm, Material, Search
 from models.calibration import fuse, template_length
 from models.types import FloatArray
@@ -24,6 +24,18 @@ _BLOCK = 256
 def joined(search: Search) -> FloatArray:
     """As served: half the best photo's cosine, half that to the average of all photos."""
     return fuse(search.cosines, template_length(search.vectors))
+
+
+def best_photo(search: Search) -> FloatArray:
+    """The cosine of the nearest photo alone."""
+    highest: FloatArray = search.cosines.max(axis=0)
+    return highest
+
+
+def average_photo(search: Search) -> FloatArray:
+    """The cosine to the average of all photos alone."""
+    length = template_length(search.vectors)
+    return np.asarray(search.cosines.sum(axis=0) / length, dtype=np.float32)
 
 
 def moments(scores: FloatArray, top: int | None) -> tuple[DoubleArray, DoubleArray]:
@@ -108,7 +120,7 @@ def penalised_by_quality(material: Material, penalty: float) -> Arm:
     return arm
 
 
-def cluster_template(material: Material, clusters: Sequence[Sequence[int]], share: float) -> Arm:
+def cluster_template(material: Material, clusters: Sequence[IntArray], share: float) -> Arm:
     """The joined score of a face mixed with that of its cluster's template.
 
     ``clusters``: rows of ads that are thought to show one unknown person; a face in none is its
@@ -118,8 +130,8 @@ def cluster_template(material: Material, clusters: Sequence[Sequence[int]], shar
     vectors = material.ads.vectors
     templates = vectors.copy()
     for rows in clusters:
-        total = vectors[list(rows)].sum(axis=0)
-        templates[list(rows)] = total / np.linalg.norm(total)
+        total = vectors[rows].sum(axis=0)
+        templates[rows] = total / np.linalg.norm(total)
 
     def arm(search: Search) -> FloatArray:
         together = fuse(search.vectors @ templates.T, template_length(search.vectors))

@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
 from indexer.evaluation.arms import (
+    average_photo,
+    best_photo,
     cluster_template,
     joined,
     normalised,
@@ -53,6 +56,7 @@ SETTINGS: Final = (("clean", "clean"), ("clean", "poor"), ("mixed", "poor"))
 PHOTOS: Final = (1, 2, 3)
 MADE_UP: Final = (0, 10_000)
 
+_BY_PHOTOS: Final = ("rules", "norms", "quality", "clusters")
 _SIGHTINGS: Final = 4
 _CLUSTER_DRAWS: Final = 3
 
@@ -61,9 +65,10 @@ _CLUSTER_DRAWS: Final = 3
 class Line:
     """One way of scoring (``arm``; the baseline is called as it is) in one setting.
 
-    ``half``: "first" (tuning) or "second" (reporting); ``study``: "photos", "norms", "quality" or
-    "clusters"; ``cases`` and ``ads``: how their photos are; ``photos`` per person; ``counted``:
-    every held-out face ("each") or the best one of a search ("any"); ``gallery``: faces in it.
+    ``half``: "first" (tuning) or "second" (reporting); ``study``: "photos", "sighting", "rules",
+    "norms", "quality" or "clusters"; ``cases`` and ``ads``: how their photos are; ``photos`` per
+    person; ``counted``: every held-out face ("each") or the best one of a search ("any");
+    ``gallery``: faces in it.
     """
 
     half: str
@@ -101,9 +106,9 @@ def beyond_study(
     replicates: int = 500,
     seed: int = 0,
 ) -> list[Line]:
-    """All lines, both halves. ``poor`` are the same photos by ``poor.poor_faces``.
+    """All lines, both halves; none where nobody has two photos with a face.
 
-    Raises ``EvaluationImpossible`` where a half has nobody with two photos to search for.
+    ``poor`` are the same photos by ``poor.poor_faces``.
     """
     calibration = _calibration_of_first_half(clean, seed)
     lines: list[Line] = []
@@ -111,6 +116,8 @@ def beyond_study(
         for cases, ads in settings:
             setting = _setting(clean, poor, half, cases, ads)
             lines += _photo_lines(setting, photos, replicates, seed)
+            if cases == "clean":
+                lines += _sighting_lines(setting, replicates, seed)
             for count in photos:
                 lines += _score_lines(setting, count, replicates, seed)
             if cases == "clean":
@@ -119,11 +126,6 @@ def beyond_study(
                         lines += _cluster_lines(
                             setting, count, extra, calibration, replicates, seed
                         )
-    if not any(line.people for line in lines):
-        raise EvaluationImpossible(
-            "Nobody in either half has two photos with a face.",
-            remedy="Use photos with more pictures per person.",
-        )
     return lines
 
 
@@ -133,11 +135,14 @@ def _first_half(faces: LabelledFaces) -> BoolArray:
     return rows
 
 
-def _calibration_of_first_half(clean: LabelledFaces, seed: int) -> Calibration:
+def _calibration_of_first_half(clean: LabelledFaces, seed: int) -> Calibration | None:
     # What decides about clusters may not come from the people that the figures are about.
     rows, sample = _first_half(clean), clean.sample
     half = Sample(sample.vectors[rows], sample.found[rows], sample.identities[rows])
-    curves, _ = measure_curves(half, photo_counts=(1,), replicates=50, seed=seed)
+    try:
+        curves, _ = measure_curves(half, photo_counts=(1,), replicates=50, seed=seed)
+    except EvaluationImpossible:
+        return None
     return Calibration(clean.contract_id, curves)
 
 
@@ -205,34 +210,44 @@ def _photo_lines(
         yield _line(setting, "photos", count, "as served", outcome, gains)
 
 
+def _sighting_lines(setting: _Setting, replicates: int, seed: int) -> Iterator[Line]:
+    """One photo of the family, and then also a face of the person as ads show it."""
+    cases, ads = setting.material.cases, setting.material.ads
+    # Rows of the ads stand behind those of the cases, so that a trial can enrol either.
+    material = Material(cases.followed_by(ads), ads, setting.material.people)
+    drawn = draw_trials(setting.material, setting.searched, 2, seed=seed)
+    drawn = [trial for trial in drawn if ads.found[trial.enrolled[1]]]
+    if not drawn:
+        return
+    alone = [replace(trial, enrolled=trial.enrolled[:1]) for trial in drawn]
+    behind = np.array([0, len(cases.found)])
+    both = [replace(trial, enrolled=trial.enrolled + behind) for trial in drawn]
+    baseline, outcome = (run_trials(material, trials, joined) for trials in (alone, both))
+    gains = compare(baseline, replicates=replicates, seed=seed)
+    yield _line(setting, "sighting", 1, "as served", baseline, gains)
+    gains = compare(baseline, outcome, replicates=replicates, seed=seed)
+    yield _line(setting, "sighting", 2, "and a face from an ad", outcome, gains)
+
+
 def _score_arms(material: Material, photos: int) -> Iterator[tuple[str, str, Callable[[], Arm]]]:
     """(study, name, how to make it); making one compares the gallery with its cohort."""
-    counts = np.bincount(material.people)
-    singles: BoolArray = counts[material.people] == 1
+    singles: BoolArray = np.bincount(material.people)[material.people] == 1
     everyone = np.ones(len(singles), np.bool_)
-    yield "norms", "z-norm", lambda: normalised(material, singles, top=None, side="case")
-    yield "norms", "t-norm", lambda: normalised(material, singles, top=None, side="face")
-    yield "norms", "s-norm", lambda: normalised(material, singles, top=None)
+    norm = partial(normalised, material)
+    yield "norms", "z-norm", partial(norm, singles, top=None, side="case")
+    yield "norms", "t-norm", partial(norm, singles, top=None, side="face")
+    yield "norms", "s-norm", partial(norm, singles, top=None)
     for top in (30, 100, 300):
-        yield (
-            "norms",
-            f"as-norm {top}",
-            lambda top=top: normalised(material, singles, top=top),  # type: ignore[misc]
-        )
-    yield "norms", "as-norm 300, gallery", lambda: normalised(material, everyone, top=300)
+        yield "norms", f"as-norm {top}", partial(norm, singles, top=top)
+    yield "norms", "as-norm 300, gallery", partial(norm, everyone, top=300)
     if photos > 1:
+        yield "rules", "best photo", lambda: best_photo
+        yield "rules", "average", lambda: average_photo
         for power in (0.5, 1.0, 2.0):
-            yield (
-                "quality",
-                f"photos by quality^{power:g}",
-                lambda power=power: weighted_by_quality(power),  # type: ignore[misc]
-            )
+            yield "quality", f"photos by quality^{power:g}", partial(weighted_by_quality, power)
     for penalty in (0.005, 0.01, 0.02):
-        yield (
-            "quality",
-            f"less {penalty:g} x lack of quality",
-            lambda penalty=penalty: penalised_by_quality(material, penalty),  # type: ignore[misc]
-        )
+        name = f"less {penalty:g} x lack of quality"
+        yield "quality", name, partial(penalised_by_quality, material, penalty)
 
 
 def _score_lines(setting: _Setting, photos: int, replicates: int, seed: int) -> Iterator[Line]:
@@ -252,7 +267,7 @@ def _cluster_lines(
     setting: _Setting,
     photos: int,
     made_up: int,
-    calibration: Calibration,
+    calibration: Calibration | None,
     replicates: int,
     seed: int,
 ) -> Iterator[Line]:
@@ -272,7 +287,7 @@ def _cluster_lines(
         trials += some
         rows = rng.permutation(np.flatnonzero(gallery.ads.found))
         gathered = gather(gallery.ads.vectors[rows], gallery.ads.vectors[:0], calibration)
-        served = [rows[members] for members in gathered]
+        served = [rows[members].astype(np.int64) for members in gathered]
         perfect = _by_person(gallery)
         arms: dict[str, Arm] = {"as served": joined}
         for share in (0.5, 1.0):
@@ -317,10 +332,10 @@ def _sightings(
 
 
 def _by_person(material: Material) -> list[IntArray]:
-    rows = np.flatnonzero(material.ads.found)
+    rows = np.flatnonzero(material.ads.found).astype(np.int64)
     rows = rows[np.argsort(material.people[rows], kind="stable")]
     starts = np.flatnonzero(np.diff(material.people[rows])) + 1
-    return [own.astype(np.int64) for own in np.split(rows, starts)]
+    return np.split(rows, starts)
 
 
 def render_beyond(lines: Sequence[Line]) -> str:
@@ -330,7 +345,7 @@ def render_beyond(lines: Sequence[Line]) -> str:
     for line in lines:
         group = (
             f"{line.half} half, {line.study}, cases {line.cases}, ads {line.ads}, "
-            + (f"{line.photos} photo(s), " if line.study != "photos" else "")
+            + (f"{line.photos} photo(s), " if line.study in _BY_PHOTOS else "")
             + f"{line.counted} face, {line.people:,} people, {line.trials:,} searches, "
             f"{line.gallery:,} faces"
         )
@@ -339,7 +354,7 @@ def render_beyond(lines: Sequence[Line]) -> str:
             out += ["", group, f"{'':34}" + "".join(f"{name:>22}" for name in METRICS)]
         label = f"{line.photos} photo(s)" if line.study == "photos" else line.arm
         out.append(f"{label:<34}" + "".join(f"{_cell(line.gains[n]):>22}" for n in METRICS))
-    return "\n".join(out[1:])
+    return "\n".join(out[1:]) or "Nobody has two photos with a face: nothing to search for."
 
 
 def _cell(gain: Gain) -> str:

@@ -135,7 +135,7 @@ Arm = Callable[[Search], FloatArray]
 
 
 def in_first_half(name: str) -> bool:
-    """The half that a person belongs to, for tuning (true) or for reporting; by a hash, for good."""
+    """Whether a person is in the half for tuning, not in the one to report; by a hash, for good."""
     return hashlib.sha256(f"half:{name}".encode()).digest()[0] % 2 == 0
 
 
