@@ -210,6 +210,23 @@ def test_weights_by_quality() -> None:
     assert_allclose(lacking, plain - np.array([0, 0.075, 0], np.float32), atol=1e-6)
 
 
+def test_photos_that_say_truly_that_they_are_bad_are_better_given_a_small_say() -> None:
+    good = crowd([5] * 40, noise=0.9)
+    noise = np.random.default_rng(3).standard_normal(good.cases.vectors.shape)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    bad = np.arange(len(noise)) % 2 == 0
+    count = len(noise)
+    cases = rows(noise.astype(np.float32), [0.02] * count).where(
+        bad, rows(good.cases.vectors, [1.0] * count)
+    )
+    material = Material(cases, good.ads, good.people)
+    trials = draw_trials(material, np.ones(count, np.bool_), 4)
+    baseline = run_trials(material, trials, joined)
+    gain = compare(baseline, run_trials(material, trials, weighted_by_quality(1.0)))["rank_10"]
+    assert gain.difference_interval is not None
+    assert gain.difference_interval.low > 0
+
+
 def test_a_template_speaks_for_its_cluster() -> None:
     faces = rows(at(0, 20, 60, 80))
     material = Material(faces, faces, np.array([0, 1, 1, 2], np.int64))
