@@ -243,7 +243,7 @@ def _score_arms(material: Material, photos: int) -> Iterator[tuple[str, str, Cal
     if photos > 1:
         yield "rules", "best photo", lambda: best_photo
         yield "rules", "average", lambda: average_photo
-        for power in (0.5, 1.0, 2.0):
+        for power in (0.25, 0.5, 1.0):
             yield "quality", f"photos by quality^{power:g}", partial(weighted_by_quality, power)
     for penalty in (0.005, 0.01, 0.02):
         name = f"less {penalty:g} x lack of quality"

@@ -73,6 +73,7 @@ def evaluate(
     from indexer.evaluation.fusion import fusion_study, render_fusion
     from indexer.evaluation.plots import write_plots
     from indexer.evaluation.poor import poor_faces
+    from indexer.evaluation.rates import rate_study, render_rates
     from indexer.evaluation.report import render_table
     from indexer.evaluation.run import evaluate as measure
 
@@ -105,6 +106,7 @@ def evaluate(
             )
     rules = fusion_study(report.faces.sample) if fusion else []
     beyond = beyond_study(report.faces, poor) if fusion else []
+    rates = rate_study(report.faces, poor) if fusion else []
     gathered = measure_clusters(report.faces.sample, pack.calibration) if clusters else []
     figures = report.to_json()
     if clusters:
@@ -113,6 +115,7 @@ def evaluate(
         figures["fusion"] = {
             "rules": [asdict(row) for row in rules],
             "beyond": [line.to_json() for line in beyond],
+            "rates": [line.to_json() for line in rates],
         }
     write_json(json_file, figures)
     if plots is not None:
@@ -125,3 +128,4 @@ def evaluate(
         if fusion:
             out.print(Text(render_fusion(rules)))
             out.print(Text(render_beyond(beyond)))
+            out.print(Text(render_rates(rates)))

@@ -77,7 +77,7 @@ def test_planted_effects_are_found(study: list[Line]) -> None:
     assert gain.difference_interval is not None
     assert gain.difference_interval.low <= gain.difference <= gain.difference_interval.high
     # Where all photos are equally good, weights change nothing.
-    alike = line(second, arm="photos by quality^2", photos=2, cases="clean", ads="clean")
+    alike = line(second, arm="photos by quality^1", photos=2, cases="clean", ads="clean")
     assert alike.gains["rank_1"].difference == pytest.approx(0.0)
     # Poor ads are harder than clean ones.
     served = [
