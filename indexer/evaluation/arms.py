@@ -86,7 +86,7 @@ def normalised(
         if side != "face":
             inside = members[search.present[members]]
             mean, spread = moments(scores[None, inside].astype(np.float32), top)
-            sides.append((scores - mean[0]) / (spread[0] if scaled else 1.0))
+            sides.append((scores - mean[0]) / (max(spread[0], 1e-6) if scaled else 1.0))
         if side != "case":
             sides.append((scores - face_mean) / (np.maximum(face_spread, 1e-6) if scaled else 1.0))
         return np.asarray(np.mean(sides, axis=0), dtype=np.float32)

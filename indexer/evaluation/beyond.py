@@ -273,6 +273,8 @@ def _cluster_lines(
 ) -> Iterator[Line]:
     """People with several faces in the ads: clusters as served make them, and perfect ones."""
     material = setting.material
+    if not _sightings(material, setting.searched, photos, np.random.default_rng(seed))[0]:
+        return
     if made_up:
         sample = material.ads.vectors[material.ads.found]
         extra = make_people(sample, material.people[material.ads.found], made_up, seed)
@@ -282,8 +284,6 @@ def _cluster_lines(
     for draw in range(_CLUSTER_DRAWS):
         rng = np.random.default_rng([seed, draw])
         some, gallery = _sightings(material, setting.searched, photos, rng)
-        if not some:
-            return
         trials += some
         rows = rng.permutation(np.flatnonzero(gallery.ads.found))
         gathered = gather(gallery.ads.vectors[rows], gallery.ads.vectors[:0], calibration)
