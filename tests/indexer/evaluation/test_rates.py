@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from indexer.evaluation.photos import LabelledFaces
+from indexer.evaluation.poor import AD_LIKE, degradation_of
 from indexer.evaluation.rates import NOMINAL, RateLine, rate_study, render_rates
 from tests.indexer.evaluation.test_beyond import DIMENSION, labelled
 
@@ -22,15 +24,16 @@ def crowded(people: int, shared: float, quality: float, seed: int) -> LabelledFa
     return labelled(vectors.astype(np.float32), whose, [quality] * people)
 
 
-def study(quality: float = 0.2) -> list[RateLine]:
+def study() -> list[RateLine]:
     clean = crowded(150, 0.0, 0.9, 1)
-    poor = crowded(150, 2.0, quality, 2)
+    poor = crowded(150, 2.0, 0.2, 2)
     return rate_study(clean, poor)
 
 
 def test_thresholds_come_from_the_clean_comparisons() -> None:
     lines = study()
-    clean, _, poor = lines[:3]
+    clean = lines[0]
+    poor = next(x for x in lines if (x.cases, x.kind) == ("poor", "all"))
     pairs = 150 * 149 // 2
     assert clean.pairs == poor.pairs == pairs
     for rate, value in zip(NOMINAL, clean.reached, strict=True):
@@ -43,21 +46,19 @@ def test_thresholds_come_from_the_clean_comparisons() -> None:
     assert span.low < poor.reached[0] < span.high
 
 
-def test_comparisons_are_classed_by_the_lower_quality() -> None:
-    by_class = {line.quality: line for line in study(0.2) if line.quality is not None}
-    assert {key: line.pairs for key, line in by_class.items()} == {
-        (0.0, 0.1): 0,
-        (0.1, 0.3): 150 * 149 // 2,
-        (0.3, 0.6): 0,
-        (0.6, 1.0): 0,
-    }
-    assert by_class[(0.0, 0.1)].reached == (None, None, None)
-    assert study(1.0)[-1].pairs == 150 * 149 // 2
+def test_comparisons_are_classed_by_what_was_done() -> None:
+    kinds = Counter(degradation_of(photo.name) for photo in crowded(150, 0.0, 1.0, 1).photos.photos)
+    both = {line.kind: line.pairs for line in study() if line.cases == "poor"}
+    same = {kind: count * (count - 1) // 2 for kind, count in kinds.items()}
+    assert {kind: both[kind] for kind in same} == same
+    assert both["different"] == both["all"] - sum(same.values())
+    one = {line.kind: line.pairs for line in study() if (line.cases, line.ads) == ("clean", "poor")}
+    assert one["all"] == sum(one[kind] for kind in AD_LIKE) == 150 * 149 // 2
 
 
 def test_the_table_can_be_read_and_kept() -> None:
     lines = study()
-    assert "0.1 to 0.3" in render_rates(lines)
+    assert "lower_face" in render_rates(lines)
     assert json.loads(json.dumps([line.to_json() for line in lines]))[0]["cases"] == "clean"
     alone = crowded(1, 0.0, 1.0, 1)
     assert rate_study(alone, alone) == []
