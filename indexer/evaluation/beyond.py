@@ -54,6 +54,7 @@ SETTINGS: Final = (("clean", "clean"), ("clean", "poor"), ("mixed", "poor"))
 """Cases and ads, as in the module's text."""
 
 PHOTOS: Final = (1, 2, 3)
+POWERS: Final = (0.25, 0.5, 1.0)
 MADE_UP: Final = (0, 10_000)
 
 _BY_PHOTOS: Final = ("rules", "norms", "quality", "clusters")
@@ -211,7 +212,8 @@ def _photo_lines(
 
 
 def _sighting_lines(setting: _Setting, replicates: int, seed: int) -> Iterator[Line]:
-    """One photo of the family, and then also a face of the person as ads show it."""
+    """One photo of the family, and then also a face of the person as ads show it (compared with
+    the photo alone); the two weighted by quality (compared with the two as they are served)."""
     cases, ads = setting.material.cases, setting.material.ads
     # Rows of the ads stand behind those of the cases, so that a trial can enrol either.
     material = Material(cases.followed_by(ads), ads, setting.material.people)
@@ -227,6 +229,10 @@ def _sighting_lines(setting: _Setting, replicates: int, seed: int) -> Iterator[L
     yield _line(setting, "sighting", 1, "as served", baseline, gains)
     gains = compare(baseline, outcome, replicates=replicates, seed=seed)
     yield _line(setting, "sighting", 2, "and a face from an ad", outcome, gains)
+    for power in POWERS:
+        weighted = run_trials(material, both, weighted_by_quality(power))
+        gains = compare(outcome, weighted, replicates=replicates, seed=seed)
+        yield _line(setting, "sighting", 2, f"both by quality^{power:g}", weighted, gains)
 
 
 def _score_arms(material: Material, photos: int) -> Iterator[tuple[str, str, Callable[[], Arm]]]:
@@ -243,7 +249,7 @@ def _score_arms(material: Material, photos: int) -> Iterator[tuple[str, str, Cal
     if photos > 1:
         yield "rules", "best photo", lambda: best_photo
         yield "rules", "average", lambda: average_photo
-        for power in (0.25, 0.5, 1.0):
+        for power in POWERS:
             yield "quality", f"photos by quality^{power:g}", partial(weighted_by_quality, power)
     for penalty in (0.005, 0.01, 0.02):
         name = f"less {penalty:g} x lack of quality"
