@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := models indexer service scripts tests
+SOURCES := models indexer service scripts tests deploy/image
 
 # Options of `make run`, `make bench` and `make test`, as in: make test PYTEST="-k decode -x"
 # With options the coverage floor is left out, since not every test runs.

@@ -217,9 +217,6 @@ def test_a_closed_model_says_so(session: ort.InferenceSession) -> None:
 def test_what_waits_when_it_is_closed_is_still_done(session: ort.InferenceSession) -> None:
     with batched(session, gather=True, wait_s=60.0) as model, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(model.run, np.array([3]))
-        assert model._queue is not None
-        while not waiting.running():
-            pass
         model.close()
         # Unless it was closed before the rows were handed in.
         with suppress(InferenceFailed):
@@ -286,19 +283,27 @@ class Interrupted(BaseException):
     pass
 
 
-def test_an_interrupted_caller_harms_nobody(session: ort.InferenceSession) -> None:
+def test_an_interrupted_caller_harms_nobody() -> None:
     def stop(_signal: int, _frame: FrameType | None) -> None:
         raise Interrupted
 
     queue = _Queue(8, 0.0)
-    before = signal.signal(signal.SIGALRM, stop)
+    caller = threading.get_ident()
+
+    def interrupt() -> None:
+        with queue._changed:
+            queue._changed.wait_for(lambda: len(queue._waiting) == 2)
+        signal.pthread_kill(caller, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, stop)
+    thread = threading.Thread(target=interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        thread.start()
         with pytest.raises(Interrupted):
             queue.outputs([np.array([1]), np.array([2])])
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
     taken = queue.take()
     assert [each.future.cancelled() for each in taken] == [True, True]
     assert [each for each in taken if each.future.set_running_or_notify_cancel()] == []
