@@ -39,47 +39,44 @@ class Enrolled:
 
 def enrolled_figures(session: Session, contract_id: str) -> Enrolled:
     """Counts over all pictures of ads and all photos of open cases."""
-    images = select(CaptureImage.sha256).where(CaptureImage.sha256.is_not(None)).distinct()
-    shown = images.subquery()
-    states = dict[str, int]()
+    shown = select(CaptureImage.sha256).where(CaptureImage.sha256 == ImageAnalysis.sha256).exists()
+    of_ads = (ImageAnalysis.contract_id == contract_id, shown)
+    states = {"done": 0, "failed": 0}
     rows = session.execute(
-        select(ImageAnalysis.state, func.count())
-        .join(shown, shown.c.sha256 == ImageAnalysis.sha256)
-        .where(ImageAnalysis.contract_id == contract_id)
-        .group_by(ImageAnalysis.state)
+        select(ImageAnalysis.state, func.count()).where(*of_ads).group_by(ImageAnalysis.state)
     )
     for state, count in rows:
         states[state] = count
-    member = exists().where(
-        Face.sha256 == shown.c.sha256,
-        Face.contract_id == contract_id,
-        GalleryMember.face_id == Face.face_id,
-        GalleryMember.gallery == "ads",
-        GalleryMember.contract_id == contract_id,
+    any_face = (
+        select(Face.face_id)
+        .where(Face.sha256 == ImageAnalysis.sha256, Face.contract_id == contract_id)
+        .exists()
     )
-    any_face = exists().where(Face.sha256 == shown.c.sha256, Face.contract_id == contract_id)
-    done = exists().where(
-        ImageAnalysis.sha256 == shown.c.sha256,
-        ImageAnalysis.contract_id == contract_id,
-        ImageAnalysis.state == "done",
+    empty = _count(
+        session,
+        select(func.count())
+        .select_from(ImageAnalysis)
+        .where(*of_ads, ImageAnalysis.state == "done", ~any_face),
     )
-    total = _count(session, select(func.count()).select_from(shown))
+    members = (GalleryMember.gallery == "ads", GalleryMember.contract_id == contract_id)
+    with_face = _count(
+        session,
+        select(func.count(Face.sha256.distinct()))
+        .join(GalleryMember, GalleryMember.face_id == Face.face_id)
+        .where(*members),
+    )
+    total = _count(session, select(func.count(CaptureImage.sha256.distinct())))
     # An analysis as the photo of a case has a face, and is not one of the ad's until it is read.
-    elsewhere = _count(
-        session, select(func.count()).select_from(shown).where(done, any_face, ~member)
-    )
-    empty = _count(session, select(func.count()).select_from(shown).where(done, ~any_face))
+    elsewhere = max(0, states["done"] - empty - with_face)
     photos, enrolled, vain, reasons = _photos(session, contract_id)
     return Enrolled(
         faces=_count(
             session,
-            select(func.count())
-            .select_from(GalleryMember)
-            .where(GalleryMember.gallery == "ads", GalleryMember.contract_id == contract_id),
+            select(func.count()).select_from(GalleryMember).where(*members),
         ),
         ad_images=total,
         without_face=empty,
-        failed=states.get("failed", 0),
+        failed=states["failed"],
         unread=total - sum(states.values()) + elsewhere,
         photos=photos,
         not_enrolled=vain,
@@ -115,11 +112,15 @@ def _photos(session: Session, contract_id: str) -> tuple[int, int, int, dict[str
 
 
 def _cases_without(session: Session, contract_id: str) -> int:
-    inside = exists().where(
-        Photo.case_id == Case.case_id,
-        Enrolment.photo_id == Photo.photo_id,
-        Enrolment.contract_id == contract_id,
-        _in_gallery(contract_id),
+    inside = (
+        select(Photo.photo_id)
+        .join(Enrolment, Enrolment.photo_id == Photo.photo_id)
+        .where(
+            Photo.case_id == Case.case_id,
+            Enrolment.contract_id == contract_id,
+            _in_gallery(contract_id),
+        )
+        .exists()
     )
     photo = exists().where(Photo.case_id == Case.case_id)
     return _count(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -373,6 +374,30 @@ def test_the_report_is_private_and_says_nothing_of_people(both: Both) -> None:
     assert reports.latest(ws.data_dir, NEW, [CONTRACT]) == again
     # What belongs to a report that was replaced is not mixed with the one that is there now.
     assert list(reports.cases(ws.data_dir, whole)) == []
+
+
+def test_a_report_that_is_cut_off_is_read_as_far_as_it_goes(both: Both) -> None:
+    ws = both.ws
+    fill(ws)
+    make_case(ws, face_picture(102, 3), number="second")
+    both.build()
+    whole = compare(ws, NEW, k=3, actor="tester")
+    path = ws.data_dir / "comparisons" / f"{CONTRACT}--{NEW}.json"
+    text = path.read_bytes()
+    path.write_bytes(text[: len(text) - 40])
+    assert reports.latest(ws.data_dir, NEW, [CONTRACT]) == whole
+    assert len(list(reports.cases(ws.data_dir, whole))) == 1
+
+
+def test_what_a_power_cut_left_is_swept_later(tmp_path: Path) -> None:
+    with reports.draft(tmp_path):
+        pass
+    young, old = (tmp_path / "comparisons" / f".a--b.json.{n}.part" for n in (1, 2))
+    for path in (young, old):
+        path.write_text("{}")
+    os.utime(old, (0, 0))
+    reports.keep_only(tmp_path, {"a", "b"})
+    assert young.exists() and not old.exists()
 
 
 def test_many_cases_are_told_apart_and_the_worst_come_first(both: Both) -> None:

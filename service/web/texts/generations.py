@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 GENERATION_TEXTS: Final[Mapping[str, str]] = {
-    "nav.generations": "Models",
-    "generations.title": "Models and their vectors",
+    "nav.generations": "Generations",
+    "generations.title": "Generations",
     "generations.lead": "A generation is all face vectors that one model made. One is in use; "
     "another can be built beside it, compared, brought into use, and taken back.",
     "generations.contract": "Contract",

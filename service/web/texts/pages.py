@@ -336,6 +336,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "job.ingest_ad": "Read the pictures of an ad",
     "job.probe_case": "Search the ads for a photo",
     "job.enrol_case": "Enrol the photos of a case anew",
+    "job.embed_images": "Read pictures of ads for one generation",
+    "job.embed_case": "Enrol the photos of a case for one generation",
     "job.state.queued": "queued",
     "job.state.running": "running",
     "job.state.done": "done",
