@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import HomewardError
@@ -410,15 +409,15 @@ class LedgerDamaged(StorageError):
 
 
 class CalibrationDamaged(StorageError):
-    """The calibration that was stored for a contract cannot be used; nothing stands in for it."""
+    """The calibration that is in force for a contract cannot be used; nothing stands in for it."""
 
     code = "calibration_damaged"
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, calibration_id: str, contract_id: str, why: str) -> None:
         super().__init__(
-            f"The calibration {path} cannot be used: {why}.",
-            remedy="Measure again with `homeward calibrate`, or put the file with .1 at its end "
-            "in its place. Moved away, the rates that come with the pack hold again, if any.",
+            f"The calibration {calibration_id} of {contract_id} cannot be used: {why}.",
+            remedy="Measure again with `homeward calibrate`: the newest is in force. Have the "
+            "catalog checked with `homeward doctor`: something changed a row in it.",
         )
 
 
