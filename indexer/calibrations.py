@@ -99,7 +99,7 @@ def newest_ids(session: Session) -> dict[str, str]:
     found = session.execute(
         select(Row.contract_id, func.max(Row.calibration_id)).group_by(Row.contract_id)
     )
-    return dict(found.tuples().all())
+    return {row[0]: row[1] for row in found}
 
 
 def history(catalog: Catalog, contract_id: str) -> list[Entry]:
