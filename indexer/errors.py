@@ -500,6 +500,18 @@ class CatalogBusy(StorageError):
         )
 
 
+class CatalogAbsent(StorageError):
+    """The database is empty, and whoever asked was not to make a catalog of it."""
+
+    code = "catalog_absent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no catalog in the database yet.",
+            remedy="Start `homeward serve` on it once, which makes one.",
+        )
+
+
 class CatalogAway(StorageError):
     """The database server cannot be reached, or the connection to it broke.
 

@@ -11,6 +11,7 @@ from indexer import calibrations
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.errors import CatalogAbsent
 from indexer.generations.rows import Generation, active
 from indexer.generations.views import Loaded
 from indexer.object_blobs import open_blobs
@@ -148,7 +149,8 @@ class NoDataFolder(HomewardError):
 def open_catalog_only(settings: Settings) -> Catalog:
     """The catalog without the face pack, for work that compares no faces.
 
-    Raises :class:`NoDataFolder` where nothing was started there yet, and the StorageError tree.
+    Makes none: raises :class:`NoDataFolder` where nothing was started there yet, and the
+    StorageError tree.
     """
     path = settings.data_dir / "catalog.sqlite3"
     if settings.catalog_url is None and not path.exists():
@@ -157,7 +159,15 @@ def open_catalog_only(settings: Settings) -> Catalog:
             remedy="Name the data folder with --data-dir, or make one with `homeward serve`.",
         )
     locks = settings.data_dir / "locks"
-    return open_catalog(
-        settings.catalog_url or sqlite_url(path),
-        lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
-    )
+    try:
+        return open_catalog(
+            settings.catalog_url or sqlite_url(path),
+            lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
+            make=False,
+        )
+    except CatalogAbsent as absent:
+        raise NoDataFolder(
+            absent.detail,
+            remedy="Name the data folder or the database that is in use, or start `homeward serve` "
+            "once, which makes a catalog.",
+        ) from None

@@ -19,15 +19,17 @@ from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
 from indexer.catalog.tables import Calibration as Row
 from indexer.catalog.tables import Candidate, Job
-from indexer.errors import CalibrationDamaged, RestoreUnfinished
+from indexer.errors import CalibrationDamaged, CatalogAbsent, RestoreUnfinished
 from indexer.generations import rows
 from indexer.ids import new_id
+from indexer.times import utc_now
 from indexer.workspace import RESTORING, Workspace, make_catalog
 from models.calibration import Calibration, Curve
 from models.errors import ContractMismatch
 from tests.indexer.conftest import Reopen
 from tests.indexer.small import CONTRACT, face_picture
 from tests.indexer.watch import CALIBRATION, alerts_of, open_case, send, show
+from tests.postgres import TestServer
 from tests.tables import lend_tables
 
 OTHER = "small-ffffffffffff"
@@ -178,6 +180,19 @@ def test_a_catalog_is_made_without_a_generation(tmp_path: Path, catalog_url: str
         make_catalog(folder, catalog_url)
 
 
+def test_who_only_reads_leaves_an_empty_database_empty(
+    tmp_path: Path, postgresql: TestServer
+) -> None:
+    with postgresql.empty_database() as url:
+        for _ in range(2):
+            with pytest.raises(CatalogAbsent):
+                open_catalog(url, make=False)
+        open_catalog(url).close()
+        open_catalog(url, make=False).close()
+    with pytest.raises(CatalogAbsent):
+        open_catalog(sqlite_url(tmp_path / "empty.sqlite3"), make=False)
+
+
 # --- views -------------------------------------------------------------------------------------
 
 
@@ -226,7 +241,7 @@ def test_held_alerts_are_released_by_the_view_in_use(ws: Workspace) -> None:
     case_id = open_case(ws, 1)
     show(ws, "1", face_picture(1, 2))
     with ws.catalog.write() as session:
-        session.execute(update(Candidate).values(held_at=calibrations.utc_now()))
+        session.execute(update(Candidate).values(held_at=utc_now()))
     assert alerting.release_held(ws) == 0, "opened without rates"
     keep(ws.catalog, CALIBRATION, actor="a")
     assert alerting.release_held(ws.views.refresh()) == 1
