@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from indexer.calibrations import Entry, history
 from indexer.catalog.tables import Calibration as Row
 from indexer.errors import CalibrationDamaged
-from indexer.generations.rows import all_generations
+from indexer.generations.rows import add, all_generations
+from indexer.workspace import make_catalog
 from models.packs.base import FacePack
 from service.app import create_app
 from service.cli.main import app
@@ -28,6 +29,7 @@ from service.opening import (
     open_pack,
     pack_in_use,
 )
+from tests.postgres import TestServer
 from tests.service.conftest import jpeg, make_settings
 from tests.service.web.browser import Browser
 
@@ -253,6 +255,44 @@ def test_what_only_reads_makes_no_catalog(
         result = run(fresh, *words)
         assert result.exit_code == 0, result.output
     assert {path.name for path in fresh.data_dir.iterdir()} == {"packs"}
+
+
+def test_in_a_database_elsewhere(
+    tmp_path: Path,
+    people: Path,
+    cache: Path,
+    pack: FacePack,
+    pack_cache: Path,
+    postgresql: TestServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with postgresql.empty_database() as url:
+        monkeypatch.setenv("HOMEWARD_CATALOG_URL", url)
+        there = make_settings(tmp_path / "data", catalog_url=url)
+        there.data_dir.mkdir(mode=0o700)
+        there.packs_dir.symlink_to(pack_cache)
+        assert run(there, "packs", "list").exit_code == 0
+        with pytest.raises(NoDataFolder):
+            open_catalog_only(there)
+        result = run(there, "calibrate", people, "--cache", cache)
+        assert result.exit_code == 0, result.output
+        # Another machine, which shares nothing but the database.
+        other = make_settings(tmp_path / "other", catalog_url=url)
+        (entry,) = kept_in(other, pack)
+        assert entry.calibration_id in result.stderr
+        found = calibration_for(other, pack)
+        assert found is not None
+        assert found.provenance["source"] == f"{people.name}, 150 photos"
+
+
+def test_without_a_name_it_measures_the_pack_in_use(tmp_path: Path, people: Path) -> None:
+    settings = make_settings(tmp_path / "data")
+    with closing(make_catalog(settings.data_dir)) as catalog, catalog.write() as session:
+        add(session, "a-1", pack="not-here", dimension=4, state="active", actor="tester")
+    result = run(settings, "calibrate", people)
+    assert result.exit_code == 1
+    assert "[pack_missing]" in result.stderr
+    assert "not-here" in result.stderr
 
 
 def test_too_few_people_are_refused_before_the_work(
