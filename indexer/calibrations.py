@@ -1,92 +1,144 @@
-"""Calibrations that were measured here, kept in the data folder by embedding contract.
+"""Calibrations that were measured here, kept in the catalog by embedding contract.
 
-One file for each contract: the table as ``models.calibration`` writes it, with the SHA-256 of its
-content beside it. The one that it replaced stays as ``.1``. A file that is there and cannot be used
-is an error, never passed over: every rate, band and alert hangs on it.
+Rows are only added: the newest of a contract is in force, and the earlier ones tell which rates
+were shown when. Each holds the table as ``models.calibration`` writes it, with the SHA-256 of the
+text. A newest one that cannot be used is an error, never passed over: every rate, band and alert
+hangs on it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
-from pathlib import Path
-from typing import Any
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
 
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from indexer.catalog import Catalog
+from indexer.catalog.tables import Calibration as Row
 from indexer.errors import CalibrationDamaged
-from indexer.files import file_lock, make_folder, storage_errors, write_atomic
+from indexer.ids import new_id
+from indexer.times import utc_now
 from models.calibration import Calibration
 from models.errors import ContractMismatch, PackError
 
-PREVIOUS = ".1"
-"""What is added to the name of the calibration that was replaced."""
 
-_MOST_BYTES = 50_000_000
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One calibration in the record, without its table."""
+
+    calibration_id: str
+    contract_id: str
+    made_at: datetime
+    actor: str
+    sha256: str
 
 
-def path_of(folder: Path, contract_id: str) -> Path:
-    """Where the calibration of a contract lies. Raises ``ValueError`` for what is no contract."""
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,199}", contract_id, flags=re.ASCII):
-        raise ValueError(f"{contract_id!r} is no name of a contract")
-    return folder / f"{contract_id}.json"
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The calibration in force, and its entry in the record."""
+
+    entry: Entry
+    calibration: Calibration
 
 
-def keep(folder: Path, calibration: Calibration) -> Path:
-    """Store ``calibration``, whole or not at all; the one before stays as ``.1``.
+def keep(catalog: Catalog, calibration: Calibration, *, actor: str) -> str:
+    """Store ``calibration``, which is in force for its contract from now on; returns its id.
 
-    Returns where it lies. Raises the StorageError tree.
+    Raises the StorageError tree, and ``ValueError`` for what JSON cannot hold.
     """
-    path = path_of(folder, calibration.contract_id)
-    values = calibration.to_json()
-    text = json.dumps({"sha256": _digest(values), **values}, indent=1) + "\n"
-    make_folder(folder)
-    with file_lock(folder / "lock"):
-        with storage_errors(str(path)):
-            before = path.read_bytes() if path.exists() else None
-        if before is not None:
-            write_atomic(path.with_name(path.name + PREVIOUS), [before])
-        write_atomic(path, [text.encode()])
-    return path
+    content = json.dumps(calibration.to_json(), indent=1, allow_nan=False) + "\n"
+    with catalog.write() as session:
+        calibration_id = new_id()
+        before = newest_ids(session).get(calibration.contract_id)
+        if before is not None and calibration_id <= before:
+            # The clock of the machine that kept the one before is ahead of this one's.
+            calibration_id = str(uuid.UUID(int=uuid.UUID(before).int + 1))
+        session.add(
+            Row(
+                calibration_id=calibration_id,
+                contract_id=calibration.contract_id,
+                made_at=utc_now(),
+                actor=actor,
+                sha256=_digest(content),
+                content=content,
+            )
+        )
+    return calibration_id
 
 
-def stored(folder: Path, contract_id: str) -> Calibration | None:
-    """The calibration that was stored for a contract; ``None`` where there is none.
+def stored(catalog: Catalog, contract_id: str) -> Calibration | None:
+    """The calibration in force for a contract, where one was measured here.
 
     Raises :class:`CalibrationDamaged`, ``ContractMismatch`` and the StorageError tree.
     """
-    path = path_of(folder, contract_id)
-    with storage_errors(str(path)):
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
-        except FileNotFoundError:
-            return None
-    calibration = _read(path, data)
-    if calibration.contract_id != contract_id:
+    with catalog.read() as session:
+        kept = newest(session, contract_id)
+    return None if kept is None else kept.calibration
+
+
+def newest(session: Session, contract_id: str) -> Kept | None:
+    """As :func:`stored`, with its entry in the record. Raises as it does."""
+    row = session.scalars(
+        select(Row)
+        .where(Row.contract_id == contract_id)
+        .order_by(Row.calibration_id.desc())
+        .limit(1)
+    ).first()
+    if row is None:
+        return None
+    entry = Entry(row.calibration_id, row.contract_id, row.made_at, row.actor, row.sha256)
+    return Kept(entry, _read(entry, row.content))
+
+
+def newest_ids(session: Session) -> dict[str, str]:
+    """The id of the calibration in force, by contract."""
+    found = session.execute(
+        select(Row.contract_id, func.max(Row.calibration_id)).group_by(Row.contract_id)
+    )
+    return {row[0]: row[1] for row in found}
+
+
+def history(catalog: Catalog, contract_id: str) -> list[Entry]:
+    """All calibrations that were kept for a contract, the newest first.
+
+    Raises the StorageError tree.
+    """
+    columns = (Row.calibration_id, Row.contract_id, Row.made_at, Row.actor, Row.sha256)
+    with catalog.read() as session:
+        found = session.execute(
+            select(*columns)
+            .where(Row.contract_id == contract_id)
+            .order_by(Row.calibration_id.desc())
+        )
+        return [Entry(*values) for values in found]
+
+
+def _read(entry: Entry, content: str) -> Calibration:
+    if _digest(content) != entry.sha256:
+        raise CalibrationDamaged(
+            entry.calibration_id, entry.contract_id, "its content is not what was written"
+        )
+    try:
+        calibration = Calibration.from_json(json.loads(content))
+    except (ValueError, RecursionError):
+        raise CalibrationDamaged(
+            entry.calibration_id, entry.contract_id, "it is no whole JSON text"
+        ) from None
+    except PackError as error:
+        raise CalibrationDamaged(entry.calibration_id, entry.contract_id, error.detail) from error
+    if calibration.contract_id != entry.contract_id:
         raise ContractMismatch(
-            f"{path} was measured under the contract {calibration.contract_id}, not {contract_id}.",
-            remedy="Move the file away, or measure again with `homeward calibrate`.",
+            f"The calibration {entry.calibration_id} was measured under the contract "
+            f"{calibration.contract_id}, not {entry.contract_id}.",
+            remedy="Measure again with `homeward calibrate`: the newest is in force.",
         )
     return calibration
 
 
-def _read(path: Path, data: bytes) -> Calibration:
-    if len(data) > _MOST_BYTES:
-        raise CalibrationDamaged(path, "it is far too large")
-    try:
-        values = json.loads(data)
-        if not isinstance(values, dict):
-            raise CalibrationDamaged(path, "it holds no table")
-        digest = values.pop("sha256", None)
-        if digest != _digest(values):
-            raise CalibrationDamaged(path, "its content is not what was written")
-        return Calibration.from_json(values)
-    except (ValueError, RecursionError):
-        raise CalibrationDamaged(path, "it is no whole JSON text") from None
-    except PackError as error:
-        raise CalibrationDamaged(path, error.detail) from error
-
-
-def _digest(values: dict[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(content: str) -> str:
+    # A text that was cut or edited may hold what UTF-8 cannot: that is damage, not a crash.
+    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.errors import HomewardError
@@ -431,15 +430,15 @@ class LedgerDamaged(StorageError):
 
 
 class CalibrationDamaged(StorageError):
-    """The calibration that was stored for a contract cannot be used; nothing stands in for it."""
+    """The calibration that is in force for a contract cannot be used; nothing stands in for it."""
 
     code = "calibration_damaged"
 
-    def __init__(self, path: Path, why: str) -> None:
+    def __init__(self, calibration_id: str, contract_id: str, why: str) -> None:
         super().__init__(
-            f"The calibration {path} cannot be used: {why}.",
-            remedy="Measure again with `homeward calibrate`, or put the file with .1 at its end "
-            "in its place. Moved away, the rates that come with the pack hold again, if any.",
+            f"The calibration {calibration_id} of {contract_id} cannot be used: {why}.",
+            remedy="Measure again with `homeward calibrate`: the newest is in force. Have the "
+            "catalog checked with `homeward doctor`: something changed a row in it.",
         )
 
 
@@ -519,6 +518,18 @@ class CatalogBusy(StorageError):
         super().__init__(
             "The catalog is busy: another process holds its write lock.",
             remedy="Try again in a moment.",
+        )
+
+
+class CatalogAbsent(StorageError):
+    """The database is empty, and whoever asked was not to make a catalog of it."""
+
+    code = "catalog_absent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no catalog in the database yet.",
+            remedy="Start `homeward serve` on it once, which makes one.",
         )
 
 

@@ -26,6 +26,7 @@ from indexer.catalog.tables import (
     Photo,
 )
 from indexer.errors import (
+    CalibrationDamaged,
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
@@ -45,7 +46,7 @@ from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progres
 from indexer.times import utc_now
 from indexer.trials import try_again
 from indexer.workspace import Workspace
-from models.errors import GpuLost, HomewardError
+from models.errors import ContractMismatch, GpuLost, HomewardError
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ ADS_AT_ONCE = 16
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
     *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway, GpuLost, GenerationUnavailable),
+    *(CalibrationDamaged, ContractMismatch),
 )
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""

@@ -11,7 +11,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from indexer import idempotency, purges, quarantine, queue, removals, retention, room, staging
+from indexer import (
+    calibrations,
+    idempotency,
+    purges,
+    quarantine,
+    queue,
+    removals,
+    retention,
+    room,
+    staging,
+)
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
@@ -106,12 +116,15 @@ class Workspace:
         options: WorkspaceOptions,
         pack: str = "",
         load: Load = load_nothing,
+        calibration_id: str | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.catalog = catalog
         self.blobs = blobs
         self.analyser = analyser
         self.calibration = calibration
+        # Of the row in the catalog; ``None``: the pack brought it, or there is none.
+        self.calibration_id = calibration_id
         self.pack = pack
         self.limits = limits
         self.options = options
@@ -148,13 +161,20 @@ class Workspace:
         """The same catalog and originals under another contract, with galleries of its own."""
         view = copy(self)
         view.analyser, view.pack = analyser, pack
-        view.calibration = None
+        view.calibration = view.calibration_id = None
         view.cases = view._gallery("cases")
         try:
             view.ads = view._gallery("ads")
         except BaseException:
             view.cases.close()
             raise
+        return view
+
+    def calibrated(self, calibration: Calibration, calibration_id: str) -> Workspace:
+        """The same view with another calibration. Whoever works with this one ends with the rates
+        that it began with."""
+        view = copy(self)
+        view.calibration, view.calibration_id = calibration, calibration_id
         return view
 
     @property
@@ -267,39 +287,63 @@ def open_workspace(
     originals lie, if not in the folder. ``pack``: the name of the face pack that made the
     analyser, which should be the one in use (``generations.rows.active``); where its contract is
     another one (a new version of it, say), that one is in use from now on, and what is stored has
-    to be read again. ``load`` loads the packs of other generations.
+    to be read again. ``load`` loads the packs of other generations. ``calibration``: the one that
+    the pack brings, for as long as none was measured here (``indexer.calibrations``).
 
     Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
-    :class:`RestoreUnfinished` (unless ``restoring``), and ``ContractMismatch`` for a calibration
-    of another contract.
+    :class:`RestoreUnfinished` (unless ``restoring``), :class:`CalibrationDamaged`, and
+    ``ContractMismatch`` for a calibration of another contract.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
-    if not restoring:
-        require_restored(data_dir)
     options = options or WorkspaceOptions()
     if restoring:
         # A drill must not write into what belongs to what runs: its file of purges, its server.
         options = replace(
             options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
         )
+    catalog = make_catalog(data_dir, catalog_url, restoring=restoring)
+    try:
+        blobs = blobs or LocalBlobStore(data_dir / "blobs")
+        blobs.sweep()
+        switching.settle(catalog, analyser.contract_id, pack, analyser.dimension)
+        with catalog.read() as session:
+            kept = calibrations.newest(session, analyser.contract_id)
+        ws = Workspace(
+            data_dir,
+            catalog,
+            blobs,
+            analyser,
+            calibration if kept is None else kept.calibration,
+            limits,
+            options,
+            pack,
+            load,
+            None if kept is None else kept.entry.calibration_id,
+        )
+    except BaseException:
+        catalog.close()
+        raise
+    ws.maintain()
+    return ws
+
+
+def make_catalog(
+    data_dir: Path, catalog_url: str | None = None, *, restoring: bool = False
+) -> Catalog:
+    """The open catalog of a data folder, made with the folder where there is none, and upgraded.
+
+    Brings no generation into use. Raises as :func:`open_workspace` does of storage.
+    """
+    if not restoring:
+        require_restored(data_dir)
     for folder in (data_dir, data_dir / "index", data_dir / "locks"):
         make_folder(folder)
     _probe_writable(data_dir)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
-    catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
-    try:
-        blobs = blobs or LocalBlobStore(data_dir / "blobs")
-        blobs.sweep()
-        switching.settle(catalog, analyser.contract_id, pack, analyser.dimension)
-        ws = Workspace(data_dir, catalog, blobs, analyser, calibration, limits, options, pack, load)
-    except BaseException:
-        catalog.close()
-        raise
-    ws.maintain()
-    return ws
+    return open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
 
 
 def require_restored(data_dir: Path) -> None:
@@ -353,5 +397,6 @@ __all__ = [
     "FaceAnalyser",
     "Workspace",
     "WorkspaceOptions",
+    "make_catalog",
     "open_workspace",
 ]

@@ -206,11 +206,6 @@ class Settings(BaseSettings):
         return self.data_dir / "packs"
 
     @property
-    def calibrations_dir(self) -> Path:
-        """Where calibrations that were measured here are kept, by contract."""
-        return self.data_dir / "calibrations"
-
-    @property
     def blobs_dir(self) -> Path:
         """Where originals lie, or where they are received if they lie in an object store."""
         return self.data_dir / "blobs"

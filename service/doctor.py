@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from indexer.calibrations import history
 from indexer.health import check
-from models.calibration import Calibration
+from indexer.workspace import Workspace
 from models.errors import HomewardError
 from models.packs.registry import list_packs, rights_of
 from service import __version__
@@ -112,14 +113,16 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
             True,
             f"{workspace.pack or settings.pack}, contract {workspace.contract_id}, {calibrated}",
         )
-        yield _calibration(workspace.calibration)
+        yield _calibration(workspace)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:
         workspace.close()
 
 
-def _calibration(calibration: Calibration | None) -> Finding:
+def _calibration(workspace: Workspace) -> Finding:
+    """Which calibration is in force: since when, from which photos, and who keeps it."""
+    calibration = workspace.calibration
     if calibration is None:
         return Finding(
             "calibration",
@@ -128,8 +131,22 @@ def _calibration(calibration: Calibration | None) -> Finding:
             "Measure the pack on labelled photos: `homeward calibrate DIR --pack NAME`.",
         )
     facts = calibration.provenance
-    when = f", measured {facts['measured_at']}" if "measured_at" in facts else ""
-    return Finding("calibration", True, f"{facts.get('source', 'source not named')}{when}")
+    said = [str(facts.get("source", "source not named"))]
+    counts = [
+        f"{facts[name]:,} {name}"
+        for name in ("photos", "identities")
+        if isinstance(facts.get(name), int)
+    ]
+    if counts:
+        said.append(", ".join(counts))
+    if "measured_at" in facts:
+        said.append(f"measured {facts['measured_at']}")
+    if workspace.calibration_id is None:
+        said.append("brought by the face pack")
+    else:
+        earlier = len(history(workspace.catalog, workspace.contract_id)) - 1
+        said.append(f"kept here as {workspace.calibration_id} ({earlier} earlier)")
+    return Finding("calibration", True, "; ".join(said))
 
 
 def _disk(folder: Path) -> Finding:

@@ -91,6 +91,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "blob_damaged": 500,
     "blob_missing": 500,
     "internal_error": 500,
+    "catalog_absent": 503,
     "catalog_away": 503,
     "backup_damaged": 503,
     "backup_failed": 503,

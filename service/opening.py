@@ -11,6 +11,7 @@ from indexer import calibrations
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.errors import CatalogAbsent
 from indexer.generations.rows import Generation, active
 from indexer.generations.views import Loaded
 from indexer.object_blobs import open_blobs
@@ -65,20 +66,26 @@ def pack_in_use(settings: Settings) -> str:
 
 def _load(settings: Settings, generation: Generation) -> Loaded:
     pack = open_pack(settings, generation.pack or None)
-    return Loaded(Analyser(pack), calibration_for(settings, pack))
+    return Loaded(Analyser(pack), pack.calibration)
 
 
 def calibration_for(settings: Settings, pack: FacePack) -> Calibration | None:
     """The calibration of a pack's contract: the one measured here, else the one that it brings.
 
-    Raises CalibrationDamaged and ContractMismatch: what was measured here and cannot be used is
-    never passed over for other rates.
+    For work without a workspace, which has its own. Makes no catalog. Raises CalibrationDamaged,
+    ContractMismatch and the StorageError tree: what was measured here and cannot be used is never
+    passed over for other rates.
     """
-    measured = calibrations.stored(settings.calibrations_dir, pack.contract.id)
-    calibration = pack.calibration if measured is None else measured
-    if calibration is not None:
-        require_same(pack.contract.id, calibration.contract_id)
-    return calibration
+    try:
+        with closing(open_catalog_only(settings)) as catalog:
+            measured = calibrations.stored(catalog, pack.contract.id)
+    except NoDataFolder:
+        measured = None
+    if measured is not None:
+        return measured
+    if pack.calibration is not None:
+        require_same(pack.contract.id, pack.calibration.contract_id)
+    return pack.calibration
 
 
 def open_object_store(settings: Settings) -> BlobStore | None:
@@ -103,7 +110,7 @@ def open_for(
     """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
     ``blobs``: the store of the originals where it is open already. Raises the errors of
-    :func:`open_pack` and :func:`calibration_for`, and the StorageError tree.
+    :func:`open_pack`, CalibrationDamaged, ContractMismatch and the StorageError tree.
     """
     name = pack_in_use(settings)
     pack = open_pack(settings, name)
@@ -111,7 +118,7 @@ def open_for(
         settings.data_dir,
         Analyser(pack),
         catalog_url=settings.catalog_url,
-        calibration=calibration_for(settings, pack),
+        calibration=pack.calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
             vectors=settings.vector_options,
@@ -142,7 +149,8 @@ class NoDataFolder(HomewardError):
 def open_catalog_only(settings: Settings) -> Catalog:
     """The catalog without the face pack, for work that compares no faces.
 
-    Raises :class:`NoDataFolder` where nothing was started there yet, and the StorageError tree.
+    Makes none: raises :class:`NoDataFolder` where nothing was started there yet, and the
+    StorageError tree.
     """
     path = settings.data_dir / "catalog.sqlite3"
     if settings.catalog_url is None and not path.exists():
@@ -151,7 +159,15 @@ def open_catalog_only(settings: Settings) -> Catalog:
             remedy="Name the data folder with --data-dir, or make one with `homeward serve`.",
         )
     locks = settings.data_dir / "locks"
-    return open_catalog(
-        settings.catalog_url or sqlite_url(path),
-        lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
-    )
+    try:
+        return open_catalog(
+            settings.catalog_url or sqlite_url(path),
+            lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
+            make=False,
+        )
+    except CatalogAbsent as absent:
+        raise NoDataFolder(
+            absent.detail,
+            remedy="Name the data folder or the database that is in use, or start `homeward serve` "
+            "once, which makes a catalog.",
+        ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from indexer.calibrations import path_of
+from indexer.calibrations import newest_ids
 from indexer.generations.rows import Generation, all_generations
 from models.errors import HomewardError, PackError
 from models.packs.known import DLIB
@@ -68,8 +68,20 @@ def is_installed(settings: Settings, name: str) -> bool:
     return record_of(name, settings.packs_dir) is not None
 
 
-def is_calibrated(settings: Settings, name: str) -> bool:
-    """Whether it was measured how often strangers reach a score with this pack.
+def measured_here(settings: Settings) -> set[str] | None:
+    """The contracts with a calibration in the catalog; ``None`` where the catalog cannot say."""
+    try:
+        with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
+            return set(newest_ids(session))
+    except NoDataFolder:
+        return set()
+    except HomewardError:
+        return None
+
+
+def is_calibrated(settings: Settings, name: str, measured: set[str] | None) -> bool | None:
+    """Whether it was measured how often strangers reach a score with this pack; ``None`` where
+    nobody knows. ``measured``: what :func:`measured_here` gives.
 
     The default pack brings its calibration; for others it is the contract that they had when they
     were installed.
@@ -77,7 +89,7 @@ def is_calibrated(settings: Settings, name: str) -> bool:
     record = record_of(name, settings.packs_dir)
     if record is None:
         return name == DLIB
-    return path_of(settings.calibrations_dir, record.contract_id).is_file()
+    return None if measured is None else record.contract_id in measured
 
 
 def rights_to(settings: Settings, name: str) -> Rights | None:

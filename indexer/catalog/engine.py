@@ -21,7 +21,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script.revision import ResolutionError
 from alembic.util.exc import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
@@ -30,6 +30,7 @@ from sqlalchemy.orm import Session
 from indexer.catalog import postgresql
 from indexer.catalog.tables import Base
 from indexer.errors import (
+    CatalogAbsent,
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
@@ -42,6 +43,7 @@ from indexer.files import file_lock
 _log = logging.getLogger(__name__)
 _WRITES = "homeward_writes"
 _PATIENT = "homeward_patient"
+_VERSIONS = "alembic_version"
 
 BUSY_TIMEOUT_MS = 30_000
 MIGRATIONS = Path(__file__).with_name("migrations")
@@ -143,10 +145,11 @@ class Catalog:
         self.engine.dispose()
 
 
-def open_catalog(url: str, *, lock_path: Path | None = None) -> Catalog:
+def open_catalog(url: str, *, lock_path: Path | None = None, make: bool = True) -> Catalog:
     """Open the catalog at ``url`` (``sqlite:///...`` or ``postgresql://...``) and bring its
     tables up to date. ``lock_path`` is a file that keeps two processes from upgrading a SQLite
-    at once; on PostgreSQL the write lock does.
+    at once; on PostgreSQL the write lock does. ``make``: whether an empty database becomes a
+    catalog; otherwise it stays empty and :class:`CatalogAbsent` is raised.
 
     Raises :class:`CatalogUnusable` for a damaged or newer database and for a URL that is none,
     :class:`CatalogAway` for a server that does not answer, :class:`StorageDenied` and
@@ -156,10 +159,10 @@ def open_catalog(url: str, *, lock_path: Path | None = None) -> Catalog:
     catalog = Catalog(engine)
     try:
         if lock_path is None or not catalog.is_sqlite:
-            upgrade(catalog)
+            upgrade(catalog, make=make)
         else:
             with file_lock(lock_path):
-                upgrade(catalog)
+                upgrade(catalog, make=make)
     except CatalogAway as error:
         engine.dispose()
         raise CatalogAway(_reason(error, engine.url)) from error
@@ -196,8 +199,8 @@ def _reason(error: CatalogAway, url: URL) -> str:
     return words.split("\n")[0]
 
 
-def upgrade(catalog: Catalog) -> None:
-    """Run the migrations that the database lacks."""
+def upgrade(catalog: Catalog, *, make: bool = True) -> None:
+    """Run the migrations that the database lacks; ``make``: also those that make it one."""
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
@@ -210,6 +213,8 @@ def upgrade(catalog: Catalog) -> None:
             with catalog._writer.execution_options(**{_PATIENT: True}).begin() as connection:
                 if not catalog.is_sqlite:
                     postgresql.require_usable(connection)
+                if not make and not inspect(connection).has_table(_VERSIONS):
+                    raise CatalogAbsent
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
     except (CommandError, ResolutionError) as error:

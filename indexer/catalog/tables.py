@@ -395,6 +395,26 @@ class GenerationEvent(Base):
     actor: Mapped[str] = mapped_column(String(100))
 
 
+class Calibration(Base):
+    """Append-only: how often strangers reach a score under a contract, as measured here.
+
+    The newest of a contract is in force. ``content`` is the JSON text of
+    ``models.calibration``; ``sha256`` is that of its UTF-8.
+    """
+
+    __tablename__ = "calibrations"
+    __table_args__ = (
+        Index("ix_calibrations_contract_id_calibration_id", "contract_id", "calibration_id"),
+    )
+
+    calibration_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    contract_id: Mapped[str] = mapped_column(Contract)
+    made_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(100))
+    sha256: Mapped[str] = mapped_column(Sha)
+    content: Mapped[str] = mapped_column(Text)
+
+
 class CatalogIdentity(Base):
     """The one row tells this catalog from all others, a restored copy of it among them."""
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from indexer.catalog.tables import Calibration, GenerationEvent
 from indexer.catalog.tables import Generation as Row
-from indexer.catalog.tables import GenerationEvent
 from indexer.errors import GenerationDropped, GenerationNotFound
 from indexer.ids import new_id
 from indexer.times import utc_now
@@ -96,6 +96,17 @@ def active_id(session: Session) -> str | None:
     """The contract in use."""
     found: str | None = session.scalar(select(Row.contract_id).where(Row.state == "active"))
     return found
+
+
+def in_force(session: Session) -> tuple[Generation | None, str | None]:
+    """The generation in use, and the id of the newest calibration that was measured for it here."""
+    newest = (
+        select(func.max(Calibration.calibration_id))
+        .where(Calibration.contract_id == Row.contract_id)
+        .scalar_subquery()
+    )
+    found = session.execute(select(Row, newest).where(Row.state == "active")).first()
+    return (None, None) if found is None else (_record(found[0]), found[1])
 
 
 def is_active(session: Session, contract_id: str) -> bool:

@@ -2,7 +2,7 @@
 
 A view is a workspace of one contract: the same catalog and originals, with an analyser, a
 calibration and galleries of its own. Whoever has begun with a view ends with it, so no answer
-mixes two contracts.
+mixes two contracts, or the rates of two calibrations.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from indexer import calibrations
 from indexer.errors import GenerationUnavailable
 from indexer.generations import rows
 from indexer.generations.rows import Generation
@@ -32,7 +33,7 @@ _TRY_AGAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The face pack of a generation, ready for work."""
+    """The face pack of a generation, ready for work, with the calibration that it brings."""
 
     analyser: FaceAnalyser
     calibration: Calibration | None
@@ -94,23 +95,47 @@ class Views:
         return self._behind
 
     def refresh(self) -> Workspace:
-        """The view of the generation that the catalog says is in use now.
+        """The view of the generation that the catalog says is in use now, with the calibration
+        that is in force for it.
 
         Where its pack cannot be had here, the one before goes on answering, and ``behind`` says
-        why: its generation is kept, and still receives what is new.
+        why: its generation is kept, and still receives what is new. Raises CalibrationDamaged,
+        ContractMismatch and the StorageError tree.
         """
         with self._root.catalog.read() as session:
-            generation = rows.active(session)
-        if generation is None or self._shows(self._current, generation):
-            self._behind = None
-            return self._current
-        try:
-            self._current = self.loaded(generation.contract_id)
-            self._behind = None
-            _log.warning("the generation %s answers now", generation.contract_id)
-        except HomewardError as error:
-            self._behind = str(error)
-        return self._current
+            generation, calibration_id = rows.in_force(session)
+        view = self._current
+        if generation is not None and not self._shows(view, generation):
+            try:
+                view = self.loaded(generation.contract_id)
+                _log.warning("the generation %s answers now", generation.contract_id)
+            except HomewardError as error:
+                self._behind = str(error)
+                return view
+        self._current, self._behind = view, None
+        self._current = view = self._with_newest(view, calibration_id)
+        return view
+
+    def _with_newest(self, view: Workspace, calibration_id: str | None) -> Workspace:
+        """The view with the calibration of this id, which is the newest of its contract, or with
+        one that came since."""
+        if calibration_id is None or calibration_id == view.calibration_id:
+            return view
+        with self._lock:
+            view = self._open.get(view.contract_id, view)
+            if calibration_id <= (view.calibration_id or ""):
+                return view
+            with self._root.catalog.read() as session:
+                kept = calibrations.newest(session, view.contract_id)
+            if kept is None:
+                return view
+            # A view of its own: work that goes on keeps the rates that it began with.
+            view = view.calibrated(kept.calibration, kept.entry.calibration_id)
+            self._open[view.contract_id] = view
+        _log.warning(
+            "the calibration %s of %s is in force now", view.calibration_id, view.contract_id
+        )
+        return view
 
     def of(self, contract_id: str | None) -> Workspace:
         """The view for work under a contract, its pack loaded; ``None``: the one in use.
@@ -164,6 +189,8 @@ class Views:
             with self._root.catalog.read() as session:
                 generation = rows.find(session, contract_id)
             try:
+                with self._root.catalog.read() as session:
+                    kept = calibrations.newest(session, contract_id)
                 pack = self._load(generation)
                 if pack.analyser.contract_id != contract_id:
                     raise GenerationUnavailable(
@@ -175,6 +202,9 @@ class Views:
                 self._failed[contract_id] = time.monotonic(), error.detail
                 raise
             view.analyser, view.calibration = pack.analyser, pack.calibration
+            if kept is not None:
+                view.calibration = kept.calibration
+                view.calibration_id = kept.entry.calibration_id
             self._loaded.add(contract_id)
             return view
 
@@ -183,13 +213,15 @@ class Views:
         went, so that nobody waits when another generation comes into use."""
         with self._root.catalog.read() as session:
             known = {one.contract_id: one for one in rows.all_generations(session)}
+            newest = calibrations.newest_ids(session)
         self._let_go({one.contract_id for one in known.values() if one.state != "dropping"})
         for one in known.values():
             if one.state == "dropping":
                 continue
             try:
                 self.view(one.contract_id)
-                self.loaded(one.contract_id)
+                loaded = self.loaded(one.contract_id)
+                self._with_newest(loaded, newest.get(one.contract_id))
             except HomewardError as error:
                 if self._said.get(one.contract_id) != error.detail:
                     _log.warning("generation %s: %s", one.contract_id, error)
@@ -200,7 +232,8 @@ class Views:
         with self._lock:
             for contract_id in self._open.keys() - wanted:
                 view = self._open[contract_id]
-                if view is self._root or view is self._current:
+                # Views of one contract share their galleries, whichever calibration they have.
+                if contract_id in (self._root.contract_id, self._current.contract_id):
                     continue
                 del self._open[contract_id]
                 self._ids.pop(contract_id, None)
@@ -211,6 +244,6 @@ class Views:
         """Let go of all views but the root's own. Raises the StorageError tree."""
         with self._lock:
             for contract_id, view in list(self._open.items()):
-                if view is not self._root:
+                if contract_id != self._root.contract_id:
                     del self._open[contract_id]
                     view.close_galleries()

@@ -90,9 +90,11 @@ async def alert_events(
     """
     # An id without data: the client knows where it is before the first alert.
     yield ServerSentEvent(id=alerts.alert_cursor(start), comment="open")
-    show = partial(feed.shown, service.workspace, scores=principal.may("scores:read"))
+    scores = principal.may("scores:read")
     async for page in service.streams.alerts(start, _allowed(service, principal), case_id=case_id):
-        for item in await run_in_threadpool(show, page):
+        # The view of now: a stream lives through changes of the model and its calibration.
+        show = partial(feed.shown, service.workspace, page, scores=scores)
+        for item in await run_in_threadpool(show):
             yield ServerSentEvent(
                 event="alert",
                 id=alerts.alert_cursor(item.seq),

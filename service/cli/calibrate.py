@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from indexer.calibrations import keep
 from indexer.times import rfc3339, utc_now
+from indexer.workspace import make_catalog
 from models.pipeline import Analyser
 from service import __version__
 from service.cli.console import (
@@ -25,7 +27,9 @@ from service.cli.console import (
     write_json,
 )
 from service.cli.evaluate import CacheDir, LabelsFile
-from service.opening import open_pack
+from service.opening import open_pack, pack_in_use
+
+ACTOR = "command line"
 
 
 @expected_errors
@@ -63,7 +67,10 @@ def calibrate(
     check_writable(json_file)
     settings = settings_for(context, data_dir, pack=pack_name)
     require_people(len(find_photos(directory).identity_names))
-    pack = open_pack(settings)
+    name = pack_name or pack_in_use(settings)
+    pack = open_pack(settings, name)
+    # Before hours of work, not after them: what cannot be kept is said now.
+    make_catalog(settings.data_dir, settings.catalog_url).close()
     with Reporter() as reporter:
         report = measure(
             Analyser(pack),
@@ -75,7 +82,7 @@ def calibrate(
         )
         require_people(len({*report.faces.sample.identities[report.faces.sample.found].tolist()}))
         facts: dict[str, Any] = {
-            "pack": settings.pack,
+            "pack": name,
             "measured_at": rfc3339(utc_now()),
             "version": __version__,
         }
@@ -91,11 +98,12 @@ def calibrate(
             facts=facts,
             progress=reporter.step,
         )
-    path = keep(settings.calibrations_dir, made)
+    with closing(make_catalog(settings.data_dir, settings.catalog_url)) as catalog:
+        calibration_id = keep(catalog, made, actor=ACTOR)
     warning = small_sample(made)
     figures = report.to_json()
     figures["calibration"] = {
-        "file": str(path),
+        "calibration_id": calibration_id,
         "warning": warning or None,
         **calibration_json(made),
     }
@@ -105,4 +113,9 @@ def calibrate(
         out.print(Text(render_calibration(made)))
     if warning:
         err.print(Text(warning))
-    err.print(Text(f"Kept in {path}. What runs already takes it up when it is started again."))
+    err.print(
+        Text(
+            f"Kept in the catalog as {calibration_id}. It is in force for {made.contract_id} from "
+            "now on, also in what runs already."
+        )
+    )

@@ -35,7 +35,14 @@ from service.cli.console import (
 )
 from service.config import Settings
 from service.opening import calibration_for
-from service.packs import held_by, is_calibrated, is_installed, name_in_use, why_in_use
+from service.packs import (
+    held_by,
+    is_calibrated,
+    is_installed,
+    measured_here,
+    name_in_use,
+    why_in_use,
+)
 from service.search.explain import NO_ALERTS, calibration_text
 
 app = typer.Typer(help="Face packs: detector, embedder and licence.", no_args_is_help=True)
@@ -55,7 +62,8 @@ def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir 
     """List the packs that Homeward knows, and those that were installed."""
     settings = settings_for(context, data_dir)
     in_use = name_in_use(settings)
-    found = [_summary(settings, info, in_use) for info in list_packs(settings.packs_dir)]
+    measured = measured_here(settings)
+    found = [_summary(settings, info, in_use, measured) for info in list_packs(settings.packs_dir)]
     if as_json:
         print_json(found)
         return
@@ -68,7 +76,7 @@ def list_all(context: typer.Context, as_json: AsJson = False, data_dir: DataDir 
                 item["licence"],
                 "free" if item["free_for_police_use"] else "needs a licence",
                 _yes(item["installed"]),
-                _yes(item["calibrated"]),
+                "unknown" if item["calibrated"] is None else _yes(item["calibrated"]),
                 _yes(item["in_use"]),
             )
         )
@@ -91,7 +99,7 @@ def show(
     info = find_pack(name, settings.packs_dir)
     known = KNOWN.get(name)
     values = {
-        **_summary(settings, info, name_in_use(settings)),
+        **_summary(settings, info, name_in_use(settings), measured_here(settings)),
         "provenance": info.provenance,
         "fetch": known.fetch if known else "",
         "digests": dict(info.digests),
@@ -218,7 +226,9 @@ def _load(settings: Settings, name: str, said: str) -> None:
         err.print(Text(f"Note: {warning}", "yellow"))
 
 
-def _summary(settings: Settings, info: PackInfo, in_use: str) -> dict[str, Any]:
+def _summary(
+    settings: Settings, info: PackInfo, in_use: str, measured: set[str] | None
+) -> dict[str, Any]:
     record = record_of(info.name, settings.packs_dir)
     rights = rights_of(info.name, settings.packs_dir)
     accepted = rights.acceptance
@@ -239,7 +249,7 @@ def _summary(settings: Settings, info: PackInfo, in_use: str) -> dict[str, Any]:
         "licence_accepted_by": accepted.accepted_by if accepted else None,
         "licence_accepted_at": accepted.accepted_at if accepted else None,
         "model_license": asdict(rights.licence) if rights.licence else None,
-        "calibrated": is_calibrated(settings, info.name),
+        "calibrated": is_calibrated(settings, info.name, measured),
         "contract_id": record.contract_id if record else None,
         "warning": rights.warning(),
     }

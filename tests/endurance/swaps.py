@@ -129,7 +129,10 @@ class Processes:
         if known is not None:
             self._forget(name)
         works: dict[str, Callable[..., None]] = {
-            **{"server": _serve, "worker": _work, "reindex": _reindex, "switch": _switch}
+            "server": _serve,
+            "worker": _work,
+            "reindex": _reindex,
+            "switch": _switch,
         }
         ours, its = forked.pipe()
         with ours, its:

@@ -19,7 +19,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from indexer import ads, backup, candidates, cases, forget, jobs, ledger, purges, queue, restore
+from indexer import (
+    ads,
+    backup,
+    calibrations,
+    candidates,
+    cases,
+    forget,
+    jobs,
+    ledger,
+    purges,
+    queue,
+    restore,
+)
 from indexer.backup import Manifest, back_up, verify
 from indexer.blobs import sha256_hex
 from indexer.catalog import dump
@@ -44,6 +56,7 @@ from service.accounts.keys import KeyStore
 from tests.indexer.small import SmallAnalyser, colour, face_picture, vector_of
 from tests.indexer.test_ads import ad
 from tests.indexer.test_forget import files_with
+from tests.indexer.watch import CALIBRATION
 from tests.postgres import TestServer
 
 NAME = "Zebulon Quillfeather"
@@ -109,6 +122,7 @@ def test_what_was_backed_up_is_there_again(place: Place) -> None:
     with place.opened() as ws:
         case_id, _ = fill(ws)
         best = candidates.ranked(ws, case_id)
+        calibration_id = calibrations.keep(ws.catalog, CALIBRATION, actor="tester")
         key = KeyStore(ws.catalog).create("somebody").text
         with ws.catalog.write() as session:
             session.add(
@@ -138,6 +152,9 @@ def test_what_was_backed_up_is_there_again(place: Place) -> None:
     assert result == restore.Reapplied()
     with there.opened() as ws:
         assert {sha256: ws.blobs.get(sha256) for sha256 in ws.blobs.digests()} == originals
+        assert ws.calibration_id == calibration_id
+        assert ws.calibration is not None
+        assert ws.calibration.to_json() == CALIBRATION.to_json()
         assert jobs.get_job(ws, running).state == "queued"
         assert jobs.get_job(ws, running).attempts == 0
         assert jobs.run_pending(ws) == 2
@@ -518,6 +535,7 @@ def test_postgresql(place: Place, postgresql: TestServer, pg_dump: str) -> None:
                     data_dir=place.data_dir,
                     pg_dump=str(place.root / "pg_dump"),
                 )
+            calibration_id = calibrations.keep(ws.catalog, CALIBRATION, actor="tester")
             manifest = back_up(
                 *(ws.catalog, ws.blobs, path),
                 homeward="x",
@@ -539,6 +557,7 @@ def test_postgresql(place: Place, postgresql: TestServer, pg_dump: str) -> None:
             result = restore.reapply(ws, listed)
             restore.finished(ws)
             assert dict(result.forgotten) == {"ad": 1, "case": 1}
+            assert ws.calibration_id == calibration_id
             assert (ws.cases.count(), ws.ads.count()) == (1, 3)
             again = [item.candidate_id for item in candidates.ranked(ws, case_id).items]
             assert again == [one for one in best if one in again]

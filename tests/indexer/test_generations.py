@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from indexer import ads, alerting, candidates, cases, forget, jobs, judgements
+from indexer.calibrations import keep
 from indexer.catalog.tables import (
     Base,
     Case,
@@ -185,6 +186,37 @@ def test_every_process_follows(ws: Workspace, opens: Opens) -> None:
     assert other.views.current.ads.count() == 5
     switching.roll_back(ws, actor="tester")
     assert other.views.refresh() is other
+
+
+def test_it_comes_into_use_with_the_rates_that_were_measured_meanwhile(ws: Workspace) -> None:
+    view = build(ws)
+    assert view.calibration is NEW_CALIBRATION
+    keep(ws.catalog, Calibration(NEW, CALIBRATION.curves, {"source": "first"}), actor="tester")
+    ws.maintain()
+    waiting = ws.views.loaded(NEW).calibration
+    assert waiting is not None
+    assert waiting.provenance == {"source": "first"}
+    keep(ws.catalog, Calibration(NEW, CALIBRATION.curves, {"source": "second"}), actor="tester")
+    switching.activate(ws, NEW, actor="tester")
+    now = ws.views.current
+    assert now.contract_id == NEW
+    assert now.calibration is not None
+    assert now.calibration.provenance == {"source": "second"}
+    assert {one.contract_id for one in ws.views.opened()} == {CONTRACT, NEW}
+    keep(ws.catalog, Calibration(CONTRACT, CALIBRATION.curves, {"source": "old"}), actor="tester")
+    switching.roll_back(ws, actor="tester")
+    back = ws.views.current
+    assert back.calibration is not None
+    assert back.calibration.provenance == {"source": "old"}
+    assert back.ads is ws.ads
+
+
+def test_a_process_that_loads_it_has_the_rates_measured_here(ws: Workspace, opens: Opens) -> None:
+    keep(ws.catalog, Calibration(NEW, CALIBRATION.curves, {"source": "here"}), actor="tester")
+    begin(ws)
+    found = opens().views.loaded(NEW).calibration
+    assert found is not None
+    assert found.provenance == {"source": "here"}
 
 
 def test_going_back_loses_nothing(ws: Workspace) -> None:

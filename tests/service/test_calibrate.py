@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image, ImageEnhance
 from typer.testing import CliRunner, Result
 
+from indexer.calibrations import Entry, history
+from indexer.catalog.tables import Calibration as Row
 from indexer.errors import CalibrationDamaged
-from models.calibration import Calibration
+from indexer.generations.rows import add, all_generations
+from indexer.workspace import make_catalog
 from models.packs.base import FacePack
+from service.app import create_app
 from service.cli.main import app
 from service.config import Settings
 from service.doctor import examine
-from service.opening import calibration_for, open_for, open_pack
+from service.opening import (
+    NoDataFolder,
+    calibration_for,
+    open_catalog_only,
+    open_for,
+    open_pack,
+    pack_in_use,
+)
+from tests.postgres import TestServer
 from tests.service.conftest import jpeg, make_settings
-from tests.tables import lend_tables
+from tests.service.web.browser import Browser
 
 
 def run(settings: Settings, *words: str | Path) -> Result:
     given = [str(word) for word in words]
     return CliRunner().invoke(app, [*given, "--data-dir", str(settings.data_dir)])
+
+
+def kept_in(settings: Settings, pack: FacePack) -> list[Entry]:
+    with closing(open_catalog_only(settings)) as catalog:
+        return history(catalog, pack.contract.id)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +51,6 @@ def settings(
     made = make_settings(tmp_path_factory.mktemp("calibrate") / "data")
     made.data_dir.mkdir(mode=0o700)
     made.packs_dir.symlink_to(pack_cache)
-    lend_tables(made.data_dir)
     return made
 
 
@@ -92,18 +110,30 @@ def test_it_keeps_the_rates_and_where_they_come_from(
 ) -> None:
     result, _ = kept
     assert result.exit_code == 0, result.output
-    path = settings.calibrations_dir / f"{pack.contract.id}.json"
-    assert f"Kept in {path}" in result.stderr
+    (entry,) = kept_in(settings, pack)
+    assert f"Kept in the catalog as {entry.calibration_id}" in result.stderr
+    assert entry.actor == "command line"
     assert "Warning: only 5,995 pairs of people" in result.stderr
     assert "calibration of dlib-" in result.stdout
     assert "By group" in result.stdout
-    facts = Calibration.load(path).provenance
+    found = calibration_for(settings, pack)
+    assert found is not None
+    facts = found.provenance
     assert facts["source"] == "five pictures"
     assert facts["pack"] == "dlib"
     assert (facts["photos"], facts["identities"], facts["pairs_of_people"]) == (150, 110, 5995)
     assert facts["people_by_group"]["sex"] == {"female": 73, "male": 37}
     assert str(facts["measured_at"]).endswith("Z")
     assert facts["version"]
+
+
+def test_the_catalog_that_it_made_has_no_generation(
+    settings: Settings, kept: tuple[Result, dict[str, object]]
+) -> None:
+    with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
+        assert all_generations(session) == []
+    assert (settings.data_dir / "catalog.sqlite3").stat().st_mode & 0o777 == 0o600
+    assert pack_in_use(settings) == "dlib"
 
 
 def test_every_rate_has_an_interval_beside_it(kept: tuple[Result, dict[str, object]]) -> None:
@@ -148,41 +178,121 @@ def test_everything_that_is_opened_takes_it_up(
         assert workspace.calibration.to_json() == found.to_json()
     line = {finding.name: finding for finding in examine(settings)}["calibration"]
     assert line.ok
-    assert "five pictures, measured 2" in line.detail
+    (entry,) = kept_in(settings, pack)
+    assert "five pictures; 150 photos, 110 identities; measured 2" in line.detail
+    assert f"kept here as {entry.calibration_id} (0 earlier)" in line.detail
     # Another data folder has the one that the pack brings.
     other = make_settings(settings.data_dir.parent / "other")
     assert calibration_for(other, pack) is shipped
+    with pytest.raises(NoDataFolder):
+        open_catalog_only(other)
 
 
-def test_again_keeps_the_one_before(
-    settings: Settings, people: Path, cache: Path, kept: tuple[Result, dict[str, object]]
+def test_a_running_server_takes_the_next_one_and_the_one_before_stays(
+    settings: Settings,
+    people: Path,
+    cache: Path,
+    pack: FacePack,
+    kept: tuple[Result, dict[str, object]],
 ) -> None:
-    before = calibration_for(settings, open_pack(settings))
-    assert before is not None
-    result = run(settings, "calibrate", people, "--cache", cache)
-    assert result.exit_code == 0, result.output
-    (path,) = settings.calibrations_dir.glob("*.json")
-    assert Calibration.load(path).provenance["source"] == f"{people.name}, 150 photos"
-    assert Calibration.load(path.with_name(path.name + ".1")).to_json() == before.to_json()
+    before = kept_in(settings, pack)
+    with (
+        open_for(settings) as workspace,
+        TestClient(create_app(settings, workspace)) as client,
+    ):
+        browser = Browser(client)
+        browser.sign_in()
+        assert "five pictures" in browser.get("/about").prose
+        result = run(settings, "calibrate", people, "--cache", cache)
+        assert result.exit_code == 0, result.output
+        about = browser.get("/about").prose
+        assert f"{people.name}, 150 photos" in about
+        assert "five pictures" not in about
+    now = kept_in(settings, pack)
+    assert now[1:] == before
+    line = {finding.name: finding for finding in examine(settings)}["calibration"]
+    assert f"kept here as {now[0].calibration_id} (1 earlier)" in line.detail
 
 
 def test_a_damaged_one_is_an_error_and_nothing_stands_in(
     settings: Settings, kept: tuple[Result, dict[str, object]], pack: FacePack
 ) -> None:
-    (path,) = settings.calibrations_dir.glob("*.json")
-    whole = path.read_bytes()
-    try:
-        path.write_bytes(whole[:1000])
-        with pytest.raises(CalibrationDamaged):
-            calibration_for(settings, pack)
-        result = run(settings, "candidates", "2026-0001")
-        assert result.exit_code == 1
-        assert "[calibration_damaged]" in result.stderr
-        assert "What to do:" in result.stderr
-        finding = {finding.name: finding for finding in examine(settings)}["calibration_damaged"]
-        assert not finding.ok
-    finally:
-        path.write_bytes(whole)
+    newest = kept_in(settings, pack)[0].calibration_id
+    with closing(open_catalog_only(settings)) as catalog:
+        with catalog.write() as session:
+            row = session.get_one(Row, newest)
+            whole, row.content = row.content, row.content[:1000]
+        try:
+            with pytest.raises(CalibrationDamaged):
+                calibration_for(settings, pack)
+            result = run(settings, "candidates", "2026-0001")
+            assert result.exit_code == 1
+            assert "[calibration_damaged]" in result.stderr
+            assert "What to do:" in result.stderr
+            found = {finding.name: finding for finding in examine(settings)}
+            assert not found["calibration_damaged"].ok
+        finally:
+            with catalog.write() as session:
+                session.get_one(Row, newest).content = whole
+
+
+def test_what_only_reads_makes_no_catalog(
+    tmp_path: Path, pack_cache: Path, pictures: list[bytes]
+) -> None:
+    fresh = make_settings(tmp_path / "data")
+    fresh.data_dir.mkdir(mode=0o700)
+    fresh.packs_dir.symlink_to(pack_cache)
+    for name in "ab":
+        (tmp_path / "two" / name).mkdir(parents=True)
+        (tmp_path / "two" / name / "1.jpg").write_bytes(pictures[0])
+    commands: list[tuple[str | Path, ...]] = [
+        ("packs", "verify"),
+        ("packs", "list"),
+        ("packs", "show"),
+        ("evaluate", tmp_path / "two", "--clusters"),
+    ]
+    for words in commands:
+        result = run(fresh, *words)
+        assert result.exit_code == 0, result.output
+    assert {path.name for path in fresh.data_dir.iterdir()} == {"packs"}
+
+
+def test_in_a_database_elsewhere(
+    tmp_path: Path,
+    people: Path,
+    cache: Path,
+    pack: FacePack,
+    pack_cache: Path,
+    postgresql: TestServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with postgresql.empty_database() as url:
+        monkeypatch.setenv("HOMEWARD_CATALOG_URL", url)
+        there = make_settings(tmp_path / "data", catalog_url=url)
+        there.data_dir.mkdir(mode=0o700)
+        there.packs_dir.symlink_to(pack_cache)
+        assert run(there, "packs", "list").exit_code == 0
+        with pytest.raises(NoDataFolder):
+            open_catalog_only(there)
+        result = run(there, "calibrate", people, "--cache", cache)
+        assert result.exit_code == 0, result.output
+        # Another machine, which shares nothing but the database.
+        other = make_settings(tmp_path / "other", catalog_url=url)
+        (entry,) = kept_in(other, pack)
+        assert entry.calibration_id in result.stderr
+        found = calibration_for(other, pack)
+        assert found is not None
+        assert found.provenance["source"] == f"{people.name}, 150 photos"
+
+
+def test_without_a_name_it_measures_the_pack_in_use(tmp_path: Path, people: Path) -> None:
+    settings = make_settings(tmp_path / "data")
+    with closing(make_catalog(settings.data_dir)) as catalog, catalog.write() as session:
+        add(session, "a-1", pack="not-here", dimension=4, state="active", actor="tester")
+    result = run(settings, "calibrate", people)
+    assert result.exit_code == 1
+    assert "[pack_missing]" in result.stderr
+    assert "not-here" in result.stderr
 
 
 def test_too_few_people_are_refused_before_the_work(
@@ -197,7 +307,7 @@ def test_too_few_people_are_refused_before_the_work(
     assert "[too_few_people]" in result.stderr
     assert "99 people; a calibration needs 100" in result.stderr
     assert "less than one stranger among 1,000" in result.stderr
-    assert not data.calibrations_dir.exists()
+    assert not data.data_dir.exists()
     # People without a face do not count either.
     (tmp_path / "few" / "99").mkdir()
     (tmp_path / "few" / "99" / "1.jpg").write_bytes(pictures[0])

@@ -1,4 +1,5 @@
-"""Generations of vectors beside each other; the enrolled face of a photo under each contract"""
+"""Generations of vectors beside each other; the enrolled face of a photo under each contract;
+calibrations that were measured here, by contract"""
 
 from __future__ import annotations
 
@@ -52,6 +53,22 @@ def upgrade() -> None:
         sa.Column("actor", sa.String(length=100), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_generation_events")),
         sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "calibrations",
+        sa.Column("calibration_id", sa.String(length=36), nullable=False),
+        sa.Column("contract_id", sa.String(length=120), nullable=False),
+        sa.Column("made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("actor", sa.String(length=100), nullable=False),
+        sa.Column("sha256", sa.String(length=64), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("calibration_id", name=op.f("pk_calibrations")),
+    )
+    op.create_index(
+        op.f("ix_calibrations_contract_id_calibration_id"),
+        "calibrations",
+        ["contract_id", "calibration_id"],
+        unique=False,
     )
     with op.batch_alter_table("jobs") as batch:
         batch.add_column(sa.Column("contract_id", sa.String(length=120), nullable=True))
