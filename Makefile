@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-SOURCES := models indexer service scripts tests
+SOURCES := models indexer service scripts tests deploy/image
 
 # Options of `make run`, `make bench` and `make test`, as in: make test PYTEST="-k decode -x"
 # With options the coverage floor is left out, since not every test runs.
@@ -86,6 +86,11 @@ fuzz: $(STAMP) ## feed the decoder mutated images for FUZZ_SECONDS (60)
 	@mkdir -p .cache/fuzz
 	$(BIN)/python -m tests.fuzz.fuzz_decode -artifact_prefix=.cache/fuzz/ -max_total_time=$${FUZZ_SECONDS:-60}
 
+.PHONY: images-check
+images-check: $(STAMP) ## run every step of both Dockerfiles in a clean root (as root, with debootstrap)
+	$(BIN)/python -m scripts.check_gpu_wheels --nvidia
+	$(BIN)/python -m scripts.check_images Dockerfile Dockerfile.gpu
+
 .PHONY: lock
 lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --group build -o requirements-build.lock
@@ -96,6 +101,9 @@ lock: $(STAMP) ## resolve the lock files anew (UPGRADE=1 to take newer versions)
 	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra cpu --extra scale \
 		--extra dev -c requirements-scale.lock \
 		-c requirements-build.lock -o requirements-dev.lock
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) pyproject.toml --extra gpu --extra scale \
+		--group gpu --no-emit-package onnxruntime --no-emit-package faiss-cpu \
+		-c requirements-scale.lock -o requirements-gpu.lock
 
 .PHONY: clean
 clean: ## remove the environment and caches; data folders stay

@@ -31,6 +31,7 @@ from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.galleries.log import index_filter
+from indexer.generations.rows import is_active
 from indexer.judgements import UNREVIEWED, decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, fused_search
@@ -347,7 +348,12 @@ def _add_leads(session: Session, case_id: str, lead_ids: set[str], now: datetime
 
 
 def _note_floor(session: Session, case_id: str, contract_id: str) -> None:
-    """Keep the best score of the case's ``LISTED``-th lead; null while it has fewer."""
+    """Keep the best score of the case's ``LISTED``-th lead; null while it has fewer.
+
+    What began before another generation came into use does not write down a score of its scale.
+    """
+    if not is_active(session, contract_id):
+        return
     floor = session.scalar(
         select(func.max(Candidate.score))
         .where(Candidate.case_id == case_id, Candidate.contract_id == contract_id)

@@ -25,6 +25,7 @@ from indexer.errors import (
 )
 from indexer.faces import choose_face
 from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remove_faces
+from indexer.generations.rows import require_live
 from indexer.generations.work import share_case
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.purges import record_purge
@@ -169,8 +170,8 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             elif status == "open":
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
+                    # It hands on to the other generations.
                     queue.enqueue(session, "enrol_case", case_id, total=total)
-                    share_case(session, ws.contract_id, case_id, total)
             row.status = status
         if row.status == "open" and (row.alert_expected_false or 0.0) > (before or 0.0):
             # More is to be told now, of what is stored too.
@@ -270,7 +271,7 @@ def add_photo(
     Where anything is refused, nothing is kept. Raises :class:`CaseNotFound`,
     :class:`CaseClosed`, ``ImageRejected``, :class:`NoFaceFound`, :class:`SeveralFacesFound`,
     :class:`FaceIndexInvalid`, :class:`FaceTooSmall`, :class:`PhotoAlreadyEnrolled`,
-    :class:`StorageLow`.
+    :class:`StorageLow`, :class:`GenerationDropped`.
     """
     sha256 = sha256_hex(data)
     with ws.catalog.read() as session:
@@ -283,6 +284,7 @@ def add_photo(
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     ws.blobs.put(data)
     with removals.discard_if_refused(ws, [sha256]), ws.catalog.write() as session:
+        require_live(session, ws.contract_id)
         require_open(session, case_id)
         known = _known_photo(session, ws, case_id, sha256, face_index)
         if known is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing, suppress
 
 from sqlalchemy import delete, select
@@ -12,9 +11,10 @@ from indexer import images, queue
 from indexer.cases import require_open
 from indexer.catalog.tables import Enrolment, GalleryMember, Photo
 from indexer.errors import CaseClosed, CaseNotFound
-from indexer.faces import overlap
+from indexer.faces import apart, same_place
 from indexer.galleries import add_faces
-from indexer.generations.rows import is_active
+from indexer.generations.rows import is_active, require_live
+from indexer.generations.work import share_case
 from indexer.images import Analysed
 from indexer.records import Failure, JobRecord
 from indexer.trials import analyse_one_by_one
@@ -34,7 +34,8 @@ def probe_case(ws: Workspace, job: JobRecord) -> None:
 
 def enrol_case(ws: Workspace, job: JobRecord) -> None:
     """Enrol those photos of an open case that are not in the gallery under the contract of this
-    view; where that one is in use, compare the case with the ads."""
+    view; where that one is in use, compare the case with the ads. A job for the contract in use
+    has the other generations do so after."""
     with ws.catalog.read() as session:
         by_sha = _photos_outside(session, ws.contract_id, job.subject_id)
     failures: list[Failure] = []
@@ -43,6 +44,7 @@ def enrol_case(ws: Workspace, job: JobRecord) -> None:
         for at, one in enumerate(results, start=1):
             sha256 = one.item if isinstance(one, Failure) else one.sha256
             with ws.catalog.write() as session:
+                require_live(session, ws.contract_id)
                 try:
                     require_open(session, job.subject_id)
                 except (CaseNotFound, CaseClosed):
@@ -57,6 +59,9 @@ def enrol_case(ws: Workspace, job: JobRecord) -> None:
         with suppress(CaseNotFound, CaseClosed):
             probe_ads(ws, job.subject_id)
     with ws.catalog.write() as session:
+        if job.kind == "enrol_case":
+            # Only now is it known under which contract it was done, and which others there are.
+            share_case(session, ws.contract_id, job.subject_id, max(1, len(by_sha)))
         queue.finish(session, ws.runner_id, job.job_id, failures)
 
 
@@ -108,13 +113,9 @@ def _enrol(
 
 
 def _nearest(one: Analysed, box: Box) -> int | None:
-    """The number of the face whose box overlaps most, where it is the same face."""
-    best: Sequence[int] = sorted(
-        range(len(one.faces)), key=lambda i: overlap(one.faces[i].box, box), reverse=True
-    )
-    if not best or overlap(one.faces[best[0]].box, box) < images.SAME_FACE:
-        return None
-    return best[0]
+    """The number of the face that lies nearest to the box, where it is the same face."""
+    best = min(range(len(one.faces)), key=lambda i: apart(one.faces[i].box, box), default=None)
+    return best if best is not None and same_place(one.faces[best].box, box) else None
 
 
 def _note(

@@ -79,6 +79,17 @@ class GenerationUnavailable(HomewardError):
         )
 
 
+class GenerationDropped(GenerationUnavailable):
+    """A generation was given up while something was being stored under it."""
+
+    def __init__(self, contract_id: str) -> None:
+        HomewardError.__init__(
+            self,
+            f"The generation {contract_id} was given up meanwhile; nothing was stored under it.",
+            remedy="Send it again: it is then stored under the generation in use.",
+        )
+
+
 class GenerationStateInvalid(HomewardError):
     """What was asked for does not fit the state that a generation is in."""
 

@@ -37,7 +37,7 @@ from indexer.records import AnalysisState, FaceRecord, Failure, ImageRecord
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.decode import ImageHeader, decode
-from models.errors import HomewardError, ImageRejected
+from models.errors import GpuLost, HomewardError, ImageRejected
 from models.pdq import pdq
 from models.types import Box, DecodedImage, Face, RgbImage
 
@@ -431,6 +431,9 @@ def _analyse_batch(
         return
     try:
         found = ws.analyser.analyse([image.pixels for _, image in decoded])
+    except GpuLost:
+        # It says nothing about the images: none may count as looked at.
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is kept with the image
         if len(decoded) == 1:
             sha256 = decoded[0][0]

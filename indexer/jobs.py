@@ -29,6 +29,7 @@ from indexer.errors import (
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
+    GenerationUnavailable,
     IndexAway,
     JobNotFound,
     JobStateInvalid,
@@ -44,7 +45,7 @@ from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progres
 from indexer.times import utc_now
 from indexer.trials import try_again
 from indexer.workspace import Workspace
-from models.errors import HomewardError
+from models.errors import GpuLost, HomewardError
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ ADS_AT_ONCE = 16
 
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
-    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway),
+    *(CatalogAway, CatalogBusy, CatalogUnusable, IndexAway, GpuLost, GenerationUnavailable),
 )
 """What breaks off any job alike: it is no fault of a job's, and trying each by itself would tell
 nothing."""

@@ -20,9 +20,8 @@ from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import Candidate, Face, Judgement
 from indexer.errors import CandidateNotFound
-from indexer.faces import overlap
+from indexer.faces import same_place
 from indexer.ids import new_id
-from indexer.images import SAME_FACE
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 from models.types import Box
@@ -166,7 +165,7 @@ def _of_pair(session: Session, case_id: str, face: Face) -> list[Judgement]:
 
 
 def _same_face(face: Face, judgement: Judgement) -> bool:
-    return overlap(_box(face), _box(judgement)) >= SAME_FACE
+    return same_place(_box(face), _box(judgement))
 
 
 def _box(row: Face | Judgement) -> Box:

@@ -18,7 +18,7 @@ from indexer.batches import chunks
 from indexer.catalog.tables import Capture, Job
 from indexer.clusters import join_clusters
 from indexer.galleries import add_faces
-from indexer.generations.rows import is_active
+from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_images
 from indexer.hashes import fill_hashes
 from indexer.images import Analysed
@@ -86,6 +86,7 @@ def _read(ws: Workspace, shas: Mapping[str, Sequence[str]], *, alone: bool) -> l
 def _gathered(ws: Workspace, shas: Sequence[str]) -> dict[str, FloatArray]:
     """Put the faces of images into the gallery of ads and into clusters; returns their vectors."""
     with ws.catalog.write() as session:
+        require_live(session, ws.contract_id)
         # Only what an ad still shows: it may have been forgotten meanwhile.
         vectors = vectors_of(session, ws.contract_id, still_shown(session, shas))
         add_faces(session, "ads", ws.contract_id, list(vectors))
@@ -123,6 +124,7 @@ def _keep_results(
     """Store what came of some images, and how far that brings each job."""
     done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
     with ws.catalog.write() as session:
+        require_live(session, ws.contract_id)
         shown = set(still_shown(session, list(done)))
         for one in some:
             if isinstance(one, Failure):

@@ -19,10 +19,13 @@ from sqlalchemy.orm import Session
 from indexer import jobs, queue
 from indexer.batches import chunks
 from indexer.catalog.tables import CaptureImage, Enrolment, ImageAnalysis, Job
+from indexer.errors import GenerationStateInvalid, StorageError
 from indexer.generations import missing, rows
 from indexer.generations.missing import Missing
+from indexer.generations.rows import Generation
 from indexer.hashes import fill_hashes
 from indexer.records import Failure, Progress
+from indexer.room import require_room
 from indexer.workspace import Workspace
 
 IMAGES_A_JOB: Final = 64
@@ -32,6 +35,9 @@ _JOBS_AT_ONCE: Final = 50
 """Jobs queued in one transaction: other writers wait that long."""
 
 _LOOK_S: Final = 0.5
+
+_BROKEN_AT_MOST: Final = 10
+"""Jobs that break off one after the other before the cause is no job's: a disk, a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,10 @@ def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -
 
     Where the contract is the one in use, everything is compared both ways as if it were new, and
     joins the leads that are there; images of ads without a perceptual hash get one. Can be killed
-    anywhere and run again.
+    anywhere and run again, by several processes at once.
+
+    Raises GenerationNotFound and :class:`GenerationStateInvalid` where the generation is given up
+    meanwhile, and the StorageError tree where the disk or the catalog stays out of use.
     """
     fill_hashes(ws)
     started = time.monotonic()
@@ -85,7 +94,7 @@ def _plan(ws: Workspace) -> int:
     """Queue jobs for what is missing and in no job yet; returns how many."""
     with ws.catalog.read() as session:
         generation = rows.find(session, ws.contract_id)
-        busy = {job.subject_id for job in session.execute(_unfinished(ws.contract_id))}
+        busy = _busy(session, ws.contract_id)
         # Those that a run before this one queued come first.
         spans = (
             []
@@ -96,25 +105,59 @@ def _plan(ws: Workspace) -> int:
         for case_id, _ in session.execute(missing.photos(ws.contract_id, again=True)):
             if case_id not in busy:
                 cases[case_id] = cases.get(case_id, 0) + 1
+    planned = 0
     for some in chunks(cases.items(), _JOBS_AT_ONCE):
         with ws.catalog.write() as session:
+            _require_same(session, generation)
+            busy = _busy(session, ws.contract_id)
             for case_id, total in some:
-                queue.enqueue(
-                    session, "embed_case", case_id, total=total, contract_id=ws.contract_id
-                )
+                if case_id not in busy:
+                    planned += 1
+                    queue.enqueue(
+                        session, "embed_case", case_id, total=total, contract_id=ws.contract_id
+                    )
+    own: set[str] = set()
     for images in chunks(spans, _JOBS_AT_ONCE):
         with ws.catalog.write() as session:
+            _require_same(session, generation)
+            jobs_there = _jobs_of(session, ws.contract_id, generation.generation_id)
+            if jobs_there - own:
+                # Another process plans the same: what it leaves out is looked at again after.
+                return planned
             for first, until, total in images:
-                queue.enqueue(
-                    session,
-                    "embed_images",
-                    generation.generation_id,
-                    total=total,
-                    contract_id=ws.contract_id,
-                    first=first,
-                    last=until,
+                planned += 1
+                own.add(
+                    queue.enqueue(
+                        session,
+                        "embed_images",
+                        generation.generation_id,
+                        total=total,
+                        contract_id=ws.contract_id,
+                        first=first,
+                        last=until,
+                    )
                 )
-    return len(spans) + len(cases)
+    return planned
+
+
+def _require_same(session: Session, generation: Generation) -> None:
+    """Raises where the generation was given up since: nothing more is queued for it."""
+    now = rows.find(session, generation.contract_id)
+    if now.state == "dropping" or now.generation_id != generation.generation_id:
+        raise GenerationStateInvalid(
+            f"The generation {generation.contract_id} was given up meanwhile.",
+            remedy="Start again if it is to be built all the same.",
+        )
+
+
+def _busy(session: Session, contract_id: str) -> set[str]:
+    """Subjects for which jobs of the contract wait or run."""
+    return {job.subject_id for job in session.execute(_unfinished(contract_id))}
+
+
+def _jobs_of(session: Session, contract_id: str, subject_id: str) -> set[str]:
+    query = _unfinished(contract_id).where(Job.subject_id == subject_id)
+    return {job.job_id for job in session.execute(query)}
 
 
 def _work(ws: Workspace, before: int, progress: Callable[[Progress], None] | None) -> int:
@@ -122,8 +165,21 @@ def _work(ws: Workspace, before: int, progress: Callable[[Progress], None] | Non
     returns how many images and photos they read."""
     with ws.catalog.read() as session:
         known = {job.job_id for job in session.execute(_unfinished(ws.contract_id))}
+    broken = 0
     while True:
-        ran = jobs.run_pending(ws, 1, kinds=queue.EMBEDDING, contract_id=ws.contract_id)
+        require_room(ws)
+        claimed = queue.claim(ws, 1, queue.EMBEDDING, contract_id=ws.contract_id)
+        if claimed and not jobs.run_claimed(ws, claimed):
+            broken += 1
+            # What says nothing about the job is not counted with it, and would go on for ever.
+            if broken >= _BROKEN_AT_MOST:
+                raise StorageError(
+                    f"{broken} jobs broke off one after the other; the log says why.",
+                    remedy="See to the cause, then run it again: what was read stays.",
+                )
+            time.sleep(_LOOK_S)
+        elif claimed:
+            broken = 0
         with ws.catalog.read() as session:
             left = known & {job.job_id for job in session.execute(_unfinished(ws.contract_id))}
             done, total = _progress(session, known)
@@ -131,7 +187,7 @@ def _work(ws: Workspace, before: int, progress: Callable[[Progress], None] | Non
             progress(Progress(stage="reindex", done=before + done, total=before + total))
         if not left:
             return done
-        if not ran:
+        if not claimed:
             queue.recover(ws)
             time.sleep(_LOOK_S)
 

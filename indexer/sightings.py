@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Face, Image, ImageHash
-from indexer.faces import overlap
+from indexer.faces import overlap, same_place
 from indexer.hashes import MIN_QUALITY, NearHashes
 from indexer.ids import new_id
 from indexer.vectors.base import exact_scores
@@ -31,7 +31,6 @@ in size between copies: the lowest that was seen is 0.38, of two faces in one pi
 COPY_SHARE: Final = 0.5
 """How far between the calibration's highest score and 1 the cosine of a copy has to lie."""
 
-_SAME_BOX: Final = 0.5
 _UNCALIBRATED: Final = 0.985
 _AT_ONCE: Final = 32
 
@@ -90,28 +89,54 @@ def candidate_ids(session: Session, case_id: str, face_ids: Collection[str]) -> 
     """Ids for faces that become candidates of one case: the one under which a face was told
     before, so that its alert leads to it again; else a new one."""
     told = _told(session, case_id, face_ids)
-    return {face_id: told[face_id][0] if face_id in told else new_id() for face_id in face_ids}
+    wanted = {candidate_id for candidate_id, _ in told.values()}
+    taken: set[str] = set()
+    for some in chunks(wanted):
+        # Read again under another contract, a face is told of by the candidate it was before.
+        rows = select(Candidate.candidate_id).where(Candidate.candidate_id.in_(some))
+        taken.update(session.scalars(rows))
+    found: dict[str, str] = {}
+    for face_id in face_ids:
+        before = told[face_id][0] if face_id in told else None
+        found[face_id] = new_id() if before is None or before in taken else before
+        taken.add(found[face_id])
+    return found
 
 
 def _told(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Candidate and sighting of the alerts that were raised for these faces."""
+    """Candidate and sighting of the alerts that were raised for these faces, or for what was read
+    at the same place of the same picture under another contract."""
     found: dict[str, tuple[str, str]] = {}
+    told = aliased(Face)
     for some in chunks(face_ids):
         rows = session.execute(
-            select(Alert.face_id, Alert.candidate_id, Alert.sighting_id)
-            .where(Alert.case_id == case_id, Alert.face_id.in_(some))
+            select(Face, told, Alert.candidate_id, Alert.sighting_id)
+            .join(told, told.sha256 == Face.sha256)
+            .join(Alert, Alert.face_id == told.face_id)
+            .where(Alert.case_id == case_id, Face.face_id.in_(some))
             .order_by(Alert.seq)
         )
-        found.update((face_id, (one, sighting)) for face_id, one, sighting in rows)
+        for face, other, candidate_id, sighting_id in rows:
+            same = face.face_id == other.face_id
+            again = face.contract_id != other.contract_id
+            if again and same_place(_box(face), _box(other)):
+                found.setdefault(face.face_id, (candidate_id, sighting_id))
+            elif same:
+                found[face.face_id] = candidate_id, sighting_id
     return found
+
+
+def _box(row: Face) -> Box:
+    return Box(row.x, row.y, row.width, row.height)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Shown:
-    """A face in its picture; ``box`` is a share of the picture's width and height."""
+    """A face in its picture: ``place`` in pixels, ``box`` as a share of its width and height."""
 
     sha256: str
     contract_id: str
+    place: Box
     box: Box
     vector: FloatArray | None
     pdq: bytes | None
@@ -189,7 +214,7 @@ class _Sightings:
             for row, width, height, pdq in rows:
                 share = Box(row.x / width, row.y / height, row.width / width, row.height / height)
                 self._faces[row.face_id] = _Shown(
-                    row.sha256, row.contract_id, share, row.vector, pdq
+                    row.sha256, row.contract_id, _box(row), share, row.vector, pdq
                 )
 
     def _add(
@@ -204,7 +229,7 @@ class _Sightings:
         if one.sha256 == other.sha256:
             # Two faces in one picture are two faces, however near; read again, they are the same.
             again = one.contract_id != other.contract_id
-            return again and overlap(one.box, other.box) >= _SAME_BOX
+            return again and same_place(one.place, other.place)
         if overlap(one.box, other.box) < SAME_PLACE:
             return False
         if one.vector is None or other.vector is None:

@@ -211,6 +211,13 @@ class Workspace:
                 self._runner_lock = None
             self.catalog.close()
 
+    def reopen_galleries(self) -> None:
+        """Open the galleries of this view anew: what they show was dropped, and is built again."""
+        before = self.cases, self.ads
+        self.cases, self.ads = self._gallery("cases"), self._gallery("ads")
+        for gallery in before:
+            gallery.close()
+
     def close_galleries(self) -> None:
         """Save the index files of this view if that is worth while, and let go of them."""
         for gallery in (self.cases, self.ads):

@@ -61,10 +61,61 @@ class PackDigestMismatch(PackError):
     code = "pack_digest_mismatch"
 
 
+class PackSourceInvalid(PackError):
+    """What a pack was to be installed from is no package, or not a safe one."""
+
+    code = "pack_source_invalid"
+
+
+class PackDownloadFailed(PackError):
+    """A package could not be fetched."""
+
+    code = "pack_download_failed"
+
+
+class PackDiffers(PackError):
+    """Other files are installed under this name."""
+
+    code = "pack_differs"
+
+
+class PackInUse(PackError):
+    """A pack cannot be removed while something works with it."""
+
+    code = "pack_in_use"
+
+
+class LicenceNotAccepted(PackError):
+    """Nobody accepted the terms of a pack, so that it was not installed."""
+
+    code = "licence_not_accepted"
+
+
+class LicenceInvalid(PackError):
+    """A signed model licence does not hold: its signature, its model or its time."""
+
+    code = "licence_invalid"
+
+
 class ProviderUnavailable(HomewardError):
     """The asked-for accelerator is not there; nothing falls back in silence."""
 
     code = "provider_unavailable"
+
+
+class InferenceFailed(ProviderUnavailable):
+    """A model could not be run on an accelerator that had started, or is being closed."""
+
+    code = "inference_failed"
+
+
+class GpuLost(InferenceFailed):
+    """The GPU does not answer this process any more; only a new process can use it again.
+
+    No fault of the picture that was in it: what was being done has to be done again.
+    """
+
+    code = "gpu_lost"
 
 
 class ContractMismatch(HomewardError):

@@ -109,7 +109,7 @@ def create_app(
     ):
         app.include_router(part.api)
     openapi.install(app)
-    web.install(app)
+    web.install(app, settings)
     return app
 
 

@@ -60,7 +60,11 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on")] = 8000
 
     pack: str = Field("dlib", description="Face pack")
-    provider: Literal["cpu", "cuda"] = Field("cpu", description="Where the models run")
+    provider: Literal["cpu", "cuda", "tensorrt"] = Field("cpu", description="Where the models run")
+    gpu_device: Annotated[int, Field(ge=0, le=255)] = 0
+    """Number of the GPU that the models run on, among those that the process sees."""
+    gpu_memory_gb: Annotated[float, Field(ge=0, le=1_000)] = 0.0
+    """Most memory that each model may take of a GPU, in 10^9 bytes; 0 sets no bound."""
     model_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """Threads inside one model run; 0 takes one per core."""
 
@@ -188,7 +192,13 @@ class Settings(BaseSettings):
     @property
     def runtime(self) -> RuntimeOptions:
         """Where and how models run."""
-        return RuntimeOptions(provider=self.provider, threads=self.model_threads)
+        return RuntimeOptions(
+            provider=self.provider,
+            threads=self.model_threads,
+            device=self.gpu_device,
+            memory_bytes=round(self.gpu_memory_gb * 1e9),
+            engine_cache=self.data_dir / "engines",
+        )
 
     @property
     def packs_dir(self) -> Path:

@@ -6,17 +6,19 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from indexer.health import check
 from models.calibration import Calibration
 from models.errors import HomewardError
-from models.packs.registry import list_packs
+from models.packs.registry import list_packs, rights_of
 from service import __version__
 from service.config import Settings
+from service.findings import Finding
+from service.inference import examine_inference
 from service.opening import open_for
+from service.packs import is_installed, name_in_use
 
 PACKAGES = (
     "numpy",
@@ -37,26 +39,36 @@ PACKAGES = (
 LOW_DISK_BYTES = 2_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. ``ok`` false means that something has to be done."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
-
-
 def examine(settings: Settings, *, verify_blobs: bool = False) -> Iterator[Finding]:
     """Look at everything, one finding at a time; nothing is changed."""
     yield Finding("program", True, f"Homeward {__version__} on Python {platform.python_version()}")
     yield Finding("packages", True, ", ".join(_packages()))
-    yield _providers(settings)
+    yield from examine_inference(settings)
     yield _memory()
-    for info in list_packs():
-        free = "free for police use" if info.free_for_police_use else "not free for police use"
-        yield Finding(f"licence of pack {info.name}", True, f"{info.licence} ({free})")
+    yield from _packs(settings)
     yield from _data(settings, verify_blobs)
+
+
+def _packs(settings: Settings) -> Iterator[Finding]:
+    """The licence of every pack that is installed or in use, and who accepted it."""
+    try:
+        infos = list_packs(settings.packs_dir)
+    except HomewardError as error:
+        yield Finding("face packs", False, error.detail, error.remedy)
+        return
+    name = name_in_use(settings)
+    for info in infos:
+        in_use = info.name == name
+        if not in_use and not is_installed(settings, info.name):
+            continue
+        free = "free for police use" if info.free_for_police_use else "not free for police use"
+        warning = rights_of(info.name, settings.packs_dir).warning()
+        yield Finding(
+            f"licence of pack {info.name}",
+            warning is None or not in_use,
+            f"{info.licence} ({free})" + (f". {warning}" if warning else ""),
+            "Get a licence for its models from their makers, or use a pack that is free.",
+        )
 
 
 def _packages() -> Iterator[str]:
@@ -65,29 +77,6 @@ def _packages() -> Iterator[str]:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
             continue
-
-
-def _providers(settings: Settings) -> Finding:
-    # Here, not above: loading the runtime is itself part of what may fail.
-    try:
-        import onnxruntime
-    except ImportError as error:
-        return Finding(
-            "inference",
-            False,
-            f"ONNX Runtime cannot be loaded: {error}",
-            "Install the extra 'cpu' or the GPU requirements.",
-        )
-    providers = ", ".join(onnxruntime.get_available_providers())
-    wanted = "CUDAExecutionProvider" if settings.provider == "cuda" else "CPUExecutionProvider"
-    if wanted not in onnxruntime.get_available_providers():
-        return Finding(
-            "inference",
-            False,
-            f"{wanted} was asked for; there are: {providers}",
-            "Install the GPU requirements, or set HOMEWARD_PROVIDER=cpu.",
-        )
-    return Finding("inference", True, f"uses {wanted}; there are: {providers}")
 
 
 def _memory() -> Finding:
@@ -119,7 +108,9 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
     try:
         calibrated = "calibrated" if workspace.calibration else "uncalibrated"
         yield Finding(
-            "face pack", True, f"{settings.pack}, contract {workspace.contract_id}, {calibrated}"
+            "face pack",
+            True,
+            f"{workspace.pack or settings.pack}, contract {workspace.contract_id}, {calibrated}",
         )
         yield _calibration(workspace.calibration)
         for item in check(workspace, verify_blobs=verify_blobs).items:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from contextlib import closing
 from functools import partial
 
@@ -35,6 +36,9 @@ def open_pack(settings: Settings, name: str | None = None) -> FacePack:
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
+    if settings.provider == "tensorrt":
+        # TensorRT rounds to ten bits of mantissa otherwise, and ONNX Runtime has no option for it.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     return load_pack(name or settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
 
 

@@ -74,6 +74,21 @@ def test_the_compose_file_is_valid() -> None:
     assert problems(compose()) == []
 
 
+def test_the_addition_for_gpus_is_valid_and_changes_the_workers_alone() -> None:
+    added = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text("utf-8"))
+    assert problems(added) == []
+    assert set(added["services"]) == {"worker"}
+    assert added["services"]["worker"]["command"] == ["worker", "--gpus", "all"]
+    given = plain_settings(added["services"]["worker"]["environment"])
+    assert load_settings(**given).provider == "cuda"
+
+
+def test_the_commands_are_words_of_the_entry_point() -> None:
+    first = [compose()["services"][name]["command"][0] for name in ("serve", "worker")]
+    first += [c["args"][0] for name, _, c in containers() if name.startswith("homeward")]
+    assert sorted(set(first)) == ["serve", "worker"]
+
+
 def test_the_schema_of_compose_finds_what_it_must() -> None:
     broken = compose()
     broken["services"]["serve"]["portz"] = ["8000"]

@@ -25,6 +25,7 @@ from tests.house import repository, words
 from tests.house.repository import ROOT, shown
 
 LOCKS = ("requirements-build.lock", "requirements.lock", "requirements-dev.lock")
+GPU_LOCK = "requirements-gpu.lock"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 LONGEST_MODULE = 475
@@ -64,7 +65,7 @@ def normalised(requirement: str) -> str:
     return re.sub(r"[-_.]+", "-", name.group()).lower()
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, GPU_LOCK])
 def test_lock_files_hold_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert "://" not in text

@@ -546,7 +546,7 @@ class Alert(Base):
     candidate_id: Mapped[str] = mapped_column(Id)
     sighting_id: Mapped[str] = mapped_column(Id)
     lead_id: Mapped[str] = mapped_column(Id)
-    face_id: Mapped[str] = mapped_column(Id)
+    face_id: Mapped[str] = mapped_column(Id, index=True)
     contract_id: Mapped[str] = mapped_column(Contract)
     score: Mapped[float]
     photos_fused: Mapped[int]

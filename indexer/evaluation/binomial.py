@@ -61,8 +61,10 @@ def widened_share(
 
     ``events`` and ``identities``: one entry for each trial. With fewer than ``FEW_PEOPLE`` people
     who have an event, or who have a trial without one, the result also holds the Clopper-Pearson
-    interval over the effective number of people, as if all trials of a person went one way.
-    ``None`` without trials.
+    interval over an effective number of people: as many trials as say as much, going by how far the
+    trials of a person went one way (the design effect of the ratio estimator), but no more than
+    there are people, and no fewer than if all trials of a person went one way. ``None`` without
+    trials.
     """
     if not len(events):
         return None
@@ -71,8 +73,13 @@ def widened_share(
     true = np.bincount(compact, weights=events.astype(np.float64))
     if min(int((true > 0).sum()), int((true < sizes).sum())) >= FEW_PEOPLE:
         return interval
+    share = float(events.mean())
     people = effective_count(sizes)
-    return widest(interval, clopper_pearson(float(events.mean()) * people, people))
+    spread = float(((true - share * sizes) ** 2).sum())
+    if spread:
+        alike = len(events) * share * (1 - share)
+        people = min(float(len(sizes)), max(people, len(events) * alike / spread))
+    return widest(interval, clopper_pearson(share * people, people))
 
 
 def widened_ratio(

@@ -128,20 +128,37 @@ def _grow(
     calibration: Calibration | None,
 ) -> NDArray[np.int64]:
     """Pairs put together rightly and wrongly, pairs there were, clusters, mixed clusters."""
-    everyone = np.concatenate([strangers, vectors])
-    before = len(strangers)
     # A made-up person is nobody else.
-    who = np.concatenate([-1 - np.arange(before), people])
-    nearest_stranger = _nearest(vectors, strangers)
+    who = np.concatenate([-1 - np.arange(len(strangers)), people])
+    right = wrong = mixed = 0
+    clusters = gather(vectors, strangers, calibration)
+    for members in clusters:
+        together, same = len(members), _pairs_of_one(who[members])
+        right += same
+        wrong += together * (together - 1) // 2 - same
+        mixed += len(set(who[members].tolist())) > 1
+    return np.array([right, wrong, _pairs_of_one(people), len(clusters), mixed], np.int64)
+
+
+def gather(
+    vectors: FloatArray, before: FloatArray, calibration: Calibration | None
+) -> list[list[int]]:
+    """Clusters of ``vectors`` (n, d) that arrive in this order among those there ``before`` (m, d).
+
+    The rules are those of ``indexer.clusters``. Each cluster is a list of rows, of ``before``
+    first (0 to m - 1) and then of ``vectors`` (m to m + n - 1); a face in no cluster is left out.
+    """
+    everyone = np.concatenate([before, vectors])
+    nearest_before = _nearest(vectors, before)
     cluster_of: dict[int, list[int]] = {}
-    for row in range(before, len(everyone)):
+    for row in range(len(before), len(everyone)):
         limits = cluster_limits(calibration, row + 1)
-        nearest, best = nearest_stranger[row - before]
-        if row > before:
-            scores = everyone[before:row] @ everyone[row]
+        nearest, best = nearest_before[row - len(before)]
+        if row > len(before):
+            scores = everyone[len(before) : row] @ everyone[row]
             at = int(scores.argmax())
             if scores[at] > best:
-                nearest, best = before + at, float(scores[at])
+                nearest, best = len(before) + at, float(scores[at])
         if best < limits.nearest:
             continue
         members = cluster_of.get(nearest)
@@ -152,14 +169,7 @@ def _grow(
         if belongs(everyone[row], everyone[members[:MEMBERS_COMPARED]], limits.member):
             members.append(row)
             cluster_of[row] = members
-    right = wrong = mixed = 0
-    clusters = list({id(members): members for members in cluster_of.values()}.values())
-    for members in clusters:
-        together, same = len(members), _pairs_of_one(who[members])
-        right += same
-        wrong += together * (together - 1) // 2 - same
-        mixed += len(set(who[members].tolist())) > 1
-    return np.array([right, wrong, _pairs_of_one(people), len(clusters), mixed], np.int64)
+    return list({id(members): members for members in cluster_of.values()}.values())
 
 
 def _nearest(vectors: FloatArray, strangers: FloatArray) -> list[tuple[int, float]]:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.evaluation.intervals import share_interval
-from indexer.evaluation.photos import EvaluationImpossible
 from indexer.evaluation.protocol import Interval, Sample, threshold_at
 from models.types import FloatArray
 
@@ -95,9 +94,7 @@ def fusion_study(
 
     Each such person is searched for ``draws`` times with photos drawn at random (fewer where
     there are fewer photos to hold out). Photos without a face take no part: this measures the
-    joining, not the detector.
-
-    Raises ``EvaluationImpossible`` without such a person.
+    joining, not the detector. Without such a person there are no rows.
     """
     rows = np.flatnonzero(sample.found)
     vectors, labels = sample.vectors[rows], sample.identities[rows]
@@ -105,10 +102,7 @@ def fusion_study(
     most = max(photo_counts)
     chosen = people[counts > most]
     if not len(chosen):
-        raise EvaluationImpossible(
-            f"Nobody has more than {most} photos with a face.",
-            remedy="Use photos with more pictures per person, or fewer enrolled photos.",
-        )
+        return []
     rng = np.random.default_rng(seed)
     # Drawn once: (person, enrolled rows in order, held-out row).
     trials = []

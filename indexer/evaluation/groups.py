@@ -162,7 +162,10 @@ def _attribute(measured: _Measured, labels: Labels, attribute: str) -> Attribute
         _group(measured, codes, code, value) for code, value in enumerate(labels.values[attribute])
     )
     known = codes >= 0
-    names = dict.fromkeys(name for group in groups for name in group.figures)
+    # Not of strangers of other groups: such a pair belongs to both of its groups alike.
+    names = dict.fromkeys(
+        name for group in groups for name in group.figures if not name.startswith("cross_fmr")
+    )
     spreads = {name: _spread(groups, name) for name in names}
     return AttributeReport(
         attribute=attribute,
@@ -239,7 +242,9 @@ def _strangers(
     carriers = int((faces.sum(1) > 0).sum())
     if not same:
         # Many of one kind beside a few of the others say little: the few carry every pair.
-        carriers -= int((faces > 0).sum(0).max())
+        # A person may have photos of two kinds, so each kind counts its own.
+        of_kind = (faces > 0).sum(0)
+        carriers = int(of_kind.sum() - of_kind.max())
     trials = round(float(_trials(faces, np.ones((1, people)), same)[0]))
     if carriers < PEOPLE_NEEDED or not trials:
         return {level: _too_few(carriers, trials) for level in measured.thresholds}

@@ -122,7 +122,12 @@ def _header(path: Path, first: tuple[int, list[str]]) -> list[str]:
     for column, name in enumerate(names, 1):
         if name not in KEYS + ATTRIBUTES:
             wanted = ", ".join(KEYS + ATTRIBUTES)
-            raise _invalid(path, line, column, f"the header names {name[:_LONGEST_VALUE]!r}; known are {wanted}")
+            raise _invalid(
+                path,
+                line,
+                column,
+                f"the header names {name[:_LONGEST_VALUE]!r}; known are {wanted}",
+            )
         if name in names[: column - 1]:
             raise _invalid(path, line, column, f"the header names {name!r} twice")
     if not set(names) & set(KEYS) or not set(names) & set(ATTRIBUTES):

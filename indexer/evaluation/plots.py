@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, PercentFormatter
 
+from indexer.evaluation import group_plots
 from indexer.evaluation.binomial import wilson
 from indexer.evaluation.pairs import HISTOGRAM_BINS, bin_edges
 from indexer.evaluation.protocol import DoubleArray
@@ -41,6 +42,7 @@ def write_plots(report: EvaluationReport, directory: Path) -> list[Path]:
         "scores.png": scores,
         "quality.png": quality,
         "degraded.png": degraded,
+        "groups.png": by_group,
     }
     written = []
     for name, draw in drawings.items():
@@ -291,6 +293,11 @@ def quality(report: EvaluationReport) -> Figure | None:
         "Missed at rank 1",
     )
     return figure
+
+
+def by_group(report: EvaluationReport) -> Figure | None:
+    """Rates by group, where labels were given."""
+    return group_plots.groups(report.groups)
 
 
 def degraded(report: EvaluationReport) -> Figure | None:

@@ -1,7 +1,7 @@
 """One case in two generations: what each lists, and where the other has it.
 
-Faces of two contracts are the same where they lie in the same picture and their boxes overlap
-(``images.SAME_FACE``), as in the memory of judged pairs.
+Faces of two contracts are the same where they lie at the same place of the same picture
+(``faces.same_place``), as in the memory of judged pairs.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from sqlalchemy.orm import Session
 from indexer.batches import chunks
 from indexer.candidates import Ranking, enrolled, rank
 from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Judgement
-from indexer.faces import overlap
+from indexer.faces import apart, same_place
 from indexer.generations.comparison import CaseComparison, JudgedPair, Moved, Place
-from indexer.images import SAME_FACE
 from indexer.workspace import Workspace
 from models.calibration import fuse, template_length
 from models.types import Box, FloatArray
@@ -183,7 +182,7 @@ def _in_force(session: Session, case_id: str) -> list[Judgement]:
     kept: dict[str, list[Judgement]] = {}
     for row in rows:
         boxes = kept.setdefault(row.image_sha256, [])
-        if all(overlap(_box(row), _box(later)) < SAME_FACE for later in boxes):
+        if not any(same_place(_box(row), _box(later)) for later in boxes):
             boxes.append(row)
     return sorted((row for group in kept.values() for row in group), key=lambda r: r.judgement_id)
 
@@ -225,8 +224,8 @@ def _pictures(
 
 
 def _nearest(seen: Sequence[_Seen], box: Box) -> _Seen | None:
-    best = max(seen, key=lambda one: overlap(one.box, box), default=None)
-    return best if best is not None and overlap(best.box, box) >= SAME_FACE else None
+    best = min(seen, key=lambda one: apart(one.box, box), default=None)
+    return best if best is not None and same_place(best.box, box) else None
 
 
 def _box(row: Judgement) -> Box:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog.tables import Generation as Row
 from indexer.catalog.tables import GenerationEvent
-from indexer.errors import GenerationNotFound
+from indexer.errors import GenerationDropped, GenerationNotFound
 from indexer.ids import new_id
 from indexer.times import utc_now
 
@@ -101,6 +101,17 @@ def active_id(session: Session) -> str | None:
 def is_active(session: Session, contract_id: str) -> bool:
     """Whether this contract is the one in use."""
     return active_id(session) == contract_id
+
+
+def require_live(session: Session, contract_id: str) -> None:
+    """Raises :class:`GenerationDropped` unless this generation receives what is new.
+
+    Whoever writes faces under a contract asks in the same transaction: what is written while a
+    generation is being dropped, or after, nobody would take away again.
+    """
+    row = session.get(Row, contract_id, populate_existing=True)
+    if row is None or row.state not in LIVE:
+        raise GenerationDropped(contract_id)
 
 
 def live(session: Session) -> list[Generation]:

@@ -7,7 +7,8 @@ every process follows at its next request or job.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +16,10 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from indexer import queue, removals
+from indexer.batches import chunks
 from indexer.catalog import Catalog
 from indexer.catalog.tables import (
+    Alert,
     Candidate,
     Case,
     Enrolment,
@@ -33,6 +36,7 @@ from indexer.catalog.tables import (
 )
 from indexer.catalog.tables import Generation as Row
 from indexer.errors import GenerationIncomplete, GenerationStateInvalid
+from indexer.galleries import remove_faces
 from indexer.generations import reports, rows
 from indexer.generations.missing import look
 from indexer.generations.rows import Generation
@@ -205,26 +209,49 @@ def _drop_reports(ws: Workspace) -> None:
 
 
 def clear(ws: Workspace, contract_id: str, most: int | None = 10 * _AT_ONCE) -> bool:
-    """Take away what a dropped generation holds, some faces at a time; whether nothing is left."""
-    left = most
+    """Take away what a dropped generation holds, some faces at a time; whether nothing is left.
+
+    Several processes may be at it at once.
+    """
+    left, after = most, ""
     while left is None or left > 0:
-        with ws.catalog.write() as session:
-            if rows.require(session, contract_id).state != "dropping":
-                return False
+        # Looked for without the lock of writers, which may take long; nothing is added meanwhile.
+        with ws.catalog.read() as session:
             some = list(
                 session.scalars(
                     select(Face.face_id)
-                    .where(Face.contract_id == contract_id, _holds_anything())
+                    .where(
+                        Face.contract_id == contract_id,
+                        Face.face_id > after,
+                        _holds_anything(contract_id),
+                    )
+                    .order_by(Face.face_id)
                     .limit(_AT_ONCE)
                 )
             )
-            if not some:
-                _clear_rest(session, contract_id)
-                return True
-            _clear_faces(session, some)
+        if not some:
+            return _clear_rest(ws, contract_id)
+        with _dropping(ws, contract_id) as session:
+            if session is None:
+                return _is_gone(ws, contract_id)
+            _clear_faces(session, contract_id, some)
+        after = some[-1]
         if left is not None:
             left -= len(some)
     return False
+
+
+@contextmanager
+def _dropping(ws: Workspace, contract_id: str) -> Generator[Session | None]:
+    """A write, or ``None`` where the generation is not (any more) being dropped."""
+    with ws.catalog.write() as session:
+        row = session.get(Row, contract_id)
+        yield session if row is not None and row.state == "dropping" else None
+
+
+def _is_gone(ws: Workspace, contract_id: str) -> bool:
+    with ws.catalog.read() as session:
+        return session.get(Row, contract_id) is None
 
 
 def _begin_dropping(session: Session, row: Row, actor: str) -> None:
@@ -237,30 +264,71 @@ def _begin_dropping(session: Session, row: Row, actor: str) -> None:
 
 
 def _wanted() -> ColumnElement[bool]:
-    """Whether something that stays speaks of the face: a candidate, which may have been judged."""
-    return select(Candidate.face_id).where(Candidate.face_id == Face.face_id).exists()
+    """Whether something that stays speaks of the face: a candidate, which may have been judged, or
+    an alert, which keeps the same from being told again."""
+    candidate = select(Candidate.face_id).where(Candidate.face_id == Face.face_id).exists()
+    return candidate | select(Alert.face_id).where(Alert.face_id == Face.face_id).exists()
 
 
-def _holds_anything() -> ColumnElement[bool]:
-    member = select(GalleryMember.face_id).where(GalleryMember.face_id == Face.face_id).exists()
+def _holds_anything(contract_id: str) -> ColumnElement[bool]:
+    member = (
+        select(GalleryMember.face_id)
+        .where(GalleryMember.face_id == Face.face_id, GalleryMember.contract_id == contract_id)
+        .exists()
+    )
     return Face.vector.is_not(None) | member | ~_wanted()
 
 
-def _clear_faces(session: Session, face_ids: Sequence[str]) -> None:
-    these = Face.face_id.in_(face_ids)
-    session.execute(delete(GalleryMember).where(GalleryMember.face_id.in_(face_ids)))
-    session.execute(delete(Face).where(these, ~_wanted()))
-    session.execute(update(Face).where(these).values(vector=None))
+def _clear_faces(session: Session, contract_id: str, face_ids: Sequence[str]) -> None:
+    # By the log, so that whoever has them in memory lets go of them too.
+    remove_faces(session, "ads", contract_id, face_ids)
+    remove_faces(session, "cases", contract_id, face_ids)
+    for some in chunks(face_ids):
+        these = Face.face_id.in_(some)
+        # What has lost a face was not read any more, should the generation be needed after all.
+        images = session.scalars(select(Face.sha256).where(these).distinct()).all()
+        session.execute(
+            delete(ImageAnalysis).where(
+                ImageAnalysis.contract_id == contract_id, ImageAnalysis.sha256.in_(images)
+            )
+        )
+        session.execute(delete(Face).where(these, ~_wanted()))
+        session.execute(update(Face).where(these).values(vector=None))
 
 
-def _clear_rest(session: Session, contract_id: str) -> None:
-    tables: list[Any] = [
-        *(GalleryLog, GallerySegment, GalleryShelf, FaceCluster),
-        *(Enrolment, ImageAnalysis, ImageTrial, Row),
-    ]
-    for table in tables:
-        session.execute(delete(table).where(table.contract_id == contract_id))
-    removals.request(session, [])
+def _clear_rest(ws: Workspace, contract_id: str) -> bool:
+    """Take away what hangs on no face, some at a time, and last of all the generation."""
+    images = select(ImageAnalysis.sha256).where(ImageAnalysis.contract_id == contract_id)
+    entries = select(GalleryLog.seq).where(
+        GalleryLog.contract_id == contract_id, GalleryLog.gallery.in_(("ads", "cases"))
+    )
+    for query, column, contract in (
+        (images, ImageAnalysis.sha256, ImageAnalysis.contract_id),
+        (entries, GalleryLog.seq, GalleryLog.contract_id),
+    ):
+        while True:
+            with ws.catalog.read() as session:
+                found = session.scalars(query.limit(_AT_ONCE)).all()
+            if not found:
+                break
+            with _dropping(ws, contract_id) as session:
+                if session is None:
+                    return _is_gone(ws, contract_id)
+                for some in chunks(found):
+                    these = contract == contract_id, column.in_(some)
+                    session.execute(delete(column.class_).where(*these))
+    with _dropping(ws, contract_id) as session:
+        if session is None:
+            return _is_gone(ws, contract_id)
+        for table in (*_HELD, Row):
+            session.execute(delete(table).where(table.contract_id == contract_id))
+        removals.request(session, [])
+    return True
+
+
+_HELD: Final[tuple[Any, ...]] = (
+    *(GalleryLog, GallerySegment, GalleryShelf, FaceCluster, Enrolment, ImageAnalysis, ImageTrial),
+)
 
 
 def _retire(

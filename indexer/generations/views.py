@@ -69,6 +69,13 @@ class Views:
         self._load = load
         self._lock = threading.RLock()
         self._open: dict[str, Workspace] = {root.contract_id: root}
+        # Which generation each of them shows: one that was dropped may be built anew.
+        with root.catalog.read() as session:
+            self._ids = {
+                one.contract_id: one.generation_id
+                for one in rows.all_generations(session)
+                if one.contract_id == root.contract_id
+            }
         self._loaded: set[str] = {root.contract_id}
         self._failed: dict[str, tuple[float, str]] = {}
         self._said: dict[str, str] = {}
@@ -93,14 +100,14 @@ class Views:
         why: its generation is kept, and still receives what is new.
         """
         with self._root.catalog.read() as session:
-            contract_id = rows.active_id(session)
-        if contract_id is None or contract_id == self._current.contract_id:
+            generation = rows.active(session)
+        if generation is None or self._shows(self._current, generation):
             self._behind = None
             return self._current
         try:
-            self._current = self.loaded(contract_id)
+            self._current = self.loaded(generation.contract_id)
             self._behind = None
-            _log.warning("the generation %s answers now", contract_id)
+            _log.warning("the generation %s answers now", generation.contract_id)
         except HomewardError as error:
             self._behind = str(error)
         return self._current
@@ -128,15 +135,22 @@ class Views:
         Raises GenerationNotFound and the StorageError tree.
         """
         with self._lock:
+            with self._root.catalog.read() as session:
+                generation = rows.find(session, contract_id)
             found = self._open.get(contract_id)
             if found is None:
-                with self._root.catalog.read() as session:
-                    generation = rows.find(session, contract_id)
                 found = self._root.beside(
                     Unloaded(contract_id, generation.dimension), generation.pack
                 )
                 self._open[contract_id] = found
+            elif not self._shows(found, generation):
+                found.reopen_galleries()
+            self._ids[contract_id] = generation.generation_id
             return found
+
+    def _shows(self, view: Workspace, generation: Generation) -> bool:
+        """Whether a view has the vectors of this very generation."""
+        return self._ids.get(view.contract_id) == generation.generation_id
 
     def loaded(self, contract_id: str) -> Workspace:
         """As :meth:`view`, with its pack loaded. Raises as :meth:`of`."""
@@ -189,6 +203,7 @@ class Views:
                 if view is self._root or view is self._current:
                     continue
                 del self._open[contract_id]
+                self._ids.pop(contract_id, None)
                 self._loaded.discard(contract_id)
                 view.close_galleries()
 

@@ -7,6 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 
 from models.errors import HomewardError
+from models.runtime import gpu_lost
 from service.api.common import problems
 from service.api.schemas.common import Out
 from service.deps import ServiceDep
@@ -51,6 +52,11 @@ def readyz(service: ServiceDep) -> Ready:
     if not service.runner.alive():
         raise NotReady(
             "Background work has stopped.", remedy="Read the log and start the service again."
+        )
+    if gpu_lost():
+        raise NotReady(
+            "The GPU does not answer any more.",
+            remedy="Start the service again; look at the system's log if that does not help.",
         )
     return Ready(
         contract_id=workspace.contract_id,

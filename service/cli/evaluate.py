@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -72,16 +73,28 @@ def evaluate(
     clusters: Annotated[
         bool, typer.Option("--clusters", help="Also measure clusters of unknown faces.")
     ] = False,
+    fusion: Annotated[
+        bool,
+        typer.Option(
+            "--fusion",
+            help="Also measure what more photos, norms, quality and clusters do for a search.",
+        ),
+    ] = False,
     labels: LabelsFile = None,
     cache: CacheDir = None,
     data_dir: DataDir = None,
 ) -> None:
     """Measure the face pack on a folder with one folder of photos for each identity."""
     # Here, not above: these bring in SciPy and matplotlib, which no other command needs.
+    from indexer.evaluation.beyond import beyond_study, render_beyond
+    from indexer.evaluation.cache import FaceCache
     from indexer.evaluation.calibrate import calibrate as make_calibration
     from indexer.evaluation.clusters import measure_clusters, render_clusters
     from indexer.evaluation.degrade import DEGRADATIONS, STANDARD
+    from indexer.evaluation.fusion import fusion_study, render_fusion
     from indexer.evaluation.plots import write_plots
+    from indexer.evaluation.poor import poor_faces
+    from indexer.evaluation.rates import rate_study, render_rates
     from indexer.evaluation.report import render_table
     from indexer.evaluation.run import evaluate as measure
 
@@ -91,9 +104,10 @@ def evaluate(
     groups = {"standard": STANDARD, "all": tuple(DEGRADATIONS)}
     chosen = groups.get(degrade or "") or (degrade or "").split(",")
     pack = open_pack(settings)
+    analyser = Analyser(pack)
     with Reporter() as reporter:
         report = measure(
-            Analyser(pack),
+            analyser,
             directory,
             degrade=[name.strip() for name in chosen if name.strip()],
             degrade_probes=degrade_probes or None,
@@ -109,12 +123,29 @@ def evaluate(
                 progress=reporter.step,
             )
             made.save(calibrate)
+        if fusion:
+            poor = poor_faces(
+                analyser,
+                report.faces,
+                limits=settings.decode_limits,
+                cache=FaceCache(cache, analyser.contract_id) if cache else None,
+                progress=reporter.step,
+            )
+    rules = fusion_study(report.faces.sample) if fusion else []
+    beyond = beyond_study(report.faces, poor) if fusion else []
+    rates = rate_study(report.faces, poor) if fusion else []
     gathered = []
     if clusters:
         gathered = measure_clusters(report.faces.sample, calibration_for(settings, pack))
     figures = report.to_json()
     if clusters:
         figures["clusters"] = [line.to_json() for line in gathered]
+    if fusion:
+        figures["fusion"] = {
+            "rules": [asdict(row) for row in rules],
+            "beyond": [line.to_json() for line in beyond],
+            "rates": [line.to_json() for line in rates],
+        }
     write_json(json_file, figures)
     if plots is not None:
         for path in write_plots(report, plots):
@@ -123,3 +154,7 @@ def evaluate(
         out.print(Text(render_table(report)))
         if clusters:
             out.print(Text(render_clusters(gathered)))
+        if fusion:
+            out.print(Text(render_fusion(rules)))
+            out.print(Text(render_beyond(beyond)))
+            out.print(Text(render_rates(rates)))

@@ -14,6 +14,7 @@ from models.errors import HomewardError
 from service import demo as demonstration
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
+from service.packs import rights_to
 from service.search.explain import NO_ALERTS, UNCALIBRATED
 
 Host = Annotated[
@@ -96,6 +97,9 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
             out.print(Text("Stop with Ctrl-C."))
 
         _warn_if_open(settings.host)
+        rights = rights_to(settings, workspace.pack or settings.pack)
+        if rights is not None and (warning := rights.warning()):
+            err.print(Text(f"Warning: {warning}", "yellow"))
         if workspace.calibration is None:
             err.print(Text(f"Warning: {UNCALIBRATED} {NO_ALERTS}"))
         if not serve_until_told(settings, workspace, listener, ready):

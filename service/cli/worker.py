@@ -17,6 +17,7 @@ import typer
 from rich.text import Text
 
 from indexer.runner import Runner
+from models.runtime import gpu_lost
 from service.alerts.deliver import Deliverer
 from service.cli.console import (
     FAILED,
@@ -28,6 +29,7 @@ from service.cli.console import (
     workspace_for,
 )
 from service.config import Settings
+from service.gpus import Gpu, chosen_gpus, environment_of, visible_gpus
 from service.opening import open_pack
 
 _log = logging.getLogger(__name__)
@@ -37,15 +39,30 @@ _RESTART_S = (0.5, 30.0)
 _STEADY_S = 60.0
 _GRACE_S = 60.0
 
-Number = Annotated[int, typer.Option("-n", "--number", min=1, max=256, help="How many processes.")]
+Number = Annotated[
+    int,
+    typer.Option("-n", "--number", min=1, max=256, help="How many processes, or for each GPU."),
+]
+Gpus = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus",
+        metavar="all|0,1",
+        help="A process for each of these GPUs; implies HOMEWARD_PROVIDER=cuda where it is cpu.",
+        show_default=False,
+    ),
+]
 Child = Annotated[int | None, typer.Option("--child-of", hidden=True)]
+Try = Annotated[bool, typer.Option("--try-models", hidden=True)]
 
 
 @expected_errors
 def worker(
     context: typer.Context,
     number: Number = 1,
+    gpus: Gpus = None,
     child_of: Child = None,
+    try_models: Try = False,
     data_dir: DataDir = None,
 ) -> None:
     """Do queued jobs in processes of their own. One that dies is started again."""
@@ -53,10 +70,13 @@ def worker(
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    if child_of is not None:
+    if try_models:
+        open_pack(settings)
+    elif child_of is not None:
         _work(settings, child_of)
     else:
-        _supervise(settings, number)
+        chosen = [] if gpus is None else chosen_gpus(gpus, visible_gpus())
+        _supervise(settings, environments(settings, number, chosen))
 
 
 # --- one worker ------------------------------------------------------------------------------
@@ -81,6 +101,9 @@ def _work(settings: Settings, parent: int) -> None:
                 if runner.stuck():
                     # Its jobs are taken up by others, picture by picture.
                     _log.critical("a picture hangs; this process ends itself")
+                    os._exit(FAILED)
+                if gpu_lost():
+                    _log.critical("the GPU does not answer any more; this process ends itself")
                     os._exit(FAILED)
         finally:
             runner.close(_GRACE_S)
@@ -117,16 +140,21 @@ class _Place:
             self.process = subprocess.Popen(self._command, env=self._environment)
 
 
-def _supervise(settings: Settings, number: int) -> None:
-    _prepare(settings)
-    places = [_Place(_command(settings), _environment(settings, number)) for _ in range(number)]
+def _supervise(settings: Settings, each: list[dict[str, str]]) -> None:
+    """Keep one process for each environment until told to stop."""
     stopping = threading.Event()
 
     def on_signal(_signal: int, _frame: FrameType | None) -> None:
         stopping.set()
 
+    # Before anything is started: as the first process of a container this one has no other way
+    # to be stopped.
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+    for environment in _distinct(each):
+        _try_models(settings, environment, stopping)
+    places = [_Place(_command(settings, "--child-of", str(os.getpid())), env) for env in each]
+    number = len(places)
     out.print(Text(f"{number} worker{'s' if number > 1 else ''} started. Stop with Ctrl-C."))
     try:
         while not stopping.is_set():
@@ -138,28 +166,53 @@ def _supervise(settings: Settings, number: int) -> None:
         _end([place.process for place in places if place.process is not None])
 
 
-def _prepare(settings: Settings) -> None:
-    """Build the pack once, before several processes want to."""
-    open_pack(settings)
+def _distinct(each: list[dict[str, str]]) -> list[dict[str, str]]:
+    """One environment for each GPU."""
+    return list({env.get("CUDA_VISIBLE_DEVICES"): env for env in each}.values())
 
 
-def _command(settings: Settings) -> list[str]:
+def _try_models(settings: Settings, environment: dict[str, str], stopping: threading.Event) -> None:
+    """Build the pack once, before several processes want to, and see that it runs where it shall.
+
+    In a process of its own: this one would hold memory of the GPU for as long as it lives.
+    Ends this process as that one ends, which has said why, or when it is told to stop.
+    """
+    with subprocess.Popen(_command(settings, "--try-models"), env=environment) as process:
+        while process.poll() is None:
+            if stopping.wait(0.1):
+                process.terminate()
+                process.wait()
+                raise typer.Exit
+    if process.returncode != 0:
+        raise typer.Exit(process.returncode if process.returncode > 0 else FAILED)
+
+
+def _command(settings: Settings, *options: str) -> list[str]:
     start = "from service.cli import main; main()"
     folder = ["--data-dir", str(settings.data_dir)]
-    return [sys.executable, "-c", start, "worker", "--child-of", str(os.getpid()), *folder]
+    return [sys.executable, "-c", start, "worker", *options, *folder]
 
 
-def _environment(settings: Settings, number: int) -> dict[str, str]:
-    """The cores shared out among the processes, so that they do not fight for them."""
-    environment = dict(os.environ)
+def environments(settings: Settings, number: int, gpus: list[Gpu]) -> list[dict[str, str]]:
+    """What each process is given: its GPU, and its share of the cores.
+
+    ``number`` processes, or as many for each of ``gpus``. The cores are shared out so that the
+    processes do not fight for them.
+    """
+    common = dict(os.environ)
     # Running from a folder of sources, the processes have to find the same ones.
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(__file__).parents[2]), *filter(None, [environment.get("PYTHONPATH")])]
+    common["PYTHONPATH"] = os.pathsep.join(
+        [str(Path(__file__).parents[2]), *filter(None, [common.get("PYTHONPATH")])]
     )
+    total = number * max(1, len(gpus))
     if settings.model_threads == 0:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-        environment["HOMEWARD_MODEL_THREADS"] = str(max(1, cores // number))
-    return environment
+        common["HOMEWARD_MODEL_THREADS"] = str(max(1, cores // total))
+    if not gpus:
+        return [common] * number
+    if settings.provider == "cpu":
+        common["HOMEWARD_PROVIDER"] = "cuda"
+    return [common | environment_of(gpu) for gpu in gpus for _ in range(number)]
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> None:

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
+from service.config import Settings
+from service.packs import page_warning
 from service.web.problems import ProblemPages
+from service.web.render import Pages
 from service.web.routes import router
 from service.web.state import Web
 
 __all__ = ["install", "router"]
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, settings: Settings) -> None:
     """Add the pages to ``app``: their routes, and problems as pages for browsers.
 
     Call it after the other middleware is added, so that every problem passes through here.
     """
-    web = Web()
+    said = page_warning(settings)
+
+    def warning() -> str | None:
+        """Of the pack of the generation in use, which may change while the service runs."""
+        service = getattr(app.state, "service", None)
+        return said(service.workspace.pack if service is not None else "")
+
+    web = Web(Pages(warning))
     app.state.web = web
     app.include_router(router)
     app.add_middleware(ProblemPages, pages=web.pages)

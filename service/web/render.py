@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -58,7 +58,8 @@ def load_assets(folder: Path = STATIC) -> dict[str, Asset]:
 class Pages:
     """Renders every page."""
 
-    def __init__(self) -> None:
+    def __init__(self, warning: Callable[[], str | None] = lambda: None) -> None:
+        """``warning``: what every page has to say about the right to use the face pack."""
         self.assets = load_assets()
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -68,7 +69,11 @@ class Pages:
             lstrip_blocks=True,
         )
         self._environment.globals.update(
-            t=texts.text, tn=texts.counted, label=texts.label, asset=self._asset
+            t=texts.text,
+            tn=texts.counted,
+            label=texts.label,
+            asset=self._asset,
+            pack_warning=warning,
         )
         self._environment.filters.update(day=day, moment=moment, bytes=size)
 

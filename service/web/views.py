@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
@@ -25,8 +25,11 @@ from indexer.records import (
 from indexer.searched import search_state
 from indexer.workspace import Workspace
 from models.packs.base import PackInfo
-from models.packs.registry import list_packs
+from models.packs.licences import Rights
+from models.packs.registry import find_pack
 from models.types import Quality
+from service.config import Settings
+from service.packs import rights_to
 from service.search.rank import Candidate, CandidateList, case_candidates
 from service.web import texts
 
@@ -101,6 +104,7 @@ class AboutView:
     """What answers come from."""
 
     pack: PackInfo | None
+    rights: tuple[tuple[str, str], ...]
     contract_id: str
     provenance: tuple[tuple[str, str], ...]
     calibrated: bool
@@ -246,11 +250,14 @@ def job_page(ws: Workspace, *, state: JobState | None, cursor: str | None) -> Pa
     return jobs.list_jobs(ws, state=state, cursor=cursor)
 
 
-def about_view(ws: Workspace, pack_name: str) -> AboutView:
+def about_view(ws: Workspace, settings: Settings) -> AboutView:
     """Pack, licence, calibration, galleries and versions."""
     calibration = ws.calibration
+    name = ws.pack or settings.pack
+    rights = rights_to(settings, name)
     return AboutView(
-        pack=next((info for info in list_packs() if info.name == pack_name), None),
+        pack=find_pack(name, settings.packs_dir) if rights else None,
+        rights=tuple(_rights(rights)) if rights else (),
         contract_id=ws.contract_id,
         provenance=tuple(_flat(dict(calibration.provenance))) if calibration else (),
         calibrated=calibration is not None,
@@ -258,6 +265,17 @@ def about_view(ws: Workspace, pack_name: str) -> AboutView:
         case_faces=ws.cases.count(),
         versions=tuple(_versions()),
     )
+
+
+def _rights(rights: Rights) -> Iterator[tuple[str, str]]:
+    """Who accepted which terms of the pack, and what a signed licence grants."""
+    if accepted := rights.acceptance:
+        text = f"{accepted.accepted_by}, {accepted.accepted_at} ({accepted.terms}"
+        yield texts.text("about.accepted"), f"{text}, SHA-256 {accepted.terms_sha256})"
+    if licence := rights.licence:
+        granted = [licence.license_id, licence.customer, licence.valid_from, licence.valid_until]
+        said = [licence.message, *(part for part in granted if part)]
+        yield texts.text("about.signed"), "; ".join(said)
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:

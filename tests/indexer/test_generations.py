@@ -25,6 +25,7 @@ from indexer.errors import (
     GenerationStateInvalid,
     GenerationUnavailable,
 )
+from indexer.faces import same_place
 from indexer.generations import missing, rows, switching
 from indexer.generations.views import Loaded
 from indexer.records import AdInput
@@ -32,6 +33,7 @@ from indexer.reindex import IMAGES_A_JOB, reindex
 from indexer.times import utc_now
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.calibration import Calibration
+from models.types import Box
 from tests.indexer.small import CONTRACT, SmallAnalyser, colour, face_picture, picture
 from tests.indexer.test_candidates import crowd, make_case, scores, send
 from tests.indexer.watch import CALIBRATION, alerts_of
@@ -407,3 +409,21 @@ def test_an_ad_without_pictures_gives_no_work(ws: Workspace) -> None:
     with ws.catalog.read() as session:
         queued = session.scalars(select(Job.kind).where(Job.contract_id == NEW)).all()
     assert queued == [], "an ad without pictures has nothing for another generation"
+
+
+@pytest.mark.parametrize(
+    ("box", "same"),
+    [
+        (Box(100, 100, 80, 80), True),
+        (Box(104, 85, 70, 105), True),  # taller, as other detectors draw it
+        (Box(95, 92, 110, 110), True),  # wider
+        (Box(180, 100, 80, 80), False),  # cheek to cheek
+        (Box(110, 150, 60, 60), False),  # a face printed on the shirt below
+        (Box(120, 120, 25, 25), False),  # another, far smaller one in the same place
+        (Box(100, 100, 0, 80), False),
+    ],
+)
+def test_a_face_is_the_same_whichever_detector_drew_its_box(box: Box, same: bool) -> None:
+    there = Box(100, 100, 80, 80)
+    assert same_place(there, box) is same
+    assert same_place(box, there) is same

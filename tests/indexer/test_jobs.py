@@ -32,6 +32,7 @@ from indexer.records import CaseInput, Failure, JobRecord, Upload
 from indexer.runner import Runner
 from indexer.times import utc_now
 from indexer.workspace import Workspace, open_workspace
+from models.errors import GpuLost
 from models.types import Face, RgbImage
 from tests import forked
 from tests.indexer.conftest import Reopen, url_of
@@ -101,6 +102,29 @@ def test_one_poisoned_image_does_not_condemn_its_batch(
     assert "fell over" in failure.detail
     assert ws.ads.count() == 11
     assert small_analyser.largest_batch <= ws.options.batch_size
+
+
+def test_a_gpu_that_is_lost_says_nothing_about_the_images(
+    ws: Workspace,
+    small_analyser: SmallAnalyser,
+    short_pauses: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent = [send(ws, str(i), face_picture(i)) for i in range(3)]
+
+    def lost(_images: Sequence[RgbImage]) -> list[list[Face]]:
+        raise GpuLost("GPU 0 does not answer any more.", remedy="Start again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(small_analyser, "analyse", lost)
+        for _ in range(2 * queue.MAX_ATTEMPTS):
+            assert jobs.run_pending(ws, limit=3, patient=True) == 3
+    for job_id in sent:
+        job = jobs.get_job(ws, job_id)
+        assert (job.state, job.attempts) == ("queued", 0)
+    jobs.run_pending(ws, patient=True)
+    assert {jobs.get_job(ws, job_id).state for job_id in sent} == {"done"}
+    assert ws.ads.count() == 3
 
 
 def test_a_missing_original_is_a_failure_with_a_reason(ws: Workspace, short_pauses: None) -> None:

@@ -112,6 +112,38 @@ def test_broken_tables_are_refused(text: str, tmp_path: Path) -> None:
         Calibration.load(tmp_path / "absent.json")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"score": [0.1, 0.1, 0.9]},
+        {"score": [0.1, 0.5, 1.5]},
+        {"score": [0.1, 0.5]},
+        {"score": [[0.1, 0.5, 0.9]]},
+        {"score": [], "fmr": [], "upper": []},
+        {"fmr": [0.5, 0.01, -0.1]},
+        {"fmr": [0.7, 0.01, 0.0]},
+        {"fmr": [float("nan"), 0.01, 0.0]},
+        {"upper": [1.2, 0.02, 0.001]},
+        {"upper": "much"},
+        {"lower": [0.1, 0.0]},
+    ],
+)
+def test_tables_that_cannot_be_true_are_refused(
+    calibration: Calibration, change: dict[str, object]
+) -> None:
+    values = calibration.to_json()
+    values["curves"]["1"] |= change
+    with pytest.raises(PackError):
+        Calibration.from_json(values)
+
+
+def test_the_lower_ends_are_kept_where_there_are_any(calibration: Calibration) -> None:
+    values = calibration.to_json()
+    assert "lower" not in values["curves"]["1"]
+    values["curves"]["1"]["lower"] = [0.4, 0.005, 0.0]
+    assert Calibration.from_json(values).to_json() == values
+
+
 def test_bands_follow_the_expected_number_of_strangers() -> None:
     assert [band(x) for x in (0.0, 0.0099, 0.01, 0.099, 0.1, 0.99, 1.0, 500.0)] == [
         "very_strong",

@@ -288,6 +288,13 @@ def test_evaluate_writes_its_figures(data_dir: Path, tmp_path: Path, files: Path
     assert [line["made_up"] for line in figures["clusters"]] == [0, 10_000, 100_000]
     assert "precision" in result.stdout
     assert list((tmp_path / "plots").glob("*.png"))
+    # What helps a search needs two photos of somebody and strangers, which these few are.
+    fusion = run("evaluate", people, "--fusion", "--json", "--data-dir", data_dir)
+    assert fusion.exit_code == 0, fusion.output
+    lines = json.loads(fusion.stdout)["fusion"]["beyond"]
+    one = [line for line in lines if line["ads"] == "clean" and line["arm"] == "as served"]
+    assert one and {line["people"] for line in one} == {1}
+    assert one[0]["gains"]["rank_1"]["value"] == 1.0
     # `--degrade` alone is the standard set, whether the folder stands before or after it.
     bare = run("evaluate", "--degrade", people, "--json", "--data-dir", data_dir)
     assert bare.exit_code == 0, bare.output

@@ -24,7 +24,20 @@ NEVER_OVER_HTTP = {
     "source_unreadable",  # a file of the command line
     "idempotency_conflict",  # told as idempotency_key_reused
 }
-PACK_CODES = {"pack_unusable", "pack_missing", "pack_digest_mismatch", "provider_unavailable"}
+PACK_CODES = {
+    "gpu_lost",
+    "inference_failed",
+    "licence_invalid",
+    "licence_not_accepted",
+    "pack_differs",
+    "pack_digest_mismatch",
+    "pack_download_failed",
+    "pack_in_use",
+    "pack_missing",
+    "pack_source_invalid",
+    "pack_unusable",
+    "provider_unavailable",
+}
 
 
 def _codes() -> Iterator[str]:

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.detect import thin
+from models.runtime import loud, shrinking
 from models.types import Box, Detection, RgbImage
 
 WINDOW: Final = 80
@@ -55,6 +56,8 @@ class MmodDetector:
         self, session: ort.InferenceSession, *, step: float = 0.68, border: int = 43
     ) -> None:
         self._session = session
+        # Levels come in every size.
+        self._run_options = shrinking(session)
         self._step = step
         self._border = border
 
@@ -80,7 +83,9 @@ class MmodDetector:
         canvas = cv2.copyMakeBorder(
             level, border, border, border, border, cv2.BORDER_CONSTANT, value=MEAN_COLOUR
         )
-        scores = self._session.run(["scores"], {"pixels": np.asarray(canvas)[None]})[0][0]
+        pixels = {"pixels": np.asarray(canvas)[None]}
+        with loud(self._session):
+            scores = self._session.run(["scores"], pixels, self._run_options)[0][0]
         rows, columns = np.nonzero(scores > threshold)
         return [
             Detection(

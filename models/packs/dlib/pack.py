@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from models.align import aligned_crop
+from models.batching import BatchedModel, BatchOptions
 from models.calibration import Calibration
 from models.contract import EmbeddingContract
 from models.packs.base import PackInfo
@@ -20,7 +21,7 @@ from models.packs.dlib.build import BUILD_VERSION, Artifacts, load_artifacts
 from models.packs.dlib.detector import MmodDetector
 from models.packs.dlib.format import ShapePredictor
 from models.packs.dlib.landmarks import grey, predict
-from models.runtime import ON_CPU, RuntimeOptions, open_session
+from models.runtime import ON_CPU, RuntimeOptions, ShapeRange, open_session, require_provider
 from models.types import Detection, FloatArray, Landmarks, RgbImage
 
 CHIP_SIZE: Final = 150
@@ -42,6 +43,12 @@ INFO: Final = PackInfo(
     dimension=DIMENSION,
     free_for_police_use=True,
     digests=files.SHA256,
+)
+
+_CHIPS: Final = ShapeRange(
+    least=(1, CHIP_SIZE, CHIP_SIZE, 3),
+    usual=(16, CHIP_SIZE, CHIP_SIZE, 3),
+    largest=(MAX_BATCH, CHIP_SIZE, CHIP_SIZE, 3),
 )
 
 VIEWS: Final = (1.04, 0.93)
@@ -83,7 +90,9 @@ class DlibPack:
         calibration: Calibration | None,
     ) -> None:
         self._detector = MmodDetector(detector)
-        self._embedder = embedder
+        self._embedder = BatchedModel(
+            embedder, "pixels", "embedding", BatchOptions(max_batch=MAX_BATCH)
+        )
         self._trees = trees
         self.calibration = calibration
 
@@ -102,13 +111,9 @@ class DlibPack:
         return aligned_crop(image, landmarks, CHIP_SIZE, scale=scale)
 
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
-        parts = [
-            self._embedder.run(["embedding"], {"pixels": np.stack(chips[at : at + MAX_BATCH])})[0]
-            for at in range(0, len(chips), MAX_BATCH)
-        ]
-        if not parts:
+        if not chips:
             return np.empty((0, DIMENSION), dtype=np.float32)
-        return np.concatenate(parts).astype(np.float32, copy=False)
+        return self._embedder.run(np.stack(chips)).astype(np.float32, copy=False)
 
 
 def load(cache: Path, runtime: RuntimeOptions = ON_CPU) -> DlibPack:
@@ -117,10 +122,12 @@ def load(cache: Path, runtime: RuntimeOptions = ON_CPU) -> DlibPack:
     Raises:
         PackMissing, PackDigestMismatch, ProviderUnavailable: see their descriptions.
     """
+    # Before the pack is built, which takes a while.
+    require_provider(runtime.provider)
     artifacts: Artifacts = load_artifacts(cache)
     return DlibPack(
         open_session(artifacts.detector, runtime),
-        open_session(artifacts.embedder, runtime),
+        open_session(artifacts.embedder, runtime, shapes={"pixels": _CHIPS}),
         artifacts.trees,
         _shipped_calibration(),
     )

@@ -45,7 +45,7 @@ def about(web: WebDep, service: ServiceDep, session: SessionDep) -> Response:
     return web.pages.page(
         "about.html",
         session=session,
-        about=views.about_view(service.workspace, service.settings.pack),
+        about=views.about_view(service.workspace, service.settings),
         version=__version__,
         bands=[name for name, _ in BANDS] + ["weak"],
     )

@@ -19,6 +19,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "app.signed_in": "Signed in with the key “{name}”",
     "app.sign_out": "Sign out",
     "app.notice_label": "Notice",
+    "app.licence_label": "Licence of the face pack",
     "app.notice": "Candidates only: a lead to review, not an identification, "
     "and never a sole basis for action.",
     "nav.cases": "Cases",
@@ -352,6 +353,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.licence": "Licence",
     "about.police_yes": "The licence allows use by police.",
     "about.police_no": "The licence excludes use by police unless the rights are bought.",
+    "about.accepted": "Terms accepted by",
+    "about.signed": "Signed licence",
     "about.provenance": "Origin",
     "about.dimension": "Numbers in a face vector",
     "about.contract": "Embedding contract",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from indexer.evaluation.group_plots import groups
 from indexer.evaluation.group_report import groups_json, render_groups
 from indexer.evaluation.groups import PEOPLE_NEEDED, Figure, GroupReport, measure_groups
 from indexer.evaluation.labels import Labels
@@ -137,12 +139,17 @@ def test_strangers_of_one_group_collide_more_and_it_is_said() -> None:
     shown = json.loads(json.dumps(groups_json(report, thresholds), allow_nan=False))
     woman = shown["attributes"]["sex"]["values"]["woman"]
     assert woman["people"] == 120
+    # People have photos of both ages here, and each age counts its own.
+    ages = labels.codes["age_band"]
+    of_age = [np.unique(sample.identities[sample.found & (ages == age)]).size for age in (0, 1)]
+    assert report.attributes[1].cross["1e-2"].people == min(of_age) > 100
     low, high = woman["same_fmr@1e-2"]["interval"]
     assert low < woman["same_fmr@1e-2"]["value"] < high
     assert shown["attributes"]["age_band"]["unlabelled_photos"] == 160
     assert set(shown["same_in_all"]) == {"fmr@1e-2", "fmr@1e-3", "fmr@1e-4"}
     table = render_groups(report)
-    assert "worst woman, best man" in table
+    assert "strangers of this group: worst woman, best man" in table
+    assert "strangers of other groups: worst" not in table
     assert "strangers alike in all labels" in table
 
 
@@ -183,6 +190,23 @@ def test_a_figure_needs_thirty_people_of_its_own() -> None:
     assert figures["same_fmr@1e-3"].value is not None
     # Nobody is of another group.
     assert figures["cross_fmr@1e-3"].value is None
+
+
+def test_the_picture_shows_what_is_known(tmp_path: Path) -> None:
+    sample, labels = world(2, (60, 29))
+    report, _, _ = measured(sample, labels)
+    figure = groups(report)
+    assert figure is not None
+    figure.savefig(tmp_path / "groups.png", dpi=60)
+    texts = [t.get_text() for axes in figure.axes for t in axes.get_yticklabels()]
+    assert texts[:1] == ["sex: man (60)"]
+    assert not [text for text in texts if "woman" in text]
+    titles = {axes.get_title(loc="left") for axes in figure.axes}
+    # Nobody of another sex is counted, so that panel is of the ages alone.
+    assert {"strangers of this group", "no face found"} <= titles
+    assert groups(None) is None
+    few, labels = world(2, (20, 20))
+    assert groups(measured(few, Labels({"sex": labels.values["sex"]}, labels.codes))[0]) is None
 
 
 def test_nobody_labelled() -> None:

@@ -95,6 +95,29 @@ def test_a_share_is_held_though_people_differ_and_their_trials_depend(mean: floa
         assert bare < 0.8 * 120
 
 
+@pytest.mark.parametrize("alike", [0.1, 1.0])
+def test_a_share_is_held_though_some_have_far_more_photos(alike: float) -> None:
+    """150 people, a few with dozens of photos; ``alike`` 1: all trials of a person go one way."""
+    mean, held, widths = 0.01, 0, []
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        sizes = rng.geometric(0.35, 150) + (rng.random(150) < 0.02) * 40
+        spread = (1 - alike) / alike
+        chances = (
+            rng.beta(spread * mean, spread * (1 - mean), 150)
+            if spread
+            else (rng.random(150) < mean).astype(np.float64)
+        )
+        people = np.repeat(np.arange(150), sizes)
+        events = rng.random(len(people)) < chances[people]
+        interval = share_interval(events, people, replicates=100, seed=seed)
+        held += holds(interval, mean)
+        widths.append(ends(interval)[1] - ends(interval)[0])
+    assert held >= 0.95 * 80
+    # Photos that do not go one way say more, and the interval is as much narrower.
+    assert np.mean(widths) < (0.08 if alike == 1.0 else 0.05)
+
+
 def test_nothing_seen_is_no_proof_of_nothing() -> None:
     none = np.zeros(100, np.bool_)
     interval = share_interval(none, np.arange(100))

@@ -21,6 +21,7 @@ from service.web.alert_views import bound_text, limit_text
 from service.web.texts.pages import TEXTS
 from tests.indexer.raising import add_candidate, raise_alert
 from tests.indexer.small import SmallAnalyser, face_picture
+from tests.indexer.watch import CALIBRATION
 from tests.service.web.browser import Browser
 from tests.tables import lend_tables
 
@@ -133,16 +134,21 @@ def test_figures_are_for_who_may_see_scores(
 def test_a_case_shows_how_it_stands_with_its_alerts(
     browser: Browser, workspace: Workspace, case_id: str
 ) -> None:
+    assert TEXTS["standing.silent"] in browser.get(f"/cases/{case_id}").prose
+    workspace.calibration = CALIBRATION
     page = browser.get(f"/cases/{case_id}")
     assert "0 alerts in the last 7 days." in page.prose
     assert TEXTS["standing.limit"].format(limit="1", budget="20") in page.prose
     assert f"/alerts?case_id={case_id}" in page.links
     cases.update_case(workspace, case_id, {"alert_budget": 1, "alert_expected_false": 0.5})
+    # The alerts below are put there by hand.
+    workspace.calibration = None
     candidate_id = add_candidate(workspace, case_id, 1, "7")
     raise_alert(workspace, case_id, candidate_id)
     raise_alert(workspace, case_id, at=utc_now() - timedelta(days=8))
     with workspace.catalog.write() as session:
         session.get_one(Candidate, candidate_id).held_at = utc_now()
+    workspace.calibration = CALIBRATION
     page = browser.get(f"/cases/{case_id}")
     assert "1 alert in the last 7 days. 1 candidate is held back." in page.prose
     assert TEXTS["standing.tightened"].format(limit="0.05", budget="1") in page.prose

@@ -91,3 +91,4 @@ def upgrade() -> None:
         "SELECT photo_id, contract_id, face_id FROM enrolled"
     )
     op.execute("DROP TABLE enrolled")
+    op.create_index(op.f("ix_alerts_face_id"), "alerts", ["face_id"], unique=False)

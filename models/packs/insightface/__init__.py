@@ -1,0 +1,1 @@
+"""Packs in InsightFace's format: SCRFD detectors and ArcFace recognisers from a folder."""

@@ -1,0 +1,162 @@
+"""What is written down when a pack is installed: ``pack.json`` in the folder of the pack.
+
+The folder of the pack NAME holds the record and one folder of files that the record names. The
+record is replaced in one step, so that it points to a whole set of files at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Literal, cast
+
+from models.errors import PackDigestMismatch, PackError
+from models.packs.known import Kind
+from models.packs.licences import Acceptance, ModelLicence, Rights
+
+RECORD: Final = "pack.json"
+_VERSION: Final = 1
+_MAX_BYTES: Final = 1_000_000
+_CONTRACT: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
+
+SourceKind = Literal["folder", "zip", "download"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRecord:
+    """One installed pack.
+
+    ``format``: ``"v1"`` or ``"v2"`` (InsightFace), ``"onnx"`` (OpenCV Zoo). ``folder``: where its
+    files lie, relative to the folder of the pack. ``files``: relative name to SHA-256, pinned when
+    it was installed. ``terms``: the key of what binds it (``models.packs.licences.TERMS``), or
+    ``None``. ``model_license``: the signed licence as it was found then.
+    """
+
+    name: str
+    kind: Kind
+    format: str
+    model_id: str
+    dimension: int
+    contract_id: str
+    folder: str
+    files: Mapping[str, str]
+    source: SourceKind
+    installed_at: str
+    terms: str | None = None
+    acceptance: Acceptance | None = None
+    model_license: ModelLicence | None = None
+
+    def rights(self, licence: ModelLicence | None) -> Rights:
+        """What may be said about its use, with its signed licence as it is judged now."""
+        return Rights(self.name, self.terms, self.acceptance, licence)
+
+
+def read_record(home: Path) -> InstallRecord | None:
+    """The record in the folder ``home`` of a pack; ``None``: nothing is installed there.
+
+    Raises :class:`PackError` where there is one that cannot be read.
+    """
+    path = home / RECORD
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large")
+        return _from_json(json.loads(path.read_text(encoding="utf-8")), home.name)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PackError(
+            f"The record of the face pack {home.name} cannot be read: {error}.",
+            remedy=f"Install it again: `homeward packs install {home.name} --replace`.",
+        ) from error
+
+
+def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
+    if data["version"] != _VERSION or data["name"] != name:
+        raise ValueError("it is of another version or another pack")
+    accepted, signed = data["acceptance"], data["model_license"]
+    record = InstallRecord(
+        name=name,
+        kind=cast("Kind", str(data["kind"])),
+        format=str(data["format"]),
+        model_id=str(data["model_id"]),
+        dimension=int(data["dimension"]),
+        contract_id=str(data["contract_id"]),
+        folder=str(data["folder"]),
+        files={str(file): str(digest) for file, digest in data["files"].items()},
+        source=cast("SourceKind", str(data["source"])),
+        installed_at=str(data["installed_at"]),
+        terms=None if data["terms"] is None else str(data["terms"]),
+        acceptance=Acceptance(**accepted) if accepted else None,
+        model_license=ModelLicence(**signed) if signed else None,
+    )
+    if record.kind not in ("insightface", "opencv") or not record.files:
+        raise ValueError("it names no files, or a kind that is not known")
+    if not _CONTRACT.fullmatch(record.contract_id):
+        raise ValueError("it names no contract")
+    for path in (record.folder, *record.files):
+        parts = PurePosixPath(path).parts
+        if not parts or ".." in parts or PurePosixPath(path).is_absolute():
+            raise ValueError("it names a path outside of the pack")
+    return record
+
+
+def write_record(home: Path, record: InstallRecord) -> None:
+    """Put the record in place in one step that lasts through a power cut. Raises ``OSError``."""
+    data = {"version": _VERSION, **asdict(record)}
+    handle, temporary = tempfile.mkstemp(dir=home, prefix=".record-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(data, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, home / RECORD)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(home)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was put into ``folder`` or renamed in it last. Raises ``OSError``."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify_files(home: Path, record: InstallRecord) -> Path:
+    """Check every file against the SHA-256 that was pinned; the folder they lie in.
+
+    Raises :class:`PackDigestMismatch` that names the first file that is missing or is another.
+    """
+    folder = home / record.folder
+    for name, digest in record.files.items():
+        try:
+            found = sha256_of(folder / name)
+        except OSError as error:
+            raise _changed(record, name, f"cannot be read: {error.strerror}") from error
+        if found != digest:
+            raise _changed(record, name, f"has the SHA-256 {found}, not the one pinned then")
+    return folder
+
+
+def _changed(record: InstallRecord, file: str, what: str) -> PackDigestMismatch:
+    return PackDigestMismatch(
+        f"The face pack {record.name} is not as it was installed: {file} {what}.",
+        remedy="Find out who changed it; then install it again from a source you trust: "
+        f"`homeward packs install {record.name} --from PATH`.",
+    )
