@@ -117,8 +117,9 @@ def activate(
     generation shows, and for nothing that was told or judged before. One that was in use before
     is brought back whatever is still being read for it.
 
-    Raises GenerationNotFound, :class:`GenerationStateInvalid`, and :class:`GenerationIncomplete`
-    where something stored is not in it yet.
+    Raises GenerationNotFound, :class:`GenerationStateInvalid`, :class:`GenerationIncomplete`
+    where something stored is not in it yet, GenerationUnavailable and the errors of packs where
+    its pack cannot be had here: nobody could analyse anything under it.
     """
     with ws.catalog.read() as session:
         generation = rows.find(session, contract_id)
@@ -129,6 +130,8 @@ def activate(
             f"{contract_id} yet.",
             remedy=f"Run `homeward reindex --pack {generation.pack}` until it is whole.",
         )
+    if generation.state != "dropping":
+        ws.views.loaded(contract_id)
     with ws.catalog.write() as session:
         row = rows.require(session, contract_id)
         if row.state not in ("building", "kept"):

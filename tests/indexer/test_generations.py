@@ -333,6 +333,10 @@ def test_a_process_without_the_pack_goes_on_with_the_one_before(
         assert "one face pack" in (lacking.views.behind or "")
         with pytest.raises(GenerationUnavailable):
             lacking.views.loaded(NEW)
+        switching.roll_back(ws, actor="tester")
+        with pytest.raises(GenerationUnavailable):
+            switching.activate(lacking, NEW, actor="who could not use it")
+        switching.activate(ws, NEW, actor="tester")
         # What it takes in reaches the one in use through who has the pack.
         send(lacking, "through it", face_picture(5))
         jobs.run_pending(lacking)
