@@ -129,7 +129,10 @@ class Processes:
         if known is not None:
             self._forget(name)
         works: dict[str, Callable[..., None]] = {
-            **{"server": _serve, "worker": _work, "reindex": _reindex, "switch": _switch}
+            "server": _serve,
+            "worker": _work,
+            "reindex": _reindex,
+            "switch": _switch,
         }
         ours, its = forked.pipe()
         with ours, its:
@@ -243,9 +246,7 @@ class Sender(threading.Thread):
 
     def _known(self, person: int) -> str:
         listed = self._until(lambda client: client.get("/v1/cases"), 200)["items"]
-        return next(
-            str(one["case_id"]) for one in listed if one["case_number"] == f"case-{person}"
-        )
+        return next(str(one["case_id"]) for one in listed if one["case_number"] == f"case-{person}")
 
     def _until(
         self, ask: Callable[[httpx2.Client], httpx2.Response], *wanted: int
@@ -362,7 +363,9 @@ def jobs_end(ws: Workspace) -> None:
     while True:
         jobs.run_pending(ws, patient=True)
         with ws.catalog.read() as session:
-            failed = [(row.job_id, row.failures) for row in session.query(Job).filter_by(state="failed")]
+            failed = [
+                (row.job_id, row.failures) for row in session.query(Job).filter_by(state="failed")
+            ]
         if not failed:
             return
         for job_id, failures in failed:
