@@ -22,7 +22,10 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from sqlalchemy import select
 
+from indexer.catalog import Catalog
+from indexer.catalog.tables import Ad
 from tests.endurance import both, truth
 from tests.endurance.drawn_packs import CONTRACTS, FIRST, HOLDS, PROGRAM, SECOND
 from tests.endurance.soak import catalog
@@ -267,12 +270,8 @@ def _key(item: dict[str, Any]) -> tuple[str, float, float]:
     return item["image_sha256"], box["x"], box["y"]
 
 
-def _lost(opened: Any, load: Load) -> list[str]:
+def _lost(opened: Catalog, load: Load) -> list[str]:
     """Ads that were acknowledged and not deleted, and are not there; or deleted, and are."""
-    from sqlalchemy import select
-
-    from indexer.catalog.tables import Ad
-
     with opened.read() as session:
         there = set(session.scalars(select(Ad.ad_id)))
     lost = [name for name, ad_id in load.sent.items() if ad_id not in there | load.deleted]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from indexer import cases, forget, jobs, queue
+from indexer import candidates, cases, forget, jobs, queue
 from indexer.catalog.tables import (
     Alert,
     Case,
@@ -22,6 +22,7 @@ from indexer.catalog.tables import (
 )
 from indexer.errors import (
     GenerationDropped,
+    GenerationIncomplete,
     GenerationNotFound,
     GenerationStateInvalid,
     StorageError,
@@ -365,8 +366,6 @@ def test_a_late_answer_writes_no_score_of_another_scale(ws: Workspace) -> None:
     with ws.catalog.read() as session:
         assert session.get_one(Case, case_id).listed_floor is not None
     switch(ws)
-    from indexer import candidates
-
     candidates.ranked(ws, case_id, 60)
     with ws.catalog.read() as session:
         assert session.get_one(Case, case_id).listed_floor is None
@@ -420,7 +419,7 @@ def test_all_at_once(ws: Workspace, opened: Reopen) -> None:
                 work(own, number)
             except (GenerationStateInvalid, GenerationNotFound, GenerationDropped):
                 pass  # another was first
-            except switching.GenerationIncomplete:
+            except GenerationIncomplete:
                 pass
             except Exception as error:  # noqa: BLE001 - each is a finding
                 errors.append(f"{work.__name__}: {type(error).__name__} {error}")
