@@ -23,7 +23,6 @@ from indexer.catalog.tables import (
 )
 from indexer.queue import PASSING
 
-
 _AT_ONCE: Final = 1_000
 
 

@@ -359,14 +359,14 @@ def test_a_switch_while_a_case_is_closed_tells_nothing_again(ws: Workspace) -> N
 
 def test_a_late_answer_writes_no_score_of_another_scale(ws: Workspace) -> None:
     case_id = open_case(ws, 1)
-    for number in range(60):
+    for number in range(90):
         send(ws, f"ad-{number}", face_picture(number + 2))
     jobs.run_pending(ws)
     built(ws)
     with ws.catalog.read() as session:
         assert session.get_one(Case, case_id).listed_floor is not None
     switch(ws)
-    candidates.ranked(ws, case_id, 60)
+    assert len(candidates.ranked(ws, case_id, 90).items) == 90
     with ws.catalog.read() as session:
         assert session.get_one(Case, case_id).listed_floor is None
     jobs.run_pending(ws)
