@@ -57,6 +57,12 @@ soak: $(STAMP) ## kill real processes CRASH_ROUNDS (50) times on each database, 
 		tests/endurance/test_crash.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.soak --minutes $${SOAK_MINUTES:-30}
 
+.PHONY: reindex-soak
+reindex-soak: $(STAMP) ## kill processes SWAP_ROUNDS (25) times while packs are changed, then re-index REINDEX_FACES (100000)
+	SWAP_ROUNDS=$${SWAP_ROUNDS:-25} OMP_NUM_THREADS=1 $(BIN)/python -m pytest --no-cov -s \
+		tests/endurance/test_swaps.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.generations --faces $${REINDEX_FACES:-100000}
+
 .PHONY: rates
 rates: $(STAMP) ## measure two workers against one, and answers beside a full load
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.endurance.rates workers

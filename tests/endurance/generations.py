@@ -22,7 +22,10 @@ from typing import Any
 
 import httpx2
 import numpy as np
+from sqlalchemy import select
 
+from indexer.catalog import Catalog
+from indexer.catalog.tables import Ad
 from tests.endurance import both, truth
 from tests.endurance.drawn_packs import CONTRACTS, FIRST, HOLDS, PROGRAM, SECOND
 from tests.endurance.soak import catalog
@@ -31,6 +34,8 @@ from tests.endurance.world import World, ad_files, post_case
 
 SEARCHES_A_SECOND = 10
 _CASES = 30
+_BACKLOG = 48
+"""Searches that wait or are being answered at once."""
 _PACKS = Path("no-packs-are-needed")
 
 
@@ -49,6 +54,9 @@ class Load:
         self.halt = threading.Event()
         self.lock = threading.Lock()
         self.waits: dict[str, list[float]] = {}
+        self.took: dict[str, list[float]] = {}
+        self.left_out: Counter[str] = Counter()
+        self._open = threading.BoundedSemaphore(_BACKLOG)
         self.answers: dict[str, Counter[str]] = {}
         self.errors: list[str] = []
         self.sent: dict[str, str] = {}
@@ -80,18 +88,25 @@ class Load:
             due = time.perf_counter()
             while not self.halt.is_set():
                 case_id = draw.choice(self.cases)
-                pool.submit(self._ask, case_id, due, self.phase)
+                # Where fewer can be answered than are asked for, the rest is counted, or all that
+                # comes after would wait for it.
+                if self._open.acquire(blocking=False):
+                    pool.submit(self._ask, case_id, due, self.phase)
+                else:
+                    self.left_out[self.phase] += 1
                 due += 1.0 / SEARCHES_A_SECOND
                 self.halt.wait(max(0.0, due - time.perf_counter()))
 
     def _ask(self, case_id: str, due: float, phase: str) -> None:
         client = self._clients.get()
+        sent = time.perf_counter()
         try:
             answer = client.get(f"/v1/cases/{case_id}/candidates", params={"k": 20})
             waited = time.perf_counter() - due
             ok = answer.status_code == 200
             with self.lock:
                 self.waits.setdefault(phase, []).append(1000 * waited)
+                self.took.setdefault(phase, []).append(1000 * (time.perf_counter() - sent))
                 told = answer.json()["contract_id"] if ok else str(answer.status_code)
                 self.answers.setdefault(phase, Counter())[told] += 1
             if not ok:
@@ -100,6 +115,7 @@ class Load:
             self.errors.append(f"search: {type(error).__name__} {error}"[:300])
         finally:
             self._clients.put(client)
+            self._open.release()
 
     def _send(self) -> None:
         crowd = Crowd(77, 2)
@@ -217,6 +233,8 @@ def measure(
     finally:
         world.close()
     report["searches_ms"] = {name: _spread(some) for name, some in load.waits.items()}
+    report["of_that_answering_ms"] = {name: _spread(some) for name, some in load.took.items()}
+    report["not_asked"] = dict(load.left_out)
     report["answered_from"] = {name: dict(some) for name, some in load.answers.items()}
     report["ads_sent"], report["ads_deleted"] = len(load.sent), len(load.deleted)
     report["errors"] = load.errors[:20]
@@ -267,12 +285,8 @@ def _key(item: dict[str, Any]) -> tuple[str, float, float]:
     return item["image_sha256"], box["x"], box["y"]
 
 
-def _lost(opened: Any, load: Load) -> list[str]:
+def _lost(opened: Catalog, load: Load) -> list[str]:
     """Ads that were acknowledged and not deleted, and are not there; or deleted, and are."""
-    from sqlalchemy import select
-
-    from indexer.catalog.tables import Ad
-
     with opened.read() as session:
         there = set(session.scalars(select(Ad.ad_id)))
     lost = [name for name, ad_id in load.sent.items() if ad_id not in there | load.deleted]

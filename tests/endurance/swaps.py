@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Any, Final
 
 import httpx2
 import uvicorn
+from sqlalchemy import select
 
 from indexer import jobs, runner
-from indexer.catalog.tables import Job
+from indexer.catalog import Catalog
+from indexer.catalog.tables import Ad, CaptureImage, Image, Job
 from indexer.errors import GenerationIncomplete, GenerationNotFound, GenerationStateInvalid
 from indexer.generations import rows, switching
 from indexer.queue import CRASHED
@@ -81,21 +83,19 @@ def _work(folder: Path, url: str | None, told: Connection) -> None:
 def _reindex(folder: Path, url: str | None, told: Connection) -> None:
     with _open(folder, url) as ws:
         told.send(True)
-        try:
+        # Unless it is being dropped.
+        with suppress(GenerationStateInvalid, GenerationNotFound):
             switching.begin(ws, OTHER, SECOND, analyser(SECOND).dimension, actor="tester")
             reindex(ws.views.of(OTHER))
-        except (GenerationStateInvalid, GenerationNotFound):
-            pass  # it is being dropped
 
 
 def _switch(folder: Path, url: str | None, told: Connection) -> None:
     """One step: bring the other into use, take it back, or drop it, whichever comes next."""
     with _open(folder, url) as ws:
         told.send(True)
-        try:
+        # Mostly there is nothing to be done yet.
+        with suppress(GenerationIncomplete, GenerationStateInvalid, GenerationNotFound):
             step(ws)
-        except (GenerationIncomplete, GenerationStateInvalid, GenerationNotFound):
-            pass  # nothing to be done yet
 
 
 def step(ws: Workspace) -> None:
@@ -373,13 +373,9 @@ def jobs_end(ws: Workspace) -> None:
             jobs.retry(ws, job_id)
 
 
-def _sent_is_there(catalog: Any, sender: Sender) -> None:
-    from sqlalchemy import select
-
-    from indexer.catalog.tables import Ad, CaptureImage, Image
-
+def _sent_is_there(catalog: Catalog, sender: Sender) -> None:
     with catalog.read() as session:
-        ads = dict(session.execute(select(Ad.external_id, Ad.ad_id)).all())
+        ads = {row.external_id: row.ad_id for row in session.scalars(select(Ad))}
         shown = set(session.scalars(select(CaptureImage.sha256)))
         images = set(session.scalars(select(Image.sha256)))
     for name, (ad_id, sha256) in sender.sent.items():
