@@ -100,13 +100,17 @@ def active_id(session: Session) -> str | None:
 
 def in_force(session: Session) -> tuple[Generation | None, str | None]:
     """The generation in use, and the id of the newest calibration that was measured for it here."""
-    newest = (
-        select(func.max(Calibration.calibration_id))
-        .where(Calibration.contract_id == Row.contract_id)
-        .scalar_subquery()
-    )
-    found = session.execute(select(Row, newest).where(Row.state == "active")).first()
+    found = session.execute(_IN_FORCE).first()
     return (None, None) if found is None else (_record(found[0]), found[1])
+
+
+# Made once: it is asked with every request, and making it takes longer than asking.
+_IN_FORCE = select(
+    Row,
+    select(func.max(Calibration.calibration_id))
+    .where(Calibration.contract_id == Row.contract_id)
+    .scalar_subquery(),
+).where(Row.state == "active")
 
 
 def is_active(session: Session, contract_id: str) -> bool:

@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
-from indexer.workspace import Workspace
+from indexer.calibrations import keep
+from indexer.workspace import Workspace, make_catalog
+from models.calibration import Calibration
 from models.packs.licences import OWN_RESPONSIBILITY, RESEARCH_ONLY
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
@@ -25,6 +28,7 @@ from service.app import create_app
 from service.cli.main import app
 from service.config import Settings
 from service.doctor import examine
+from tests.indexer.watch import CALIBRATION
 from tests.models.insightface_models import make_recogniser, make_v1_folder
 from tests.models.licence_files import write_licence
 from tests.models.opencv_models import sface, write_folder
@@ -85,6 +89,11 @@ def test_the_licence_is_shown_in_full_and_accepted_by_name(data: Path, models: P
     assert set(item["files"]) == {"det_10g.onnx", "w600k_r50.onnx"}
     assert item["installed_at"] >= item["licence_accepted_at"][:10]
     assert "research only" in item["warning"]
+    with closing(make_catalog(data)) as catalog:
+        keep(catalog, Calibration(item["contract_id"], CALIBRATION.curves, {}), actor="tester")
+    assert listed(data, "buffalo_s")["calibrated"] is True
+    (data / "catalog.sqlite3").write_bytes(b"no catalog" * 1000)
+    assert listed(data, "buffalo_s")["calibrated"] is None, "nobody knows"
 
 
 def test_a_name_that_is_none_is_refused(data: Path, models: Path) -> None:
