@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Case
+from indexer.generations.rows import is_active
 from indexer.ids import new_id
 from indexer.notify import queue_deliveries
 from indexer.records import AlertLimit
@@ -88,9 +89,12 @@ def raise_alerts(
     returns the ids of the alerts.
 
     Nothing is told of a candidate that was judged, of a sighting that was told before, or for a
-    case that is not open.
+    case that is not open. Nothing is told under a contract that is not (any more) the one in use:
+    whoever reads the same under that one tells it.
     """
     if case.status != "open" or ws.calibration is None:
+        return []
+    if not is_active(session, ws.contract_id):
         return []
     rows = _untold(session, case.case_id, face_ids)
     limit = limit_in_force(session, ws, case)

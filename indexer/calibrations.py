@@ -19,7 +19,9 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Calibration as Row
+from indexer.catalog.tables import Generation
 from indexer.errors import CalibrationDamaged
+from indexer.generations.work import start_anew
 from indexer.ids import new_id
 from indexer.times import utc_now
 from models.calibration import Calibration
@@ -46,7 +48,8 @@ class Kept:
 
 
 def keep(catalog: Catalog, calibration: Calibration, *, actor: str) -> str:
-    """Store ``calibration``, which is in force for its contract from now on; returns its id.
+    """Store ``calibration``, which is in force for its contract from now on; returns its id. Where
+    that contract is in use, every open case is searched for once more.
 
     Raises the StorageError tree, and ``ValueError`` for what JSON cannot hold.
     """
@@ -67,6 +70,10 @@ def keep(catalog: Catalog, calibration: Calibration, *, actor: str) -> str:
                 content=content,
             )
         )
+        active = session.scalar(select(Generation.contract_id).where(Generation.state == "active"))
+        if active == calibration.contract_id:
+            # What was found while there were no rates, or others, may be due to be told now.
+            start_anew(session)
     return calibration_id
 
 

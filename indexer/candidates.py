@@ -32,10 +32,11 @@ from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.galleries.log import index_filter
 from indexer.generations.rows import is_active
-from indexer.judgements import UNREVIEWED, decided
+from indexer.judgements import decided
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, fused_search
 from indexer.records import (
+    UNREVIEWED,
     AdSummary,
     CandidateRecord,
     FaceSummary,

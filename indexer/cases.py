@@ -28,6 +28,7 @@ from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remov
 from indexer.generations.rows import require_live
 from indexer.generations.work import share_case
 from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.leads import drop_empty_leads
 from indexer.purges import record_purge
 from indexer.records import (
     CaseInput,
@@ -233,7 +234,7 @@ def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
     ).all()
     for some in chunks(candidates):
         session.execute(delete(Candidate).where(Candidate.candidate_id.in_(some)))
-    images.drop_empty_leads(session, [case.case_id])
+    drop_empty_leads(session, [case.case_id])
     removals.request(session, [])
     record_purge(
         session,
@@ -267,7 +268,8 @@ def add_photo(
     """Enrol one face of a photo in an open case and queue the search of the ads for it.
 
     ``face_index`` says which face is the missing person where there are several (numbered by
-    area, largest first, then left to right). The same bytes again give the photo that is there.
+    area, largest first, then left to right). The same bytes again give the photo that is there;
+    one whose face another model did not find again is enrolled anew.
     Where anything is refused, nothing is kept. Raises :class:`CaseNotFound`,
     :class:`CaseClosed`, ``ImageRejected``, :class:`NoFaceFound`, :class:`SeveralFacesFound`,
     :class:`FaceIndexInvalid`, :class:`FaceTooSmall`, :class:`PhotoAlreadyEnrolled`,
@@ -312,44 +314,51 @@ def _enrol(
     images.ensure_row(session, sha256, size, image)
     rows = images.store_faces(session, ws.contract_id, sha256, faces, keep={chosen})
     face = rows[chosen]
-    photo_id = new_id()
-    job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo_id)
-    session.add(
-        Photo(
-            photo_id=photo_id,
-            case_id=case_id,
-            sha256=sha256,
-            filename=short_name(filename),
-            taken_on=taken_on,
-            enrolled_face_index=face.face_index,
-            x=face.x,
-            y=face.y,
-            width=face.width,
-            height=face.height,
-            job_id=job_id,
-            created_at=utc_now(),
-        )
+    before = session.scalar(select(Photo).where(Photo.case_id == case_id, Photo.sha256 == sha256))
+    photo = before or Photo(
+        photo_id=new_id(),
+        case_id=case_id,
+        sha256=sha256,
+        filename=short_name(filename),
+        taken_on=taken_on,
+        created_at=utc_now(),
     )
+    # One that is there could not be enrolled, since its face was not found again.
+    photo.enrolled_face_index = face.face_index
+    photo.x, photo.y, photo.width, photo.height = face.x, face.y, face.width, face.height
+    photo.job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo.photo_id)
+    session.add(photo)
     session.flush()
-    session.add(
-        Enrolment(photo_id=photo_id, contract_id=ws.contract_id, face_id=face.face_id, code=None)
+    session.merge(
+        Enrolment(
+            photo_id=photo.photo_id,
+            contract_id=ws.contract_id,
+            face_id=face.face_id,
+            code=None,
+        )
     )
     session.flush()
     add_faces(session, "cases", ws.contract_id, [face.face_id])
     share_case(session, ws.contract_id, case_id, 1)
-    return _receipt(session, ws.contract_id, session.get_one(Photo, photo_id), created=True)
+    return _receipt(session, ws.contract_id, photo, created=before is None)
 
 
 def _known_photo(
     session: Session, ws: Workspace, case_id: str, sha256: str, face_index: int | None
 ) -> PhotoReceipt | None:
     row = session.scalar(select(Photo).where(Photo.case_id == case_id, Photo.sha256 == sha256))
-    if row is None:
+    if row is None or _not_enrolled(session, ws.contract_id, row):
         return None
     enrolled = _enrolled_index(session, ws.contract_id, row)
     if face_index is not None and face_index != enrolled:
         raise PhotoAlreadyEnrolled(row.photo_id, enrolled)
     return _receipt(session, ws.contract_id, row, created=False)
+
+
+def _not_enrolled(session: Session, contract_id: str, row: Photo) -> bool:
+    """Whether the face of a photo was looked for under this contract and not found."""
+    found = session.get(Enrolment, (row.photo_id, contract_id))
+    return found is not None and found.face_id is None
 
 
 def _enrolled_index(session: Session, contract_id: str, row: Photo) -> int:

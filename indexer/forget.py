@@ -33,6 +33,7 @@ from indexer.catalog.tables import (
     Search,
 )
 from indexer.errors import AdNotFound, CaseNotFound, LegalHold, PhotoNotFound
+from indexer.leads import drop_empty_leads
 from indexer.purges import list_purges, record_purge
 from indexer.records import PurgeRecord
 from indexer.room import deletes
@@ -186,7 +187,7 @@ def _forget_unreviewed(session: Session, case_id: str) -> int:
     session.execute(
         delete(Candidate).where(Candidate.case_id == case_id, Candidate.status == "unreviewed")
     )
-    images.drop_empty_leads(session, [case_id])
+    drop_empty_leads(session, [case_id])
     return len(ids)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session
 from indexer.batches import chunks
 from indexer.catalog.tables import CaptureImage, Image, ImageHash
 from indexer.errors import BlobDamaged, BlobMissing
-from indexer.workspace import Workspace
 from models.decode import decode
 from models.errors import ImageRejected
 from models.pdq import HASH_BYTES, distances, pdq
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
 
 MAX_DISTANCE: Final = 31
 MIN_QUALITY: Final = 50

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import cast
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import removals
@@ -24,7 +24,6 @@ from indexer.catalog.tables import (
     GalleryMember,
     ImageAnalysis,
     ImageHash,
-    Lead,
     Photo,
 )
 from indexer.catalog.tables import Face as FaceRow
@@ -33,6 +32,7 @@ from indexer.errors import BlobDamaged, BlobMissing, FaceNotFound, ImageNotFound
 from indexer.faces import face_record, face_row, overlap
 from indexer.galleries import drop_idle_vectors, refresh_faces, remove_faces
 from indexer.hashes import keep_hash
+from indexer.leads import drop_empty_leads
 from indexer.records import AnalysisState, FaceRecord, Failure, ImageRecord
 from indexer.times import utc_now
 from indexer.workspace import Workspace
@@ -342,17 +342,6 @@ def release(session: Session, sha256s: Iterable[str]) -> dict[str, int]:
     counts["blobs"] = len(gone)
     removals.request(session, gone)
     return counts
-
-
-def drop_empty_leads(session: Session, case_ids: Collection[str]) -> None:
-    """Take away leads of these cases that hold no candidate any more, in the caller's transaction.
-
-    Candidates went; so what the cases knew of their lists holds no longer.
-    """
-    for some in chunks(case_ids):
-        session.execute(update(Case).where(Case.case_id.in_(some)).values(listed_floor=None))
-        held = select(Candidate.lead_id).where(Candidate.lead_id == Lead.lead_id)
-        session.execute(delete(Lead).where(Lead.case_id.in_(some), ~held.exists()))
 
 
 def _exists(

@@ -61,8 +61,6 @@ Component: TypeAlias = Literal[
 Finding: TypeAlias = Literal["similar", "different", "not_visible"]
 Reason: TypeAlias = Annotated[str, MinLen(1), MaxLen(10_000)]
 
-UNREVIEWED = "unreviewed"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgementRecord:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
@@ -21,9 +21,11 @@ from indexer.catalog.tables import (
     Candidate,
     Capture,
     CaptureImage,
+    Case,
     Face,
     FaceCluster,
     ImageHash,
+    Lead,
 )
 from indexer.hashes import MIN_QUALITY, NearHashes
 from indexer.ids import new_id
@@ -230,3 +232,14 @@ def _extreme(
 ) -> datetime | None:
     known = [moment for moment in moments if moment is not None]
     return choose(known) if known else None
+
+
+def drop_empty_leads(session: Session, case_ids: Collection[str]) -> None:
+    """Take away leads of these cases that hold no candidate any more, in the caller's transaction.
+
+    Candidates went; so what the cases knew of their lists holds no longer.
+    """
+    for some in chunks(case_ids):
+        session.execute(update(Case).where(Case.case_id.in_(some)).values(listed_floor=None))
+        held = select(Candidate.lead_id).where(Candidate.lead_id == Lead.lead_id)
+        session.execute(delete(Lead).where(Lead.case_id.in_(some), ~held.exists()))

@@ -23,7 +23,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from indexer.catalog.tables import Job, RunnerRow
@@ -112,9 +112,9 @@ def enqueue(
 
 
 def waiting_in(session: Session) -> int:
-    """How many jobs are queued. What is to be sent to others does not count, nor does what is
-    done for another generation: neither may keep ads out."""
-    query = select(func.count()).where(Job.state == "queued", Job.kind.in_(INTAKE))
+    """How many ads wait to be read. Nothing else counts: what is to be sent to others, is done for
+    another generation or for cases, all at once after a switch, must not keep ads out."""
+    query = select(func.count()).where(Job.state == "queued", Job.kind == "ingest_ad")
     return session.scalar(query) or 0
 
 
@@ -194,7 +194,7 @@ def next_due_s(
     ws: Workspace, kinds: Sequence[JobKind] = WORK, contract_id: str | None = None
 ) -> float | None:
     """Seconds until a job may be done here (0: one may now); ``None`` if none is queued."""
-    mine = or_(Job.contract_id.is_(None), Job.contract_id.in_(ws.views.able()))
+    mine = _mine(ws)
     if contract_id is not None:
         mine = Job.contract_id == contract_id
     with ws.catalog.read() as session:
@@ -211,7 +211,7 @@ def _due(ws: Workspace, kinds: Sequence[JobKind] | None = None) -> list[Any]:
     now = utc_now()
     conditions: list[Any] = [
         Job.state == "queued",
-        or_(Job.contract_id.is_(None), Job.contract_id.in_(ws.views.able())),
+        _mine(ws),
         or_(
             Job.run_after.is_(None),
             Job.run_after <= now,
@@ -222,6 +222,14 @@ def _due(ws: Workspace, kinds: Sequence[JobKind] | None = None) -> list[Any]:
     if kinds is not None:
         conditions.append(Job.kind.in_(kinds))
     return conditions
+
+
+def _mine(ws: Workspace) -> ColumnElement[bool]:
+    """Jobs that this process can do: of contracts whose packs it has, and those for the one in use
+    unless it is behind. They wait for one that is not."""
+    ws.views.refresh()
+    named = Job.contract_id.in_(ws.views.able())
+    return named if ws.views.behind is not None else or_(Job.contract_id.is_(None), named)
 
 
 def _pause_left(run_after: datetime | None, now: datetime) -> float:
@@ -291,8 +299,9 @@ def advance(session: Session, runner_id: str, job_id: str, done: int) -> None:
     )
 
 
-def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Failure] = ()) -> None:
-    """Mark a job done, in the caller's transaction; failures of items are kept with it.
+def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Failure] = ()) -> bool:
+    """Mark a job done, in the caller's transaction; failures of items are kept with it. Returns
+    whether that ended it.
 
     Where an item failed for a reason that may pass, the job is tried again later, and failed after
     too many attempts; so it is where an item killed the process again and again: somebody has to
@@ -300,18 +309,19 @@ def finish(session: Session, runner_id: str, job_id: str, failures: Sequence[Fai
     """
     job = session.get(Job, job_id)
     if job is None or job.runner != runner_id:
-        return
+        return False
     passing = [failure for failure in failures if failure.code in PASSING]
     if passing and job.attempts < MAX_ATTEMPTS:
         job.failures = [failure_json(failure) for failure in failures]
         _put_back(job, passing[0])
-        return
+        return False
     deadly = any(failure.code == CRASHED for failure in failures)
     job.state = "failed" if deadly or passing else "done"
     job.done = job.total
     job.runner = None
     job.finished_at = utc_now()
     job.failures = [failure_json(failure) for failure in failures]
+    return True
 
 
 # --- breaking off ----------------------------------------------------------------------------

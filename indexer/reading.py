@@ -42,7 +42,8 @@ def ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
             own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
             row = session.get(Job, job.job_id)
             capture = None if row is None else session.get(Capture, row.payload["capture_id"])
-            if capture is not None and shas[job.job_id]:
+            ended = queue.finish(session, ws.runner_id, job.job_id, own)
+            if ended and capture is not None and shas[job.job_id]:
                 share_images(
                     session,
                     ws.contract_id,
@@ -50,7 +51,6 @@ def ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
                     capture.capture_id,
                     len(shas[job.job_id]),
                 )
-            queue.finish(session, ws.runner_id, job.job_id, own)
 
 
 def embed_images(ws: Workspace, job: JobRecord) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Annotated, Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeAlias, TypeVar
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen, Predicate
 from pydantic import AfterValidator, BeforeValidator
@@ -43,6 +43,8 @@ ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]
 SearchStateName: TypeAlias = Literal["not_searched", "searching", "searched"]
 GalleryName: TypeAlias = Literal["cases", "ads"]
+UNREVIEWED: Final = "unreviewed"
+"""The status of a candidate that nobody has judged."""
 Purpose: TypeAlias = Literal[
     "locate_missing_person", "identify_victim", "verify_sighting", "training"
 ]

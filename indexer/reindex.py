@@ -75,15 +75,18 @@ def reindex(ws: Workspace, progress: Callable[[Progress], None] | None = None) -
     started = time.monotonic()
     queued = read = 0
     last: Missing | None = None
+    unplanned = False
     while True:
         planned = _plan(ws)
         queued += planned
         read += _work(ws, read, progress)
         with ws.catalog.read() as session:
             left = missing.look(session, ws.contract_id)
-        # What fails again and again is not tried for ever.
-        if not left or (not planned and left == last):
+        # What fails again and again is not tried for ever; a round that did jobs of a run before
+        # this one has not tried everything yet.
+        if not left or (left == last and not unplanned):
             break
+        unplanned = not planned
         last = left
     if progress is not None:
         progress(Progress(stage="reindex", done=read, total=read))

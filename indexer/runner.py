@@ -149,6 +149,8 @@ class Runner:
         while not self._stop.wait(_MAINTAIN_S):
             self._ws.maintain()
             try:
-                release_held(self._ws.views.refresh())
+                view = self._ws.views.refresh()
+                if self._ws.views.behind is None:
+                    release_held(view)
             except Exception:  # noqa: BLE001 - tried again at the next turn
                 _log.exception("alerts that were held back stay so for now")

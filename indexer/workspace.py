@@ -222,7 +222,6 @@ class Workspace:
         """Save the index files if that is worth while, and let go of everything."""
         try:
             self.views.close()
-            self.close_galleries()
         finally:
             self._stop_beating()
             if self._runner_lock is not None:
@@ -278,6 +277,7 @@ def open_workspace(
     blobs: BlobStore | None = None,
     pack: str = "",
     load: Load = load_nothing,
+    take_over: bool = False,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
@@ -285,14 +285,15 @@ def open_workspace(
     an earlier process left. ``restoring``: by the restore that goes on in it, which lets no ad age
     and lists purges in this folder alone, whatever the options say. ``blobs``: where the
     originals lie, if not in the folder. ``pack``: the name of the face pack that made the
-    analyser, which should be the one in use (``generations.rows.active``); where its contract is
-    another one (a new version of it, say), that one is in use from now on, and what is stored has
-    to be read again. ``load`` loads the packs of other generations. ``calibration``: the one that
+    analyser, whose contract has to be the one in use (``generations.rows.active``). ``take_over``:
+    where it is another one, that is in use from now on, and what is stored has to be read again.
+    ``load`` loads the packs of other generations. ``calibration``: the one that
     the pack brings, for as long as none was measured here (``indexer.calibrations``).
 
     Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
     :class:`RestoreUnfinished` (unless ``restoring``), :class:`CalibrationDamaged`, and
-    ``ContractMismatch`` for a calibration of another contract.
+    ``ContractMismatch`` for a calibration of another contract, or an analyser that does not make
+    the vectors in use.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
@@ -306,7 +307,9 @@ def open_workspace(
     try:
         blobs = blobs or LocalBlobStore(data_dir / "blobs")
         blobs.sweep()
-        switching.settle(catalog, analyser.contract_id, pack, analyser.dimension)
+        switching.settle(
+            catalog, analyser.contract_id, pack, analyser.dimension, take_over=take_over
+        )
         with catalog.read() as session:
             kept = calibrations.newest(session, analyser.contract_id)
         ws = Workspace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from indexer import jobs
 from indexer.reindex import outdated
 from indexer.runner import Runner
 from indexer.workspace import Workspace
+from models.errors import HomewardError
 from service import __version__, errors, web
 from service.accounts.keys import KeyStore, NewKey, Principal
 from service.alerts.deliver import Deliverer
@@ -133,14 +135,8 @@ def _start(
     spool = settings.data_dir / "spool"
     spool.mkdir(parents=True, exist_ok=True)
     pool = ComputePool(settings.compute_threads, settings.compute_backlog)
-    left = outdated(workspace)
-    if left:
-        _log.warning(
-            "%d images of ads and %d photos are not searched under %s; run `homeward reindex`",
-            left.ad_images,
-            left.photos,
-            workspace.contract_id,
-        )
+    # It looks at every stored picture, which nobody has to wait for.
+    threading.Thread(target=_say_outdated, args=(workspace,), name="outdated", daemon=True).start()
     runner = Runner(
         workspace,
         threads=settings.job_workers if settings.jobs_in_server else 0,
@@ -173,6 +169,21 @@ def _start(
     )
     metrics.gauge("homeward_event_streams", "Open event streams", lambda: service.streams.open)
     return service
+
+
+def _say_outdated(workspace: Workspace) -> None:
+    try:
+        left = outdated(workspace)
+    except HomewardError as error:
+        _log.warning("how much is to be read again is not known: %s", error)
+        return
+    if left:
+        _log.warning(
+            "%d images of ads and %d photos are not searched under %s; run `homeward reindex`",
+            left.ad_images,
+            left.photos,
+            workspace.contract_id,
+        )
 
 
 def _stop(service: Service) -> None:

@@ -13,12 +13,12 @@ from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
 from indexer.errors import CatalogAbsent
 from indexer.generations.rows import Generation, active
-from indexer.generations.views import Loaded
+from indexer.generations.views import Loaded, Unloaded
 from indexer.object_blobs import open_blobs
-from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
+from indexer.workspace import FaceAnalyser, Workspace, WorkspaceOptions, open_workspace
 from models.calibration import Calibration
 from models.contract import require_same
-from models.errors import HomewardError
+from models.errors import HomewardError, PackError
 from models.packs.base import FacePack
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
@@ -43,25 +43,31 @@ def open_pack(settings: Settings, name: str | None = None) -> FacePack:
     return load_pack(name or settings.pack, packs_dir=settings.packs_dir, runtime=settings.runtime)
 
 
-def pack_in_use(settings: Settings) -> str:
-    """The name of the pack of the generation in use; in a data folder that is new, the one that
-    the settings name. Raises the StorageError tree."""
+def generation_in_use(settings: Settings) -> Generation | None:
+    """The generation in use; ``None`` in a data folder that is new. Raises the StorageError
+    tree."""
     try:
         with closing(open_catalog_only(settings)) as catalog, catalog.read() as session:
             generation = active(session)
     except NoDataFolder:
-        generation = None
-    if generation is None or not generation.pack:
-        return settings.pack
-    if "pack" in settings.model_fields_set and settings.pack != generation.pack:
+        return None
+    chosen = settings.pack if "pack" in settings.model_fields_set else ""
+    if generation is not None and generation.pack and chosen not in ("", generation.pack):
         _log.warning(
             "HOMEWARD_PACK names %s, and this data folder uses %s: `homeward reindex --pack %s` "
             "changes that",
-            settings.pack,
+            chosen,
             generation.pack,
-            settings.pack,
+            chosen,
         )
-    return generation.pack
+    return generation
+
+
+def pack_in_use(settings: Settings) -> str:
+    """The name of the pack of the generation in use; in a data folder that is new, the one that
+    the settings name. Raises the StorageError tree."""
+    generation = generation_in_use(settings)
+    return settings.pack if generation is None else generation.pack or settings.pack
 
 
 def _load(settings: Settings, generation: Generation) -> Loaded:
@@ -105,20 +111,37 @@ def open_object_store(settings: Settings) -> BlobStore | None:
 
 
 def open_for(
-    settings: Settings, *, restoring: bool = False, blobs: BlobStore | None = None
+    settings: Settings,
+    *,
+    restoring: bool = False,
+    blobs: BlobStore | None = None,
+    analysing: bool = True,
+    take_over: bool = False,
 ) -> Workspace:
     """Load the pack and open the data folder; ``restoring``: by the restore that goes on in it.
 
-    ``blobs``: the store of the originals where it is open already. Raises the errors of
+    ``blobs``: the store of the originals where it is open already. ``analysing=False``: also where
+    the pack in use cannot be had here, or makes other vectors by now; nothing can be analysed
+    under the contract in use then. ``take_over``: see ``open_workspace``. Raises the errors of
     :func:`open_pack`, CalibrationDamaged, ContractMismatch and the StorageError tree.
     """
-    name = pack_in_use(settings)
-    pack = open_pack(settings, name)
+    generation = generation_in_use(settings)
+    name = settings.pack if generation is None else generation.pack or settings.pack
+    analyser: FaceAnalyser
+    try:
+        pack = open_pack(settings, name)
+        analyser, calibration = Analyser(pack), pack.calibration
+    except PackError:
+        if analysing or generation is None:
+            raise
+        analyser, calibration = Unloaded(generation.contract_id, generation.dimension), None
+    if not analysing and generation is not None and analyser.contract_id != generation.contract_id:
+        analyser, calibration = Unloaded(generation.contract_id, generation.dimension), None
     return open_workspace(
         settings.data_dir,
-        Analyser(pack),
+        analyser,
         catalog_url=settings.catalog_url,
-        calibration=pack.calibration,
+        calibration=calibration,
         limits=settings.decode_limits,
         options=WorkspaceOptions(
             vectors=settings.vector_options,
@@ -137,6 +160,7 @@ def open_for(
         blobs=blobs or open_object_store(settings),
         pack=name,
         load=partial(_load, settings),
+        take_over=take_over,
     )
 
 

@@ -65,6 +65,8 @@ def _unread(contract_id: str, again: bool) -> ColumnElement[bool]:
         ImageAnalysis.sha256 == CaptureImage.sha256,
         ImageAnalysis.contract_id == contract_id,
     )
+    # Where the last attempt failed, a face that was read before cannot be had again either.
+    done = read.where(ImageAnalysis.state == "done")
     if again:
         read = read.where(or_(ImageAnalysis.state == "done", ImageAnalysis.code.not_in(PASSING)))
     member = exists().where(
@@ -75,7 +77,7 @@ def _unread(contract_id: str, again: bool) -> ColumnElement[bool]:
     outside = exists().where(
         Face.sha256 == CaptureImage.sha256, Face.contract_id == contract_id, ~member
     )
-    return or_(~read, outside)
+    return or_(~read, and_(done, outside))
 
 
 def _awaited(contract_id: str) -> ColumnElement[bool]:

@@ -145,7 +145,7 @@ def add(
     *,
     pack: str,
     dimension: int,
-    state: Literal["building", "active"],
+    state: Literal["building", "active", "dropping"],
     actor: str,
 ) -> Generation:
     """A new generation, in the caller's transaction."""
@@ -162,7 +162,8 @@ def add(
     )
     session.add(row)
     session.flush()
-    note(session, row, "begun" if state == "building" else "activated", actor)
+    events: dict[str, Event] = {"building": "begun", "active": "activated", "dropping": "dropped"}
+    note(session, row, events[state], actor)
     return _record(row)
 
 

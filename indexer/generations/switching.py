@@ -7,21 +7,21 @@ every process follows at its next request or job.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
-from indexer import queue, removals
+from indexer import removals
 from indexer.batches import chunks
 from indexer.catalog import Catalog
 from indexer.catalog.tables import (
     Alert,
     Candidate,
-    Case,
     Enrolment,
     Face,
     FaceCluster,
@@ -32,7 +32,6 @@ from indexer.catalog.tables import (
     ImageAnalysis,
     ImageTrial,
     Job,
-    Photo,
 )
 from indexer.catalog.tables import Generation as Row
 from indexer.errors import GenerationIncomplete, GenerationStateInvalid
@@ -40,7 +39,11 @@ from indexer.galleries import remove_faces
 from indexer.generations import reports, rows
 from indexer.generations.missing import look
 from indexer.generations.rows import Generation
+from indexer.generations.work import start_anew
+from indexer.leads import drop_empty_leads
+from indexer.records import UNREVIEWED
 from indexer.times import utc_now
+from models.errors import ContractMismatch
 
 if TYPE_CHECKING:
     from indexer.workspace import Workspace
@@ -50,25 +53,54 @@ _log = logging.getLogger(__name__)
 KEEP_DAYS: Final = 30.0
 """How long a generation that was in use is kept for going back, unless said otherwise."""
 
+LONGEST_DAYS: Final = 36_500.0
+
+_SURE_S: Final = 3_600.0
+"""How long the time to keep a generation has to be seen over before it is dropped."""
+
 _AT_ONCE: Final = 2_000
 """Faces of a dropped generation that are taken away in one transaction."""
 
 
-def settle(catalog: Catalog, contract_id: str, pack: str, dimension: int) -> None:
-    """Have the contract with which a workspace is opened be the one in use.
+def settle(
+    catalog: Catalog, contract_id: str, pack: str, dimension: int, *, take_over: bool = False
+) -> None:
+    """See to it that the contract with which a workspace is opened is the one in use.
 
-    Mostly it is already. Where it is new, by a new version of the pack say, the one before cannot
-    be used by this version any more; its vectors are kept for a while all the same.
+    In a catalog that knows no generation yet it is from now on; what earlier versions have left
+    under other contracts goes, since nothing can make more of it. Where another one is in use,
+    ``take_over`` puts this one in its place, with whatever it holds already: the pack of the one
+    before may be one that this version cannot run.
+
+    Raises ``ContractMismatch`` where another one is in use and is not to be replaced: a process
+    that makes other vectors must not empty the searches of all others.
     """
     with catalog.read() as session:
-        if rows.active_id(session) == contract_id:
-            return
+        before = rows.active(session)
+    if before is not None and before.contract_id != contract_id and not take_over:
+        raise ContractMismatch(
+            f"The pack {pack or 'that is installed'} makes vectors of the contract {contract_id} "
+            f"here; those in use are of {before.contract_id}.",
+            remedy="Build them beside those in use with `homeward reindex`, then `homeward "
+            "generations switch`; what runs with the earlier version or pack may go on meanwhile. "
+            "Or have them answer at once, with whatever is read so far: `homeward generations "
+            "take-over`.",
+        )
+    if before is not None and before.contract_id == contract_id:
+        return
     with catalog.write() as session:
         before = rows.active(session)
         if before is not None and before.contract_id == contract_id:
             return
         known = session.get(Row, contract_id)
-        if before is not None:
+        if known is not None and known.state == "dropping":
+            raise GenerationStateInvalid(
+                f"The generation {contract_id} is being dropped.",
+                remedy="Try again in a minute, when nothing of it is left.",
+            )
+        if before is None:
+            _give_up_unknown(session, contract_id)
+        else:
             _log.warning(
                 "the contract in use is %s from now on, and was %s; run `homeward reindex`",
                 contract_id,
@@ -87,7 +119,16 @@ def settle(catalog: Catalog, contract_id: str, pack: str, dimension: int) -> Non
         else:
             _bring_into_use(session, known, "system")
         if before is not None:
-            _start_anew(session)
+            start_anew(session)
+
+
+def _give_up_unknown(session: Session, contract_id: str) -> None:
+    """Faces of earlier versions under contracts that nobody can name a pack of."""
+    others = session.scalars(
+        select(Face.contract_id).where(Face.contract_id != contract_id).distinct()
+    )
+    for other in others.all():
+        rows.add(session, other, pack="", dimension=0, state="dropping", actor="system")
 
 
 def begin(ws: Workspace, contract_id: str, pack: str, dimension: int, *, actor: str) -> Generation:
@@ -143,7 +184,7 @@ def activate(
         if before is not None:
             _retire(session, before.contract_id, None, actor, keep_days)
         _bring_into_use(session, row, actor)
-        _start_anew(session)
+        start_anew(session)
         found = rows.find(session, contract_id)
     ws.views.refresh()
     return found
@@ -196,11 +237,17 @@ def tidy(ws: Workspace) -> None:
         known = rows.all_generations(session)
     for one in known:
         if one.state == "kept" and one.keep_until is not None and one.keep_until <= now:
+            # A clock that is wrong for a while must not take the way back.
+            since = ws.views.over_since.setdefault(one.contract_id, time.monotonic())
+            if time.monotonic() - since < _SURE_S:
+                continue
             with ws.catalog.write() as session:
                 row = rows.require(session, one.contract_id)
                 if row.state == "kept":
                     _begin_dropping(session, row, "system")
-        elif one.state == "dropping":
+            continue
+        ws.views.over_since.pop(one.contract_id, None)
+        if one.state == "dropping":
             clear(ws, one.contract_id)
     _drop_reports(ws)
 
@@ -267,10 +314,14 @@ def _begin_dropping(session: Session, row: Row, actor: str) -> None:
 
 
 def _wanted() -> ColumnElement[bool]:
-    """Whether something that stays speaks of the face: a candidate, which may have been judged, or
-    an alert, which keeps the same from being told again."""
-    candidate = select(Candidate.face_id).where(Candidate.face_id == Face.face_id).exists()
-    return candidate | select(Alert.face_id).where(Alert.face_id == Face.face_id).exists()
+    """Whether something that stays speaks of the face: a candidate that was judged, or an alert,
+    which keeps the same from being told again."""
+    judged = (
+        select(Candidate.face_id)
+        .where(Candidate.face_id == Face.face_id, Candidate.status != UNREVIEWED)
+        .exists()
+    )
+    return judged | select(Alert.face_id).where(Alert.face_id == Face.face_id).exists()
 
 
 def _holds_anything(contract_id: str) -> ColumnElement[bool]:
@@ -295,7 +346,11 @@ def _clear_faces(session: Session, contract_id: str, face_ids: Sequence[str]) ->
                 ImageAnalysis.contract_id == contract_id, ImageAnalysis.sha256.in_(images)
             )
         )
+        cases = session.scalars(
+            select(Candidate.case_id).where(Candidate.face_id.in_(some)).distinct()
+        ).all()
         session.execute(delete(Face).where(these, ~_wanted()))
+        drop_empty_leads(session, cases)
         session.execute(update(Face).where(these).values(vector=None))
 
 
@@ -337,6 +392,11 @@ _HELD: Final[tuple[Any, ...]] = (
 def _retire(
     session: Session, contract_id: str, event: rows.Event | None, actor: str, keep_days: float
 ) -> None:
+    if not 0 <= keep_days <= LONGEST_DAYS:
+        raise GenerationStateInvalid(
+            f"A generation cannot be kept for {keep_days} days.",
+            remedy=f"Give 0 to {LONGEST_DAYS:,.0f} days.",
+        )
     row = rows.require(session, contract_id)
     row.state = "kept"
     row.keep_until = utc_now() + timedelta(days=keep_days)
@@ -351,17 +411,3 @@ def _bring_into_use(session: Session, row: Row, actor: str) -> None:
     row.keep_until = None
     rows.note(session, row, "activated", actor)
     session.flush()
-
-
-def _start_anew(session: Session) -> None:
-    """What cases knew of scores is on another scale now; each is searched for once more."""
-    session.execute(update(Case).values(listed_floor=None))
-    searched = (
-        select(Photo.case_id)
-        .join(Case, Case.case_id == Photo.case_id)
-        .where(Case.status == "open")
-        .group_by(Photo.case_id)
-        .order_by(func.max(Photo.photo_id).desc())
-    )
-    for case_id in session.scalars(searched).all():
-        queue.enqueue(session, "probe_case", case_id)

@@ -1,12 +1,12 @@
-"""What is queued so that every generation receives what one of them has just received."""
+"""What is queued for generations: what one has received goes to all, and searches start anew."""
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from indexer import queue
-from indexer.catalog.tables import Job
+from indexer.catalog.tables import Case, Job, Photo
 from indexer.generations.rows import others
 
 
@@ -43,3 +43,21 @@ def share_case(session: Session, contract_id: str, case_id: str, total: int) -> 
             queue.enqueue(
                 session, "embed_case", case_id, total=total, contract_id=other.contract_id
             )
+
+
+def start_anew(session: Session) -> None:
+    """Search for every open case once more, in the caller's transaction: another model answers, or
+    its scores are worth something else. What cases knew of scores holds no longer."""
+    session.execute(update(Case).values(listed_floor=None))
+    queued = exists().where(
+        Job.kind == "probe_case", Job.subject_id == Photo.case_id, Job.state == "queued"
+    )
+    searched = (
+        select(Photo.case_id)
+        .join(Case, Case.case_id == Photo.case_id)
+        .where(Case.status == "open", ~queued)
+        .group_by(Photo.case_id)
+        .order_by(func.max(Photo.photo_id).desc())
+    )
+    for case_id in session.scalars(searched).all():
+        queue.enqueue(session, "probe_case", case_id)

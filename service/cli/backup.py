@@ -125,7 +125,7 @@ def restore(
             pg_dump=settings.pg_dump,
             progress=progress,
         )
-        workspace = open_for(settings, restoring=True, blobs=blobs)
+        workspace = open_for(settings, restoring=True, blobs=blobs, analysing=False)
         try:
             result = restoring.reapply(workspace, listed.purges, progress)
             restoring.finished(workspace)

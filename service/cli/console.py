@@ -123,9 +123,11 @@ def settings_for(
 
 
 @contextmanager
-def workspace_for(settings: Settings) -> Iterator[Workspace]:
-    """The open workspace of ``settings``, closed at the end."""
-    workspace = open_for(settings)
+def workspace_for(
+    settings: Settings, *, analysing: bool = True, take_over: bool = False
+) -> Iterator[Workspace]:
+    """The open workspace of ``settings``, closed at the end; the rest as for ``open_for``."""
+    workspace = open_for(settings, analysing=analysing, take_over=take_over)
     try:
         yield workspace
     finally:

@@ -110,7 +110,7 @@ def _workspace(settings: Settings) -> Iterator[Workspace]:
     # A folder that is not there is a slip, and is told: none is made.
     with catalog_for(settings):
         pass
-    with workspace_for(settings) as workspace:
+    with workspace_for(settings, analysing=False) as workspace:
         yield workspace
 
 

@@ -82,7 +82,7 @@ def compare(
     data_dir: DataDir = None,
 ) -> None:
     """Say what would change for the open cases if a generation came into use. Changes nothing."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         with Reporter() as reporter:
             found = compared.run(workspace, contract_id, k, ACTOR, reporter)
         if as_json:
@@ -100,7 +100,7 @@ def switch(
     data_dir: DataDir = None,
 ) -> None:
     """Bring a whole generation into use. The one before is kept, and still receives what is new."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         found = switching.activate(workspace, contract_id, actor=ACTOR, keep_days=keep_days)
     _say_in_use(found)
 
@@ -113,16 +113,33 @@ def rollback(
     data_dir: DataDir = None,
 ) -> None:
     """Bring back the generation that was in use before."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         found = switching.roll_back(workspace, actor=ACTOR, keep_days=keep_days)
     _say_in_use(found)
+
+
+@app.command("take-over")
+@expected_errors
+def take_over(context: typer.Context, data_dir: DataDir = None) -> None:
+    """Have the installed version answer at once, with whatever is read so far.
+
+    For an upgrade that makes other vectors, where searches may wait for `homeward reindex`.
+    """
+    with workspace_for(settings_for(context, data_dir), take_over=True) as workspace:
+        found, pack = workspace.contract_id, workspace.pack
+    out.print(
+        Text(
+            f"{found} (pack {pack}) is in use. Run `homeward reindex`: until it is through, "
+            "searches see only what is read."
+        )
+    )
 
 
 @app.command("drop")
 @expected_errors
 def drop(context: typer.Context, contract_id: Contract, data_dir: DataDir = None) -> None:
     """Give up a generation that is not in use, and take its vectors away."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         switching.drop(workspace, contract_id, actor=ACTOR)
         switching.clear(workspace, contract_id, most=None)
         workspace.maintain()
@@ -133,7 +150,8 @@ def _say_in_use(generation: Generation) -> None:
     out.print(
         Text(
             f"{generation.contract_id} (pack {generation.pack}) is in use. Every open case is "
-            "compared with the ads once more; `homeward generations rollback` goes back."
+            "compared with the ads once more. `homeward generations rollback` brings back the one "
+            "that was in use until now."
         )
     )
 

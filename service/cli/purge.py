@@ -51,7 +51,7 @@ def purge_ads(
     data_dir: DataDir = None,
 ) -> None:
     """Forget the ads that were not received for DAYS days; those under legal hold stay."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         found = retention.look(workspace, older_than, site)
         where = f" of {site}" if site else ""
         text = f"{found.due} of {found.total} ads{where} were not received for {older_than} days"
@@ -86,7 +86,7 @@ def purge_ad(
     by_name = site is not None and external_id is not None
     if (ad_id is None) != by_name:
         raise typer.BadParameter("give AD_ID, or --site and --external-id")
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         if ad_id is None:
             assert site is not None and external_id is not None
             record = ads.find_ad(workspace, site, external_id)
@@ -108,7 +108,7 @@ def purge_case(
     data_dir: DataDir = None,
 ) -> None:
     """Forget one case with its photos, candidates and judgements."""
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         record = cases.find_case(workspace, case_number, agency)
         photos = len(record.photos)
         _confirm(f"Forget case {case_number} with {photos} photo(s) for good?", yes)
@@ -121,7 +121,7 @@ def list_purges(context: typer.Context, as_json: AsJson = False, data_dir: DataD
     """The ledger of purges, newest first: ids and counts, never content."""
     records: list[PurgeRecord] = []
     more: str | None = None
-    with workspace_for(settings_for(context, data_dir)) as workspace:
+    with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         while True:
             page = purges.list_purges(workspace, limit=500, cursor=more)
             records += page.items

@@ -10,6 +10,7 @@ from rich.text import Text
 from indexer.generations import switching
 from indexer.generations.comparison import Comparison
 from indexer.generations.rows import Generation
+from indexer.generations.views import Unloaded
 from indexer.reindex import ReindexReport
 from indexer.reindex import reindex as run_reindex
 from indexer.workspace import Workspace
@@ -56,7 +57,7 @@ def reindex(
     `homeward worker`. At the end it says what would change for the open cases.
     """
     settings = settings_for(context, data_dir)
-    with workspace_for(settings) as workspace:
+    with workspace_for(settings, analysing=False) as workspace:
         with Reporter() as reporter:
             generation = _generation(workspace, settings, pack)
             report = run_reindex(
@@ -84,11 +85,13 @@ def reindex(
 
 def _generation(ws: Workspace, settings: Settings, pack: str | None) -> Generation:
     """The generation of the pack, begun where there is none."""
-    if pack is None or pack == ws.pack:
-        contract = ws.contract_id, ws.pack, ws.analyser.dimension
+    name = pack or ws.pack or settings.pack
+    if name == ws.pack and not isinstance(ws.analyser, Unloaded):
+        contract = ws.contract_id, name, ws.analyser.dimension
     else:
-        loaded = Analyser(open_pack(settings, pack))
-        contract = loaded.contract_id, pack, loaded.dimension
+        # Another pack, or one that makes other vectors in this version than it did before.
+        loaded = Analyser(open_pack(settings, name))
+        contract = loaded.contract_id, name, loaded.dimension
     return switching.begin(ws, *contract, actor=ACTOR)
 
 

@@ -167,7 +167,7 @@ def test_two_contracts_never_mix(calibrated: Workspace) -> None:
     join(calibrated, old)
     renewed = SmallAnalyser("small-ffffffffffff")
     url = url_of(calibrated)
-    with open_workspace(calibrated.data_dir, renewed, catalog_url=url) as ws:
+    with open_workspace(calibrated.data_dir, renewed, catalog_url=url, take_over=True) as ws:
         with ws.catalog.write() as session:
             for face_id in old:
                 row = session.get_one(Face, face_id)

@@ -206,7 +206,7 @@ def test_two_contracts_never_meet(ws: Workspace) -> None:
     enrol(ws, 1)
     ws.cases.save()
     second = SmallAnalyser("other-000000000000")
-    with open_workspace(ws.data_dir, second, catalog_url=url_of(ws)) as other:
+    with open_workspace(ws.data_dir, second, catalog_url=url_of(ws), take_over=True) as other:
         assert other.cases.count() == 0
         enrol(other, 2)
         other.cases.save()
@@ -219,7 +219,10 @@ def test_a_deletion_leaves_no_vector_in_any_file(opened: Reopen) -> None:
     ws, other = opened(), opened()
     case_id = enrol(ws, 1, 2)
     with open_workspace(
-        ws.data_dir, SmallAnalyser("other-000000000000"), catalog_url=url_of(ws)
+        ws.data_dir,
+        SmallAnalyser("other-000000000000"),
+        catalog_url=url_of(ws),
+        take_over=True,
     ) as stranger:
         enrol(stranger, 1)
         stranger.cases.save()

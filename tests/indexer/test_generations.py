@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
-from indexer import ads, alerting, candidates, cases, forget, jobs, judgements
+from indexer import (
+    ads,
+    alerting,
+    calibrations,
+    candidates,
+    cases,
+    forget,
+    images,
+    jobs,
+    judgements,
+    queue,
+    reading,
+)
 from indexer.calibrations import keep
 from indexer.catalog.tables import (
     Base,
@@ -25,18 +38,30 @@ from indexer.errors import (
     GenerationNotFound,
     GenerationStateInvalid,
     GenerationUnavailable,
+    SeveralFacesFound,
 )
 from indexer.faces import same_place
 from indexer.generations import missing, rows, switching
-from indexer.generations.views import Loaded
-from indexer.records import AdInput
+from indexer.generations.views import Loaded, Unloaded
+from indexer.records import AdInput, Failure
 from indexer.reindex import IMAGES_A_JOB, reindex
 from indexer.times import utc_now
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.calibration import Calibration
+from models.errors import ContractMismatch
 from models.types import Box
-from tests.indexer.small import CONTRACT, SmallAnalyser, colour, face_picture, picture
+from tests.indexer.conftest import url_of
+from tests.indexer.small import (
+    CONTRACT,
+    DIMENSION,
+    SmallAnalyser,
+    colour,
+    face_picture,
+    picture,
+    vector_of,
+)
 from tests.indexer.test_candidates import crowd, make_case, scores, send
+from tests.indexer.test_jobs import wait_for
 from tests.indexer.watch import CALIBRATION, alerts_of
 from tests.tables import lend_tables
 
@@ -182,7 +207,8 @@ def test_every_process_follows(ws: Workspace, opens: Opens) -> None:
     build(ws)
     switching.activate(ws, NEW, actor="tester")
     assert other.views.current is other
-    assert other.views.refresh().contract_id == NEW
+    wait_for(lambda: other.views.refresh().contract_id == NEW)
+    assert other.views.behind is None
     assert other.views.current.ads.count() == 5
     switching.roll_back(ws, actor="tester")
     assert other.views.refresh() is other
@@ -337,12 +363,14 @@ def test_a_process_without_the_pack_goes_on_with_the_one_before(
         with pytest.raises(GenerationUnavailable):
             switching.activate(lacking, NEW, actor="who could not use it")
         switching.activate(ws, NEW, actor="tester")
-        # What it takes in reaches the one in use through who has the pack.
-        send(lacking, "through it", face_picture(5))
-        jobs.run_pending(lacking)
-        assert members(ws, "ads") == {CONTRACT: 5, NEW: 4}
+        # What it takes in waits for who has the pack; searches of the switch do so as well.
+        case_id = make_case(lacking, face_picture(5))
+        send(lacking, "through it", face_picture(5, 9))
+        assert jobs.run_pending(lacking) == 0
         jobs.run_pending(ws)
         assert members(ws, "ads") == {CONTRACT: 5, NEW: 5}
+        assert members(ws, "cases") == {CONTRACT: 1, NEW: 1}
+        assert [alert.contract_id for alert in alerts_of(ws, case_id)] == [NEW]
 
 
 def test_what_is_dropped_leaves_nothing_but_what_was_judged(ws: Workspace) -> None:
@@ -375,7 +403,9 @@ def test_what_is_dropped_leaves_nothing_but_what_was_judged(ws: Workspace) -> No
         switching.roll_back(ws, actor="tester")
 
 
-def test_one_that_was_kept_for_long_enough_goes(ws: Workspace) -> None:
+def test_one_that_was_kept_for_long_enough_goes(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crowd(ws, 3)
     jobs.run_pending(ws)
     build(ws)
@@ -388,6 +418,10 @@ def test_one_that_was_kept_for_long_enough_goes(ws: Workspace) -> None:
         assert kept.keep_until is not None
         assert timedelta(days=9) < kept.keep_until - utc_now() < timedelta(days=10)
         kept.keep_until = utc_now() - timedelta(seconds=1)
+    for _ in range(3):
+        ws.maintain()
+    assert members(ws, "ads") == {CONTRACT: 3, NEW: 3}, "it may be the clock that is wrong"
+    monkeypatch.setattr(switching, "_SURE_S", 0.0)
     for _ in range(3):
         ws.maintain()
     assert members(ws, "ads") == {NEW: 3}
@@ -463,3 +497,204 @@ def test_a_face_is_the_same_whichever_detector_drew_its_box(box: Box, same: bool
     there = Box(100, 100, 80, 80)
     assert same_place(there, box) is same
     assert same_place(box, there) is same
+
+
+def test_another_model_does_not_take_over_by_itself(ws: Workspace, catalog_url: str | None) -> None:
+    """A worker of another version, a pack that was installed over the one in use."""
+    crowd(ws, 3)
+    jobs.run_pending(ws)
+    with pytest.raises(ContractMismatch, match="take-over"):
+        open_workspace(ws.data_dir, SmallAnalyser(NEW), catalog_url=catalog_url)
+    assert ws.views.refresh() is ws
+    with open_workspace(
+        ws.data_dir, SmallAnalyser(NEW), catalog_url=catalog_url, take_over=True
+    ) as over:
+        assert over.ads.count() == 0
+        reindex(over)
+        assert over.ads.count() == 3
+
+
+def test_a_new_version_is_built_by_a_process_that_cannot_run_the_one_in_use(
+    opens: Opens, ws: Workspace, catalog_url: str | None
+) -> None:
+    crowd(ws, 3)
+    jobs.run_pending(ws)
+    with open_workspace(
+        ws.data_dir,
+        Unloaded(CONTRACT, DIMENSION),
+        catalog_url=catalog_url,
+        load=lambda generation: Loaded(SmallAnalyser(NEW), NEW_CALIBRATION),
+    ) as fresh:
+        assert fresh.views.able() == set()
+        view = build(fresh)
+        assert members(ws, "ads") == {CONTRACT: 3, NEW: 3}
+        assert ws.views.refresh() is ws
+        switching.activate(fresh, NEW, actor="tester")
+        assert fresh.views.current is view
+
+
+def test_the_model_before_tells_nothing_any_more(ws: Workspace) -> None:
+    """Work that was under way at the switch ends under the old contract, and on its scale."""
+    case_id = make_case(ws, face_picture(1))
+    jobs.run_pending(ws)
+    send(ws, "hers", face_picture(1, 9))
+    (job,) = queue.claim(ws, 1)
+    build(ws)
+    switching.activate(ws, NEW, actor="tester")
+    reading.ingest_ads(ws, [job])
+    queue.let_go(ws, [job])
+    assert alerts_of(ws, case_id) == []
+    jobs.run_pending(ws)
+    assert [alert.contract_id for alert in alerts_of(ws, case_id)] == [NEW]
+
+
+def test_a_photo_that_was_not_found_again_is_enrolled_anew(ws: Workspace) -> None:
+    picture_of_two = picture((20, 30, 60, colour(1)), (120, 30, 60, colour(2)))
+    case_id = make_case(ws, face_picture(3))
+    first = cases.add_photo(ws, case_id, picture_of_two, face_index=0)
+    jobs.run_pending(ws)
+    with ws.catalog.write() as session:
+        photo = Base.metadata.tables["photos"]
+        session.execute(
+            update(photo).where(photo.c.photo_id == first.photo_id).values(x=500.0, y=500.0)
+        )
+    report = reindex(begin(ws))
+    assert [failure.code for failure in report.failures] == ["no_face_found"]
+    switching.activate(ws, NEW, actor="tester")
+    jobs.run_pending(ws)
+    view = ws.views.current
+    with pytest.raises(SeveralFacesFound):
+        cases.add_photo(view, case_id, picture_of_two)
+    again = cases.add_photo(view, case_id, picture_of_two, face_index=1)
+    assert (again.photo_id, again.created, again.enrolled_face_index) == (first.photo_id, False, 1)
+    photos = cases.get_case(view, case_id).photos
+    assert [photo.enrolled for photo in photos] == [True, True]
+    assert members(ws, "cases")[NEW] == 2
+    assert not cases.add_photo(view, case_id, picture_of_two).created, "it is there now"
+
+
+def test_a_reindex_of_what_cannot_be_read_ends(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, short_pauses: None
+) -> None:
+    crowd(ws, 3)
+    jobs.run_pending(ws)
+    view = begin(ws)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("whatever it is")
+
+    monkeypatch.setitem(jobs._DOING, "embed_images", broken)
+    report = reindex(view)
+    assert [failure.code for failure in report.failures] == ["generation_incomplete"]
+    with ws.catalog.read() as session:
+        failed = session.scalars(select(Job.job_id).where(Job.state == "failed")).all()
+    assert 1 <= len(failed) <= 3
+
+
+def test_a_face_that_cannot_be_had_again_keeps_nothing_up(ws: Workspace) -> None:
+    """A bystander in a photo of a case, which an ad shows as well, and whose bytes are lost."""
+    both = picture((20, 30, 60, colour(1)), (120, 30, 60, colour(2)))
+    case_id = make_case(ws)
+    photo = cases.add_photo(ws, case_id, both, face_index=0)
+    jobs.run_pending(ws)
+    ws.blobs.delete(photo.sha256)
+    with ws.catalog.write() as session:
+        session.execute(update(Base.metadata.tables["faces"]).values(vector=None))
+        images.note_failure(
+            session, CONTRACT, Failure(item=photo.sha256, code="blob_missing", detail="gone")
+        )
+    send(ws, "with her", face_picture(7))
+    jobs.run_pending(ws)
+    reindex(ws)
+    with ws.catalog.read() as session:
+        assert missing.look(session, CONTRACT).ad_images == 0
+
+
+def test_what_is_dropped_leaves_the_process_that_began_with_it(ws: Workspace) -> None:
+    crowd(ws, 5)
+    jobs.run_pending(ws)
+    switch(ws)
+    switching.drop(ws, CONTRACT, actor="tester")
+    ws.maintain()
+    assert ws.views.opened() == [ws.views.current]
+    assert ws.ads.search(vector_of(colour(100))[None], 3)[0].ids == ()
+
+
+def test_candidates_that_nobody_judged_go_with_their_generation(ws: Workspace) -> None:
+    crowd(ws, 6)
+    case_id = make_case(ws, face_picture(1))
+    jobs.run_pending(ws)
+    old = candidates.ranked(ws, case_id, 6)
+    judgements.judge(ws, old.items[2].candidate_id, "inconclusive", "Too small.", actor="a")
+    switch(ws)
+    switching.drop(ws, CONTRACT, actor="tester")
+    assert switching.clear(ws, CONTRACT, most=None)
+    with ws.catalog.read() as session:
+        left = session.scalars(select(Face).where(Face.contract_id == CONTRACT)).all()
+        assert [face.face_id for face in left] == [old.items[2].face.face_id]
+
+
+def test_faces_of_contracts_that_no_generation_names_go(ws: Workspace) -> None:
+    """Of versions before there were generations."""
+    crowd(ws, 3)
+    jobs.run_pending(ws)
+    with ws.catalog.write() as session:
+        session.execute(delete(Generation))
+    switching.settle(ws.catalog, NEW, "second", DIMENSION)
+    with ws.catalog.read() as session:
+        states = {one.contract_id: one.state for one in rows.all_generations(session)}
+    assert states == {NEW: "active", CONTRACT: "dropping"}
+
+
+def test_rates_that_come_late_raise_what_was_due(ws: Workspace) -> None:
+    case_id = make_case(ws, face_picture(1))
+    jobs.run_pending(ws)
+    with ws.catalog.write() as session:
+        session.execute(update(Case).values(listed_floor=None))
+    ws.calibration = None
+    send(ws, "hers", face_picture(1, 9))
+    jobs.run_pending(ws)
+    assert alerts_of(ws, case_id) == []
+    calibrations.keep(ws.catalog, CALIBRATION, actor="tester")
+    jobs.run_pending(ws)
+    assert len(alerts_of(ws, case_id)) == 1
+
+
+def test_nobody_waits_while_a_pack_is_loaded(ws: Workspace) -> None:
+    crowd(ws, 2)
+    jobs.run_pending(ws)
+    build(ws)
+    loading, go_on = threading.Event(), threading.Event()
+
+    def slowly(_: rows.Generation) -> Loaded:
+        loading.set()
+        assert go_on.wait(60)
+        return Loaded(SmallAnalyser(NEW), NEW_CALIBRATION)
+
+    url = url_of(ws)
+    with open_workspace(ws.data_dir, SmallAnalyser(CONTRACT), catalog_url=url) as other:
+        other.views._load = slowly
+        other.views._failed.clear()
+        switching.activate(ws, NEW, actor="tester")
+        assert other.views.refresh() is other
+        assert loading.wait(60)
+        assert other.views.refresh() is other
+        assert "being opened" in (other.views.behind or "")
+        assert other.ads.count() == 2
+        assert other.views.view(CONTRACT) is other
+        go_on.set()
+        wait_for(lambda: other.views.refresh().contract_id == NEW)
+
+
+def test_the_searches_of_a_switch_keep_no_ad_out(ws: Workspace) -> None:
+    for person in range(5):
+        make_case(ws, face_picture(person), number=str(person))
+    jobs.run_pending(ws)
+    build(ws)
+    switching.activate(ws, NEW, actor="tester")
+    assert jobs.waiting(ws) == 0
+    with ws.catalog.read() as session:
+        probes = session.scalars(select(Job.subject_id).where(Job.kind == "probe_case"))
+        assert len(probes.all()) >= 5
+    with pytest.raises(GenerationStateInvalid):
+        switching.roll_back(ws, actor="tester", keep_days=float("nan"))

@@ -30,7 +30,7 @@ def stored(opened: Reopen) -> tuple[Workspace, str]:
 
 def renewed(ws: Workspace) -> Workspace:
     other = SmallAnalyser("small-ffffffffffff")
-    return open_workspace(ws.data_dir, other, catalog_url=url_of(ws))
+    return open_workspace(ws.data_dir, other, catalog_url=url_of(ws), take_over=True)
 
 
 def test_everything_is_searched_again(stored: tuple[Workspace, str]) -> None:
