@@ -63,10 +63,9 @@ PRIORITIES: dict[JobKind, int] = {
 }
 """What goes first, lower before higher: a person is waiting for what is done for a case."""
 
-INTAKE: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad")
 EMBEDDING: tuple[JobKind, ...] = ("embed_case", "embed_images")
 """Work under a contract that the job names: for generations beside the one in use, mostly."""
-WORK: tuple[JobKind, ...] = (*INTAKE, *EMBEDDING)
+WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad", *EMBEDDING)
 DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
 
 _TAKEN = "taken"
@@ -112,8 +111,7 @@ def enqueue(
 
 
 def waiting_in(session: Session) -> int:
-    """How many ads wait to be read. Nothing else counts: what is to be sent to others, is done for
-    another generation or for cases, all at once after a switch, must not keep ads out."""
+    """How many ads wait to be read. Nothing else, all at once after a switch say, keeps ads out."""
     query = select(func.count()).where(Job.state == "queued", Job.kind == "ingest_ad")
     return session.scalar(query) or 0
 
@@ -225,8 +223,7 @@ def _due(ws: Workspace, kinds: Sequence[JobKind] | None = None) -> list[Any]:
 
 
 def _mine(ws: Workspace) -> ColumnElement[bool]:
-    """Jobs that this process can do: of contracts whose packs it has, and those for the one in use
-    unless it is behind. They wait for one that is not."""
+    """Jobs that this process can do: none for the one in use while it is behind that."""
     ws.views.refresh()
     named = Job.contract_id.in_(ws.views.able())
     return named if ws.views.behind is not None else or_(Job.contract_id.is_(None), named)
@@ -392,8 +389,7 @@ def recover(ws: Workspace) -> int:
     known = {*rows, *(runner for runner in busy if runner is not None)} - {ws.runner_id}
     for gone in set(ws.beats_seen) - set(rows):
         del ws.beats_seen[gone]
-    dead = [runner for runner in known if not _lives(ws, runner, rows.get(runner))]
-    if not dead:
+    if not (dead := [runner for runner in known if not _lives(ws, runner, rows.get(runner))]):
         return 0
     died = 0
     with ws.catalog.write() as session:

@@ -116,7 +116,11 @@ class Views:
             generation, calibration_id = rows.in_force(session)
         view = self._current
         if generation is not None and not self._shows(view, generation):
-            ready = self._ready(generation)
+            if view.contract_id == generation.contract_id:
+                # It was dropped and built anew: nothing of before may be in an answer.
+                ready: Workspace | None = self.view(generation.contract_id)
+            else:
+                ready = self._ready(generation)
             if ready is None:
                 self._behind = self._why_not(generation.contract_id)
                 self._prepare(generation.contract_id)

@@ -39,6 +39,7 @@ from tests.endurance import both
 from tests.endurance.drawn_packs import CONTRACTS, FIRST, SECOND, analyser, calibration, load
 from tests.indexer.conftest import Opens, Reopen
 from tests.indexer.small import face_picture
+from tests.indexer.test_jobs import wait_for
 from tests.indexer.watch import alerts_of, open_case, send
 
 OTHER = CONTRACTS[SECOND]
@@ -216,8 +217,8 @@ def test_a_dropped_generation_leaves_the_memory_of_all(ws: Workspace, opened: Re
     forget.forget_ad(ws, receipts[0].ad_id)
     built(ws)
     switch(ws)
-    current = other.views.refresh()
-    assert current.contract_id == OTHER
+    wait_for(lambda: other.views.refresh().contract_id == OTHER)
+    current = other.views.current
     assert current.ads.count() == 3
     assert current.ads.health() is None
 
@@ -241,7 +242,7 @@ def test_even_the_first_view_of_a_process_is_built_anew(ws: Workspace, opened: R
     check(ws)
 
 
-def test_one_that_is_half_dropped_can_be_used_again(
+def test_one_that_is_half_dropped_is_used_again_only_once_it_is_gone(
     ws: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever opens the folder with the pack of that contract uses it, as after a downgrade."""
@@ -253,11 +254,14 @@ def test_one_that_is_half_dropped_can_be_used_again(
     switching.drop(ws, OTHER, actor="tester")
     monkeypatch.setattr(switching, "_AT_ONCE", 2)
     assert not switching.clear(ws, OTHER, most=2)
-    switching.settle(ws.catalog, OTHER, SECOND, analyser(SECOND).dimension)
-    view = ws.views.refresh()
-    assert view.contract_id == OTHER
+    taking_over = (ws.catalog, OTHER, SECOND, analyser(SECOND).dimension)
+    with pytest.raises(GenerationStateInvalid):
+        switching.settle(*taking_over, take_over=True)
+    assert switching.clear(ws, OTHER, most=None)
+    switching.settle(*taking_over, take_over=True)
+    view = ws.views.of(OTHER)
     with ws.catalog.read() as session:
-        assert missing.look(session, OTHER).ad_images > 0
+        assert missing.look(session, OTHER).ad_images == 6
     assert reindex(view).failures == ()
     jobs.run_pending(ws)
     assert set(check(ws).faces.values()) == {6}
