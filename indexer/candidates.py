@@ -29,7 +29,7 @@ from indexer.catalog.tables import (
 )
 from indexer.catalog.types import stacked
 from indexer.errors import CandidateNotFound, PurposeRequired
-from indexer.faces import choose_face, face_record, summaries
+from indexer.faces import choose_face, face_record, quality_score, summaries
 from indexer.galleries.log import index_filter
 from indexer.generations.rows import is_active
 from indexer.judgements import UNREVIEWED, decided
@@ -49,6 +49,7 @@ from indexer.searches import PURPOSES, add_search
 from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
+from models.calibration import Shares, shares
 from models.types import FloatArray
 
 NO_FILTER = SearchFilter()
@@ -97,9 +98,9 @@ def ranked(
     """
     with ws.catalog.read() as session:
         require_open(session, case_id)
-        face_ids, vectors = enrolled(session, ws.contract_id, case_id)
+        face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
         state = search_state(session, ws.contract_id, case_id, len(face_ids))
-    ranking = rank(ws, case_id, vectors, k, filters)
+    ranking = rank(ws, case_id, vectors, joined, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
 
@@ -134,7 +135,8 @@ def search_photo(
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
-    ranking = rank(ws, case_id, vector, k, filters)
+    joined = shares(vector, np.array([faces[chosen].quality.score]))
+    ranking = rank(ws, case_id, vector, joined, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, 1, "search")
     result = _result(ws, case_id, k, ranking, candidate_ids, filters, state, (), 1)
     with ws.catalog.write() as session:
@@ -173,10 +175,11 @@ def get_candidate(ws: Workspace, candidate_id: str) -> CandidateRecord:
 
 def enrolled(
     session: Session, contract_id: str, case_id: str
-) -> tuple[tuple[str, ...], FloatArray]:
-    """The enrolled faces of a case and their vectors, float32 (photos, dimension), oldest first."""
+) -> tuple[tuple[str, ...], FloatArray, Shares]:
+    """The enrolled faces of a case, oldest first, their vectors, float32 (photos, dimension), and
+    what each counts in the average by its quality."""
     rows = session.execute(
-        select(Face.face_id, Face.vector)
+        select(Face.face_id, Face.vector, Face.quality)
         .join(Enrolment, Enrolment.face_id == Face.face_id)
         .join(Photo, Photo.photo_id == Enrolment.photo_id)
         .join(
@@ -191,7 +194,8 @@ def enrolled(
         .order_by(Photo.photo_id)
     ).all()
     vectors = stacked(row[1] for row in rows) if rows else np.empty((0, 0), np.float32)
-    return tuple(row[0] for row in rows), vectors
+    quality = np.array([quality_score(row[2]) for row in rows], np.float64)
+    return tuple(row[0] for row in rows), vectors, shares(vectors, quality)
 
 
 # --- ranking ---------------------------------------------------------------------------------
@@ -201,6 +205,7 @@ def rank(
     ws: Workspace,
     case_id: str,
     vectors: FloatArray,
+    joined: Shares,
     k: int,
     filters: SearchFilter = NO_FILTER,
 ) -> Ranking:
@@ -210,7 +215,7 @@ def rank(
     where = index_filter(filters)
     count = max(_FIRST_FACES, 4 * k)
     while True:
-        found = fused_search(ws.ads, vectors, count, where=where)
+        found = fused_search(ws.ads, vectors, joined, count, where=where)
         with ws.catalog.read() as session:
             seen = sources(session, [face.face_id for face in found])
             book = LeadBook.load(session, case_id, seen)
