@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 
 from indexer.alerting import base_limit, is_told, raise_alerts
 from indexer.batches import chunks
-from indexer.candidates import LISTED, enrolled, rank, store
+from indexer.candidates import LISTED, rank, store
 from indexer.cases import require_open
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
+from indexer.enrolled import enrolled
 from indexer.faces import quality_score
 from indexer.probe import FusedFace
 from indexer.vectors.base import Neighbours

@@ -16,8 +16,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.candidates import Ranking, enrolled, rank
+from indexer.candidates import Ranking, rank
 from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Judgement
+from indexer.enrolled import enrolled
 from indexer.faces import apart, same_place
 from indexer.generations.comparison import CaseComparison, JudgedPair, Moved, Place
 from indexer.workspace import Workspace
