@@ -31,9 +31,10 @@ at its score or above: fewer than one in a hundred searches, one in ten, one in 
 
 
 QUALITY_POWER: Final = 0.5
-"""What a photo's quality is raised to for its weight in the average. Of .25, .5 and 1 the one that
-gained most, on people that it was not chosen on, where one photo is good and one is poor, and that
-changed nothing where photos are alike (``docs/accuracy.md``, "What else helps a search")."""
+"""What a photo's quality is raised to for its weight in the average. Where one photo is good and
+one poor, it took back what the poor one costs, on people that it was not chosen on, and changed
+next to nothing where photos are alike; .25 took back less, and 1 could not be told from it
+(``docs/accuracy.md``, "What else helps a search")."""
 
 QUALITY_FLOOR: Final = 0.01
 """Photos of a lower quality weigh as this one, a tenth of a perfect one: no photo counts for

@@ -361,7 +361,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.calibration": "Calibration",
     "about.calibration_yes": "How often two different people reach a score was measured on "
     "labelled photos. Ads are harsher than those photos, and children, relatives and look-alikes "
-    "are confused more often: read each rate as “at least”.",
+    "are confused more often: read each rate as “at least”. Where both pictures are blurred, badly "
+    "exposed or partly covered, no rate holds: the band is then weak.",
     "about.calibration_no": "This face pack is uncalibrated: how often strangers reach a score "
     "has not been measured, so no rate and no band is shown, and no alerts are raised. Have it "
     "measured on labelled photos: homeward calibrate.",
