@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from indexer.alerting import WEEK, limit_in_force
 from indexer.candidates import NO_FILTER, first_ads
 from indexer.catalog.tables import Alert, Candidate, Case, Face
+from indexer.enrolled import limited_pictures
 from indexer.errors import AlertNotFound, CaseNotFound, InvalidCursor
 from indexer.faces import face_record
 from indexer.ids import open_cursor, seal_cursor
@@ -36,7 +37,8 @@ class AlertRecord:
     ``expected_false`` is the upper bound of strangers to expect at the score, at most
     ``expected_false_limit``. ``this_week`` counts the case's alerts of the last seven days;
     ``case_budget`` is ``None`` where the installation's own holds. ``status`` to ``lead`` are
-    what is known now.
+    what is known now; so is ``limited_pictures``: of the nearest photo and the ad's face, how many
+    are such that rates do not hold.
     """
 
     seq: int
@@ -58,6 +60,7 @@ class AlertRecord:
     case_budget: int | None
     status: str | None
     face: FaceRecord | None
+    limited_pictures: int
     image_sha256: str | None
     ad: AdSummary | None
     lead: LeadRecord | None
@@ -184,6 +187,7 @@ def _records(session: Session, rows: Sequence[Any]) -> tuple[AlertRecord, ...]:
     weeks = raised_this_week(session, {alert.case_id for alert, _, _, _ in rows})
     ads = first_ads(session, [face.sha256 for _, _, _, face in rows if face], NO_FILTER)
     leads = lead_records(session, [found.lead_id for _, _, found, _ in rows if found])
+    limited = limited_pictures(session, [(alert.case_id, face) for alert, _, _, face in rows])
     return tuple(
         AlertRecord(
             seq=alert.seq,
@@ -205,11 +209,12 @@ def _records(session: Session, rows: Sequence[Any]) -> tuple[AlertRecord, ...]:
             case_budget=case.alert_budget,
             status=found.status if found else None,
             face=face_record(face) if face else None,
+            limited_pictures=pictures,
             image_sha256=face.sha256 if face else None,
             ad=ads.get(face.sha256) if face else None,
             lead=leads.get(found.lead_id) if found else None,
         )
-        for alert, case, found, face in rows
+        for (alert, case, found, face), pictures in zip(rows, limited, strict=True)
     )
 
 

@@ -21,13 +21,10 @@ from indexer.catalog.tables import (
     Capture,
     CaptureImage,
     Case,
-    Enrolment,
     Face,
-    GalleryMember,
     Lead,
-    Photo,
 )
-from indexer.catalog.types import stacked
+from indexer.enrolled import enrolled
 from indexer.errors import CandidateNotFound, PurposeRequired
 from indexer.faces import choose_face, face_record, summaries
 from indexer.galleries.log import index_filter
@@ -50,7 +47,8 @@ from indexer.searches import PURPOSES, add_search
 from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-from models.types import FloatArray
+from models.calibration import Shares, shares
+from models.types import FloatArray, Quality
 
 NO_FILTER = SearchFilter()
 LISTED = 50
@@ -98,9 +96,9 @@ def ranked(
     """
     with ws.catalog.read() as session:
         require_open(session, case_id)
-        face_ids, vectors = enrolled(session, ws.contract_id, case_id)
+        face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
         state = search_state(session, ws.contract_id, case_id, len(face_ids))
-    ranking = rank(ws, case_id, vectors, k, filters)
+    ranking = rank(ws, case_id, vectors, joined, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, len(face_ids), "ranking")
     return _result(ws, case_id, k, ranking, candidate_ids, filters, state, face_ids, len(face_ids))
 
@@ -135,9 +133,11 @@ def search_photo(
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
-    ranking = rank(ws, case_id, vector, k, filters)
+    joined = shares(vector, np.array([faces[chosen].quality.score]))
+    ranking = rank(ws, case_id, vector, joined, k, filters)
     candidate_ids = _keep(ws, case_id, ranking, 1, "search")
-    result = _result(ws, case_id, k, ranking, candidate_ids, filters, state, (), 1)
+    quality = faces[chosen].quality
+    result = _result(ws, case_id, k, ranking, candidate_ids, filters, state, quality, 1)
     with ws.catalog.write() as session:
         search_id = add_search(
             session,
@@ -172,29 +172,6 @@ def get_candidate(ws: Workspace, candidate_id: str) -> CandidateRecord:
         )
 
 
-def enrolled(
-    session: Session, contract_id: str, case_id: str
-) -> tuple[tuple[str, ...], FloatArray]:
-    """The enrolled faces of a case and their vectors, float32 (photos, dimension), oldest first."""
-    rows = session.execute(
-        select(Face.face_id, Face.vector)
-        .join(Enrolment, Enrolment.face_id == Face.face_id)
-        .join(Photo, Photo.photo_id == Enrolment.photo_id)
-        .join(
-            GalleryMember,
-            (GalleryMember.face_id == Face.face_id) & (GalleryMember.gallery == "cases"),
-        )
-        .where(
-            Photo.case_id == case_id,
-            GalleryMember.contract_id == contract_id,
-            Face.vector.is_not(None),
-        )
-        .order_by(Photo.photo_id)
-    ).all()
-    vectors = stacked(row[1] for row in rows) if rows else np.empty((0, 0), np.float32)
-    return tuple(row[0] for row in rows), vectors
-
-
 # --- ranking ---------------------------------------------------------------------------------
 
 
@@ -202,6 +179,7 @@ def rank(
     ws: Workspace,
     case_id: str,
     vectors: FloatArray,
+    joined: Shares,
     k: int,
     filters: SearchFilter = NO_FILTER,
 ) -> Ranking:
@@ -211,7 +189,7 @@ def rank(
     where = index_filter(filters)
     count = max(_FIRST_FACES, 4 * k)
     while True:
-        found = fused_search(ws.ads, vectors, count, where=where)
+        found = fused_search(ws.ads, vectors, joined, count, where=where)
         with ws.catalog.read() as session:
             seen = sources(session, [face.face_id for face in found])
             book = LeadBook.load(session, case_id, seen)
@@ -374,12 +352,15 @@ def _result(
     candidate_ids: dict[str, tuple[str, str]],
     filters: SearchFilter,
     state: SearchState,
-    person_faces: Sequence[str],
+    person: Sequence[str] | Quality,
     photos: int,
 ) -> RankedCandidates:
+    """``person``: the ids of the enrolled faces, or the quality of the one that is not enrolled."""
     heads = ranking.heads()[:k]
+    ids = () if isinstance(person, Quality) else person
     with ws.catalog.read() as session:
         faces = _faces(session, [head.face_id for head in heads])
+        own = {one: face_record(row).quality for one, row in _faces(session, ids).items()}
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
         limit = limit_in_force(session, ws, require_open(session, case_id))
         shown = first_ads(session, [face.sha256 for face in faces.values()], filters)
@@ -391,6 +372,7 @@ def _result(
         if face is None or lead is None or ad is None:
             continue  # forgotten since the search
         candidate_id, status = candidate_ids[head.face_id]
+        nearest = ids[head.nearest_photo] if ids else None
         items.append(
             RankedCandidate(
                 candidate_id=candidate_id,
@@ -398,7 +380,8 @@ def _result(
                 score=head.score,
                 photos_fused=photos,
                 status=status,
-                person_face_id=person_faces[head.nearest_photo] if person_faces else None,
+                person_face_id=nearest,
+                person_quality=person if isinstance(person, Quality) else own.get(nearest or ""),
                 face=face_record(face),
                 image_sha256=face.sha256,
                 ad=ad,

@@ -147,6 +147,11 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def quality_score(data: dict[str, Any]) -> float:
+    """The overall score among what ``Face.quality`` keeps, NaN where it is not known."""
+    return _number(data["score"])
+
+
 def _quality(data: dict[str, Any]) -> Quality:
     return Quality(
         score=_number(data["score"]),

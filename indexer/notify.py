@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session
 
 from indexer import queue
 from indexer.catalog import Catalog
-from indexer.catalog.tables import Alert, Case, IdempotentResponse, Job, Webhook
+from indexer.catalog.tables import Alert, Case, Face, IdempotentResponse, Job, Webhook
+from indexer.enrolled import limited_pictures
 from indexer.errors import TooManyWebhooks, WebhookNotFound
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
@@ -41,13 +42,16 @@ class WebhookRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertNote:
-    """What a webhook is told of an alert: ids and how telling it is, nothing of a person."""
+    """What a webhook is told of an alert: ids and how telling it is, nothing of a person.
+
+    ``limited_pictures``: of the two, those that rates do not hold for."""
 
     alert_id: str
     case_id: str
     candidate_id: str
     lead_id: str
     expected_false: float
+    limited_pictures: int
     tightened: bool
     created_at: datetime
 
@@ -116,6 +120,7 @@ def webhook_delivery(ws: Workspace, job_id: str) -> WebhookDelivery | None:
         webhook = session.get(Webhook, job.subject_id)
         if webhook is None:
             return None
+        face = session.get(Face, alert.face_id)
         return WebhookDelivery(
             _record(webhook),
             AlertNote(
@@ -124,6 +129,7 @@ def webhook_delivery(ws: Workspace, job_id: str) -> WebhookDelivery | None:
                 candidate_id=alert.candidate_id,
                 lead_id=alert.lead_id,
                 expected_false=alert.expected_false,
+                limited_pictures=limited_pictures(session, [(alert.case_id, face)])[0],
                 tightened=alert.tightened,
                 created_at=alert.created_at,
             ),

@@ -18,7 +18,7 @@ from indexer.catalog.tables import Ad
 from indexer.galleries import Gallery
 from indexer.records import SearchFilter
 from indexer.vectors.tags import EVERYTHING, Filter
-from models.calibration import fuse, template_length
+from models.calibration import Shares, fuse
 from models.types import FloatArray
 
 _SPARE = 16
@@ -37,17 +37,17 @@ class FusedFace:
 def fused_search(
     gallery: Gallery,
     vectors: FloatArray,
+    joined: Shares,
     count: int,
     *,
     where: Filter = EVERYTHING,
 ) -> list[FusedFace]:
     """The ``count`` best faces for the photos of one person, best first, equal scores by id.
 
-    ``vectors``: float32 (photos, dimension), L2-normalised. Fewer come back only when the gallery
-    (of those that pass ``where``) holds no more.
+    ``vectors``: float32 (photos, dimension), L2-normalised; ``joined``: their ``shares``. Fewer
+    come back only when the gallery (of those that pass ``where``) holds no more.
     """
     width = count + _SPARE
-    length = template_length(vectors)
     fresh = True
     while True:
         lists = gallery.search(vectors, width, where=where, fresh=fresh)
@@ -60,11 +60,11 @@ def fused_search(
         except KeyError:
             # Deleted since the search by another thread: start again without it.
             continue
-        fused = fuse(scores, length)
+        fused = fuse(scores, joined)
         order = sorted(range(len(ids)), key=lambda i: (-float(fused[i]), ids[i]))[:count]
         if not exhausted:
             last = np.array([[found.scores[-1]] for found in lists], np.float32)
-            bound = float(fuse(last, length)[0])
+            bound = float(fuse(last, joined)[0])
             # A single photo's list is the answer as it stands; with several, a face outside of
             # the lists must be strictly worse, unless nothing can be better than what is there.
             worst = float(fused[order[-1]])

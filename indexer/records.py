@@ -479,7 +479,8 @@ class RankedCandidate:
 
     ``score`` is the fused cosine of ``photos_fused`` enrolled photos with this face;
     ``person_face_id`` names the enrolled face that is nearest (``None`` for a photo that is not
-    enrolled). ``ad`` is the ad that showed the image first.
+    enrolled), ``person_quality`` says how well that face can be compared (``None`` where it has
+    been forgotten since). ``ad`` is the ad that showed the image first.
     """
 
     candidate_id: str
@@ -488,6 +489,7 @@ class RankedCandidate:
     photos_fused: int
     status: str
     person_face_id: str | None
+    person_quality: Quality | None
     face: FaceRecord
     image_sha256: str
     ad: AdSummary

@@ -19,19 +19,22 @@ from sqlalchemy.orm import Session
 
 from indexer.alerting import base_limit, is_told, raise_alerts
 from indexer.batches import chunks
-from indexer.candidates import LISTED, enrolled, rank, store
+from indexer.candidates import LISTED, rank, store
 from indexer.cases import require_open
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
+from indexer.enrolled import enrolled
+from indexer.faces import quality_score
 from indexer.probe import FusedFace
 from indexer.vectors.base import Neighbours
 from indexer.workspace import Workspace
-from models.calibration import fuse, template_length
+from models.calibration import Shares, fuse, shares
 from models.types import FloatArray
 
 _NEIGHBOURS = 200
 _FUSION_GAIN = 0.15
 """How far the fused score of several photos may lie above the best single cosine: half of what the
-average gains. Photos of one person with cosines of 0.3 among them gain 0.11 at four photos."""
+average gains. Photos of one person with cosines of 0.3 among them gain 0.11 at four photos that
+weigh the same, and less where they do not."""
 _CASES_AT_ONCE = 10
 """Cases whose candidates are written in one transaction: other writers wait that long."""
 
@@ -43,12 +46,12 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
     """
     with ws.catalog.read() as session:
         limit = base_limit(ws, require_open(session, case_id))
-        face_ids, vectors = enrolled(session, ws.contract_id, case_id)
+        face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
     size = ws.ads.count()
     photos = len(face_ids)
     count = LISTED
     while True:
-        ranking = rank(ws, case_id, vectors, count)
+        ranking = rank(ws, case_id, vectors, joined, count)
         heads = ranking.heads()
         # Wider as long as the last one that came is still to be told.
         if len(heads) < count or not is_told(ws, heads[-1].score, photos, size, limit):
@@ -87,7 +90,7 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
     for case_id, person in people.items():
         found = [
             face
-            for face in _fused(person.vectors, wanted[case_id], faces)
+            for face in _fused(person, wanted[case_id], faces)
             if person.floor is None
             or face.score > person.floor
             or is_told(ws, face.score, len(person.vectors), size, person.limit)
@@ -147,16 +150,17 @@ def _all_enrolled(session: Session, case_id: str, face_ids: Collection[str]) -> 
 class _Person:
     face_ids: list[str]
     vectors: FloatArray
+    joined: Shares
     floor: float | None
     limit: float
 
 
 def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[str, _Person]:
-    vectors: dict[str, dict[str, FloatArray]] = {}
+    found: dict[str, dict[str, tuple[FloatArray, float]]] = {}
     cases: dict[str, Case] = {}
     for some in chunks(case_ids):
         rows = session.execute(
-            select(Case, Face.face_id, Face.vector)
+            select(Case, Face.face_id, Face.vector, Face.quality)
             .join(Photo, Photo.case_id == Case.case_id)
             .join(Enrolment, Enrolment.photo_id == Photo.photo_id)
             .join(Face, Face.face_id == Enrolment.face_id)
@@ -171,29 +175,30 @@ def _people(session: Session, ws: Workspace, case_ids: Sequence[str]) -> dict[st
             )
             .order_by(Photo.photo_id)
         )
-        for case, face_id, vector in rows:
+        for case, face_id, vector, quality in rows:
             if vector is not None:
-                vectors.setdefault(case.case_id, {})[face_id] = vector
+                photos = found.setdefault(case.case_id, {})
+                photos[face_id] = vector, quality_score(quality)
                 cases[case.case_id] = case
-    return {
-        case_id: _Person(
-            list(rows),
-            np.stack(list(rows.values())),
-            cases[case_id].listed_floor,
-            base_limit(ws, cases[case_id]),
+    people = {}
+    for case_id, photos in found.items():
+        vectors = np.stack([vector for vector, _ in photos.values()])
+        joined = shares(vectors, np.array([quality for _, quality in photos.values()]))
+        case = cases[case_id]
+        people[case_id] = _Person(
+            list(photos), vectors, joined, case.listed_floor, base_limit(ws, case)
         )
-        for case_id, rows in vectors.items()
-    }
+    return people
 
 
 def _fused(
-    vectors: FloatArray, face_ids: Sequence[str], faces: Mapping[str, FloatArray]
+    person: _Person, face_ids: Sequence[str], faces: Mapping[str, FloatArray]
 ) -> list[FusedFace]:
     targets = np.stack([faces[face_id] for face_id in face_ids]).astype(np.float64)
     # Rounded as the exact score of the galleries is, so that both ways give one figure.
-    scores = (vectors.astype(np.float64)[:, None, :] * targets[None]).sum(axis=2)
+    scores = (person.vectors.astype(np.float64)[:, None, :] * targets[None]).sum(axis=2)
     scores32 = scores.astype(np.float32)
-    fused = fuse(scores32, template_length(vectors))
+    fused = fuse(scores32, person.joined)
     nearest = scores32.argmax(axis=0)
     found = [
         FusedFace(face_id, float(fused[i]), int(nearest[i])) for i, face_id in enumerate(face_ids)

@@ -30,24 +30,69 @@ BANDS: Final[tuple[tuple[Band, float], ...]] = (
 at its score or above: fewer than one in a hundred searches, one in ten, one in each."""
 
 
-def template_length(vectors: FloatArray) -> float:
-    """Length of the sum of a person's vectors, float32 (photos, dimension); 1.0 for one photo."""
-    return max(float(np.linalg.norm(vectors.astype(np.float64).sum(axis=0))), 1e-6)
+QUALITY_POWER: Final = 0.5
+"""What a photo's quality is raised to for its weight in the average. Where one photo is good and
+one poor, it took back what the poor one costs, on people that it was not chosen on, and changed
+next to nothing where photos are alike; .25 took back less, and 1 could not be told from it
+(``docs/accuracy.md``, "What else helps a search")."""
+
+QUALITY_FLOOR: Final = 0.01
+"""Photos of a lower quality weigh as this one, a tenth of a perfect one: no photo counts for
+nothing, and weights are positive, which searches that stop early rely on. As it was measured."""
 
 
-def fuse(scores: FloatArray, length: float | FloatArray) -> FloatArray:
+@dataclass(frozen=True, slots=True, eq=False)
+class Shares:
+    """What each photo of one person counts in their average: made by ``shares``, used by ``fuse``.
+
+    ``weights``: float32 (photos,), in (0, 1], the best photo's being 1; ``length``: that of the
+    sum of the person's vectors, each times its weight.
+    """
+
+    weights: FloatArray
+    length: float
+
+
+def shares(
+    vectors: FloatArray, quality: NDArray[np.float64], power: float = QUALITY_POWER
+) -> Shares:
+    """The shares of a person's photos in their average, computed once for all searches.
+
+    ``vectors``: float32 (photos, dimension), L2-normalised; ``quality``: float64 (photos,), the
+    ``Quality.score`` of each face in [0, 1], NaN where it is not known, which counts as 1.
+    A weight is quality to the ``power``, over that of the best photo: of equal qualities, each
+    is exactly 1. Raises ``ValueError`` where the two are not of one length.
+    """
+    if len(vectors) != len(quality):
+        raise ValueError("there must be one quality for each photo")
+    known = np.where(np.isnan(quality), 1.0, quality)
+    raw = np.clip(known, QUALITY_FLOOR, 1.0) ** power
+    weights = (raw / raw.max(initial=np.finfo(np.float64).tiny)).astype(np.float32)
+    total = (weights[:, None].astype(np.float64) * vectors).sum(axis=0)
+    return Shares(weights, max(float(np.linalg.norm(total)), 1e-6))
+
+
+def fuse(scores: FloatArray, joined: Shares) -> FloatArray:
     """One score from the cosines of a person's photos to the same ad face.
 
-    ``scores``: float32 (photos, n); ``length``: the person's ``template_length`` (or one for each
-    of the n columns); the result has shape (n,). It is the mean of two cosines: that of the best
-    photo, and that of the average of all photos (the sum of the cosines over ``length``). The
-    first compares like with like, a turned head with a turned head; the second takes out what is
-    peculiar to one photo. For one photo both are its cosine. The result never falls when a cosine
-    rises. Rates of false candidates differ with the number of photos and are calibrated for it.
+    ``scores``: float32 (photos, n); ``joined``: the ``shares`` of the same photos in the same
+    order; the result has shape (n,). It is the mean of two cosines: that of the best photo, and
+    that of the average of all photos, in which each counts by its quality (with weights w_i, the
+    vectors v_i and cosines c_i: sum w_i c_i / |sum w_i v_i|). The first compares like with like,
+    a turned head with a turned head; the second takes out what is peculiar to one photo, and a
+    poor photo beside a good one has little say in it. For one photo both are its cosine.
+
+    The result never falls when a cosine rises: the weights are positive, and the photos are added
+    in their order, one rounding after the other, each of which keeps order. Rates of false
+    candidates differ with the number of photos and are calibrated for it. Raises ``ValueError``
+    for another number of photos.
     """
-    template = scores.sum(axis=0) / length
+    total = np.zeros(scores.shape[1:], dtype=np.float32)
+    for weight, row in zip(joined.weights, scores, strict=True):
+        total += weight * row
     # The cosine of a vector with itself may come out a rounding above 1.
-    return np.asarray(np.clip((scores.max(axis=0) + template) / 2, -1.0, 1.0), dtype=np.float32)
+    middle = (scores.max(axis=0) + total / joined.length) / 2
+    return np.asarray(np.clip(middle, -1.0, 1.0), dtype=np.float32)
 
 
 def band(expected_upper: float) -> Band:

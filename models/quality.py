@@ -8,6 +8,7 @@ set so that the score falls on the degraded photos on which searches miss.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import cv2
@@ -19,6 +20,31 @@ from models.types import Box, Landmarks, Quality, QualityComponent, RgbImage
 
 _LIMITING: Final = 0.5
 """A component whose score is below this limits the comparison and says so."""
+
+RATE_LIMITS: Final[Mapping[str, float]] = {
+    "sharpness": _LIMITING,
+    "exposure": _LIMITING,
+    "clarity": 0.99,
+}
+"""Components whose score below this makes a face one that rates of clear photos do not hold for.
+
+Measured on the default pack's photos, degraded in nine ways (``docs/accuracy.md``, "Rates on poor
+photos"): strangers are alike where both faces are blurred, burnt out or covered. The clarity of a
+clear face is 1, of 1 in 1,000 clear photos below .99; 30 % of the faces behind a bar and 14 % of
+those behind a mask fall below .5, 96 % and 77 % below .99. Small faces, little contrast and strong
+compression raise rates no more than poor photos do on average."""
+
+
+def outside_rates(quality: Quality | None) -> tuple[str, ...]:
+    """Which of ``RATE_LIMITS`` a face falls short of; what is not known falls short of nothing."""
+    parts = () if quality is None else quality.components
+    return tuple(c.name for c in parts if c.score < RATE_LIMITS.get(c.name, 0.0))
+
+
+def limited_of(photo: Quality | None, face: Quality | None) -> int:
+    """How many of the two faces that were compared, 0 to 2, fall short of ``RATE_LIMITS``: that in
+    the nearest photo of the person, and that in the ad."""
+    return sum(bool(outside_rates(quality)) for quality in (photo, face))
 
 
 def assess(

@@ -13,7 +13,7 @@ import numpy as np
 
 from indexer.evaluation.protocol import BoolArray, DoubleArray, IntArray
 from indexer.evaluation.trials import Arm, Material, Search
-from models.calibration import fuse, template_length
+from models.calibration import fuse, shares
 from models.types import FloatArray
 
 Side = Literal["case", "face", "both"]
@@ -22,8 +22,8 @@ _BLOCK = 256
 
 
 def joined(search: Search) -> FloatArray:
-    """As served: half the best photo's cosine, half that to the average of all photos."""
-    return fuse(search.cosines, template_length(search.vectors))
+    """As served: half the best photo's cosine, half that to the average by quality."""
+    return fuse(search.cosines, shares(search.vectors, search.quality))
 
 
 def best_photo(search: Search) -> FloatArray:
@@ -33,9 +33,9 @@ def best_photo(search: Search) -> FloatArray:
 
 
 def average_photo(search: Search) -> FloatArray:
-    """The cosine to the average of all photos alone."""
-    length = template_length(search.vectors)
-    return np.asarray(search.cosines.sum(axis=0) / length, dtype=np.float32)
+    """The cosine to the average of all photos, by quality, alone."""
+    served = shares(search.vectors, search.quality)
+    return np.asarray(served.weights @ search.cosines / served.length, dtype=np.float32)
 
 
 def moments(scores: FloatArray, top: int | None) -> tuple[DoubleArray, DoubleArray]:
@@ -95,17 +95,10 @@ def normalised(
 
 
 def weighted_by_quality(power: float) -> Arm:
-    """The joined score with each photo's share in the average weighted by its quality.
-
-    Weights are quality to the ``power``, never below a hundredth. They are positive, so the score
-    still never falls when a cosine rises.
-    """
+    """The joined score with another power of the quality than is served; 0: all photos alike."""
 
     def arm(search: Search) -> FloatArray:
-        weights = np.maximum(search.quality, 0.01) ** power
-        total = (weights[:, None] * search.vectors).sum(axis=0)
-        template = (weights @ search.cosines) / np.linalg.norm(total)
-        return np.asarray((search.cosines.max(axis=0) + template) / 2, dtype=np.float32)
+        return fuse(search.cosines, shares(search.vectors, search.quality, power))
 
     return arm
 
@@ -134,7 +127,8 @@ def cluster_template(material: Material, clusters: Sequence[IntArray], share: fl
         templates[rows] = total / np.linalg.norm(total)
 
     def arm(search: Search) -> FloatArray:
-        together = fuse(search.vectors @ templates.T, template_length(search.vectors))
+        served = shares(search.vectors, search.quality)
+        together = fuse(search.vectors @ templates.T, served)
         return np.asarray((1.0 - share) * joined(search) + share * together, dtype=np.float32)
 
     return arm

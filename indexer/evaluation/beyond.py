@@ -1,4 +1,4 @@
-"""What helps a search beyond the models: more photos, norms, weights by quality, clusters.
+"""What helps a search beyond the models: more photos, norms, other weights by quality, clusters.
 
 Everybody is in one of two halves for good (``trials.in_first_half``). The first half is for tuning
 and is searched for among itself; figures to report come from the second half, searched for among
@@ -54,7 +54,8 @@ SETTINGS: Final = (("clean", "clean"), ("clean", "poor"), ("mixed", "poor"))
 """Cases and ads, as in the module's text."""
 
 PHOTOS: Final = (1, 2, 3)
-POWERS: Final = (0.25, 0.5, 1.0)
+POWERS: Final = (0.0, 0.25, 1.0)
+"""Beside the power that is served; with 0 all photos count alike."""
 MADE_UP: Final = (0, 10_000)
 
 _BY_PHOTOS: Final = ("rules", "norms", "quality", "clusters")
@@ -139,7 +140,9 @@ def _first_half(faces: LabelledFaces) -> BoolArray:
 def _calibration_of_first_half(clean: LabelledFaces, seed: int) -> Calibration | None:
     # What decides about clusters may not come from the people that the figures are about.
     rows, sample = _first_half(clean), clean.sample
-    half = Sample(sample.vectors[rows], sample.found[rows], sample.identities[rows])
+    half = Sample(
+        sample.vectors[rows], sample.found[rows], sample.identities[rows], sample.quality[rows]
+    )
     try:
         curves, _ = measure_curves(half, photo_counts=(1,), replicates=50, seed=seed)
     except EvaluationImpossible:

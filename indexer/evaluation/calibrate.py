@@ -30,7 +30,7 @@ from indexer.evaluation.binomial import clopper_pearson, clopper_pearson_upper
 from indexer.evaluation.intervals import draw_weights
 from indexer.evaluation.photos import EvaluationImpossible, LabelledFaces, Progress
 from indexer.evaluation.protocol import DoubleArray, IntArray, Sample
-from models.calibration import Calibration, Curve, fuse
+from models.calibration import QUALITY_POWER, Calibration, Curve, fuse, shares
 from models.types import FloatArray
 
 EVENTS_NEEDED = 30
@@ -134,6 +134,10 @@ def calibrate(
             "larger of the 97.5 % point of a bootstrap over people and the Clopper-Pearson bound "
             f"on pairs of people; no estimate below {EVENTS_NEEDED} pairs of people."
         ),
+        "joined": (
+            "Half the best photo's cosine, half that to the average of the photos, weighted by "
+            f"quality^{QUALITY_POWER:g}."
+        ),
         "replicates": replicates,
         "seed": seed,
         "samples": {
@@ -162,7 +166,7 @@ def measure_curves(
     rows = np.flatnonzero(sample.found)
     vectors = np.ascontiguousarray(sample.vectors[rows], dtype=np.float32)
     _, labels = np.unique(sample.identities[rows], return_inverse=True)
-    labels = labels.astype(np.int64)
+    labels, quality = labels.astype(np.int64), sample.quality[rows]
     people = int(labels.max()) + 1 if len(labels) else 0
     if people < 2:
         raise EvaluationImpossible(
@@ -176,7 +180,7 @@ def measure_curves(
         if not len(sets):
             continue
         curves[photos], sizes[photos] = _curve(
-            _Strangers(vectors, labels, sets, owners, people), replicates, seed
+            _Strangers(vectors, quality, labels, sets, owners, people), replicates, seed
         )
         if progress is not None:
             progress("calibration", step + 1, len(photo_counts))
@@ -213,6 +217,7 @@ class _Strangers:
     """Photo sets against all faces; the faces of a set's own person carry no weight."""
 
     vectors: FloatArray
+    quality: DoubleArray
     labels: IntArray
     sets: IntArray
     owners: IntArray
@@ -231,10 +236,12 @@ class _Strangers:
             part = slice(start, min(len(self.sets), start + step))
             count = part.stop - part.start
             flat = self.vectors[self.sets[part].T.reshape(-1)]
-            cosines = (flat @ self.vectors.T).reshape(photos, count * len(self.labels))
-            lengths = np.linalg.norm(self.vectors[self.sets[part]].sum(axis=1), axis=1)
-            joined = fuse(cosines, np.repeat(lengths, len(self.labels)))
-            yield part, joined.reshape(count, len(self.labels))
+            cosines = (flat @ self.vectors.T).reshape(photos, count, len(self.labels))
+            joined = [
+                fuse(cosines[:, at], shares(self.vectors[rows], self.quality[rows]))
+                for at, rows in enumerate(self.sets[part])
+            ]
+            yield part, np.stack(joined)
 
     def weights(self, part: slice) -> FloatArray:
         """1 / (sets of the owner x faces of the other person), 0 for the own faces."""

@@ -16,15 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.evaluation.intervals import share_interval
-from indexer.evaluation.protocol import Interval, Sample, threshold_at
+from indexer.evaluation.protocol import DoubleArray, Interval, Sample, threshold_at
+from models.calibration import fuse, shares
 from models.types import FloatArray
 
-Rule = Callable[[FloatArray, FloatArray], FloatArray]
-"""(enrolled vectors (n, d), cosines (n, faces)) to scores (faces,)."""
+Rule = Callable[[FloatArray, FloatArray, DoubleArray], FloatArray]
+"""(enrolled vectors (n, d), cosines (n, faces), qualities (n,)) to scores (faces,)."""
 
 
 def _log_sum_exp(sharpness: float) -> Rule:
-    def rule(vectors: FloatArray, cosines: FloatArray) -> FloatArray:
+    def rule(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
         # Between the mean (sharpness 0) and the maximum (sharpness infinite).
         peak = cosines.max(axis=0)
         joined = np.log(np.exp(sharpness * (cosines - peak)).mean(axis=0)) / sharpness + peak
@@ -33,24 +34,28 @@ def _log_sum_exp(sharpness: float) -> Rule:
     return rule
 
 
-def _template(vectors: FloatArray, cosines: FloatArray) -> FloatArray:
+def _template(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
     # The cosine to the re-normalised mean vector, written with the cosines at hand.
     joined: FloatArray = cosines.sum(axis=0) / np.linalg.norm(vectors.sum(axis=0))
     return joined
 
 
-def _max(vectors: FloatArray, cosines: FloatArray) -> FloatArray:
+def _max(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
     highest: FloatArray = cosines.max(axis=0)
     return highest
 
 
-def _mean(vectors: FloatArray, cosines: FloatArray) -> FloatArray:
+def _mean(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
     middle: FloatArray = cosines.mean(axis=0)
     return middle
 
 
-def _max_and_template(vectors: FloatArray, cosines: FloatArray) -> FloatArray:
-    return np.asarray((_max(vectors, cosines) + _template(vectors, cosines)) / 2, np.float32)
+def _max_and_template(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
+    return fuse(cosines, shares(vectors, quality, power=0.0))
+
+
+def _served(vectors: FloatArray, cosines: FloatArray, quality: DoubleArray) -> FloatArray:
+    return fuse(cosines, shares(vectors, quality))
 
 
 RULES: Mapping[str, Rule] = {
@@ -58,9 +63,11 @@ RULES: Mapping[str, Rule] = {
     "mean": _mean,
     "template": _template,
     "max_template": _max_and_template,
+    "served": _served,
     "lse_50": _log_sum_exp(50.0),
 }
-"""Maximum; mean; cosine to the mean template; half maximum, half template; log-mean-exp."""
+"""Maximum; mean; cosine to the mean template; half maximum, half template; the same with
+photos weighted by quality, as it is served; log-mean-exp."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +104,7 @@ def fusion_study(
     joining, not the detector. Without such a person there are no rows.
     """
     rows = np.flatnonzero(sample.found)
-    vectors, labels = sample.vectors[rows], sample.identities[rows]
+    vectors, labels, quality = sample.vectors[rows], sample.identities[rows], sample.quality[rows]
     people, counts = np.unique(labels, return_counts=True)
     most = max(photo_counts)
     chosen = people[counts > most]
@@ -122,7 +129,7 @@ def fusion_study(
             impostor: list[FloatArray] = []
             for index, (person, enrolled, held_out) in enumerate(trials):
                 query = vectors[enrolled[:photos]]
-                scores = rule(query, query @ vectors.T)
+                scores = rule(query, query @ vectors.T, quality[enrolled[:photos]])
                 strangers = scores[labels != person]
                 genuine[index] = scores[held_out]
                 ranks[index] = 1 + int((strangers >= genuine[index]).sum())

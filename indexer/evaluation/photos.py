@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -100,7 +101,8 @@ class LabelledFaces:
             if face is not None:
                 vectors[row] = face.embedding.vector
         found = np.array([face is not None for face in self.faces], dtype=np.bool_)
-        return Sample(vectors, found, self.photos.identities)
+        quality = [math.nan if face is None else face.quality.score for face in self.faces]
+        return Sample(vectors, found, self.photos.identities, np.array(quality, np.float64))
 
 
 def find_photos(directory: Path) -> PhotoSet:

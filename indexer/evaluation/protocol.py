@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,17 +48,23 @@ class Sample:
 
     ``vectors``: float32 (n, d), L2-normalised rows (rows without a face are ignored).
     ``found``: bool (n,), false where no face was found. ``identities``: int64 (n,), numbers that
-    ascend with the identity's name; rows are sorted by identity, then by file name.
+    ascend with the identity's name; rows are sorted by identity, then by file name. ``quality``:
+    float64 (n,) in [0, 1], NaN where it is not known (without a face, or in all rows where none is
+    given).
     """
 
     vectors: FloatArray
     found: BoolArray
     identities: IntArray
+    quality: DoubleArray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         count = len(self.identities)
-        if self.vectors.shape[0] != count or self.found.shape != (count,):
-            raise ValueError("vectors, found and identities must have one row per photo")
+        if not len(self.quality):
+            object.__setattr__(self, "quality", np.full(count, np.nan))
+        rows = {len(self.vectors), *self.found.shape, *self.quality.shape}
+        if rows - {count}:
+            raise ValueError("a sample has one row per photo in all its parts")
         if count and bool(np.any(np.diff(self.identities) < 0)):
             raise ValueError("photos must be sorted by identity")
 

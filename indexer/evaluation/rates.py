@@ -2,7 +2,8 @@
 
 A calibration is measured on the photos as they are. Here its thresholds are held to degraded
 photos: of all comparisons of two different people, the share that reaches the score which 1e-2,
-1e-3 or 1e-4 of the comparisons of good photos exceed; by what was done to the photos. Two faces
+1e-3 or 1e-4 of the comparisons of good photos exceed; by what was done to the photos, and by how
+many of the two faces say themselves that rates do not hold for them (``models.quality``). Two faces
 that are covered or blurred in the same way look alike for that reason alone.
 """
 
@@ -20,9 +21,11 @@ from indexer.evaluation.photos import LabelledFaces
 from indexer.evaluation.poor import AD_LIKE, degradation_of
 from indexer.evaluation.protocol import BoolArray, DoubleArray, IntArray, Interval, threshold_at
 from indexer.evaluation.trials import FaceRows
+from models.quality import outside_rates
 from models.types import FloatArray
 
 NOMINAL: Final = (1e-2, 1e-3, 1e-4)
+LIMITED: Final = ("none limited", "one limited", "both limited")
 _REPLICATES: Final = 200
 
 
@@ -30,8 +33,9 @@ _REPLICATES: Final = 200
 class RateLine:
     """Comparisons of one kind: ``cases`` and ``ads`` "clean" or "poor"; ``kind`` what was done to
     the poor ones ("all", one of ``AD_LIKE``, or "different" where both are poor, each in another
-    way). ``pairs``: comparisons of two people. ``reached``: for each of ``NOMINAL`` the share of
-    them above its score, with a 95 % interval over people; ``None`` without a comparison."""
+    way), or one of ``LIMITED``: how many of the two faces fall short of ``RATE_LIMITS``.
+    ``pairs``: comparisons of two people. ``reached``: for each of ``NOMINAL`` the share of them
+    above its score, with a 95 % interval over people; ``None`` without a comparison."""
 
     cases: str
     ads: str
@@ -46,10 +50,13 @@ class RateLine:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Comparisons:
-    """Two ways the same photos are, and what was done to the poor ones (int64 (n,))."""
+    """Two ways the same photos are, which of them fall short of ``RATE_LIMITS`` (bool (n,)), and
+    what was done to the poor ones (int64 (n,))."""
 
     first: FaceRows
     second: FaceRows
+    first_limited: BoolArray
+    second_limited: BoolArray
     people: IntArray
     kinds: IntArray
     both_poor: bool
@@ -68,6 +75,9 @@ class _Comparisons:
             counted &= rows[:, None] < np.arange(count)
             if kind == "different":
                 counted &= self.kinds[rows, None] != self.kinds
+            elif kind in LIMITED:
+                limited = self.first_limited[rows, None].astype(int) + self.second_limited
+                counted &= limited == LIMITED.index(kind)
             elif kind != "all":
                 counted &= self.kinds == AD_LIKE.index(kind)
                 if self.both_poor:
@@ -86,20 +96,29 @@ def rate_study(clean: LabelledFaces, poor: LabelledFaces, *, seed: int = 0) -> l
     people = people.astype(np.int64)
     names = [photo.name for photo in clean.photos.photos]
     kinds = np.array([AD_LIKE.index(degradation_of(name)) for name in names], np.int64)
-    nominal = _Comparisons(good, good, people, kinds, both_poor=False)
+    plain, worse = _limited(clean), _limited(poor)
+    nominal = _Comparisons(good, good, plain, plain, people, kinds, both_poor=False)
     limits = _limits(nominal)
     if limits is None:
         return []
-    mixed = _Comparisons(good, bad, people, kinds, both_poor=False)
-    both = _Comparisons(bad, bad, people, kinds, both_poor=True)
+    mixed = _Comparisons(good, bad, plain, worse, people, kinds, both_poor=False)
+    both = _Comparisons(bad, bad, worse, worse, people, kinds, both_poor=True)
     return [
         _line("clean", "clean", "all", nominal, limits, seed),
-        *(_line("clean", "poor", kind, mixed, limits, seed) for kind in ("all", *AD_LIKE)),
+        *(
+            _line("clean", "poor", kind, mixed, limits, seed)
+            for kind in ("all", *LIMITED, *AD_LIKE)
+        ),
         *(
             _line("poor", "poor", kind, both, limits, seed)
-            for kind in ("all", "different", *AD_LIKE)
+            for kind in ("all", "different", *LIMITED, *AD_LIKE)
         ),
     ]
+
+
+def _limited(faces: LabelledFaces) -> BoolArray:
+    found = [face is not None and bool(outside_rates(face.quality)) for face in faces.faces]
+    return np.array(found, np.bool_)
 
 
 def _limits(nominal: _Comparisons) -> tuple[float, ...] | None:
@@ -158,7 +177,7 @@ def render_rates(lines: Sequence[RateLine]) -> str:
         return "Fewer than two people have a face: no comparisons of strangers."
     out = [
         "strangers above the score that so many reach on clean photos (95 % interval)",
-        f"{'cases':<7}{'ads':<7}{'poor by':<12}{'pairs':>12}"
+        f"{'cases':<7}{'ads':<7}{'poor by':<13}{'pairs':>12}"
         + "".join(f"{rate:>31.0e}" for rate in NOMINAL),
     ]
     for line in lines:
@@ -167,7 +186,7 @@ def render_rates(lines: Sequence[RateLine]) -> str:
             for value, span in zip(line.reached, line.intervals, strict=True)
         ]
         out.append(
-            f"{line.cases:<7}{line.ads:<7}{line.kind:<12}{line.pairs:>12,}"
+            f"{line.cases:<7}{line.ads:<7}{line.kind:<13}{line.pairs:>12,}"
             + "".join(f"{cell:>31}" for cell in cells)
         )
     return "\n".join(out)

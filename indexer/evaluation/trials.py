@@ -57,8 +57,7 @@ class FaceRows:
     @classmethod
     def of(cls, faces: LabelledFaces) -> FaceRows:
         sample = faces.sample
-        quality = [math.nan if face is None else face.quality.score for face in faces.faces]
-        return cls(sample.vectors, sample.found, np.array(quality, np.float64))
+        return cls(sample.vectors, sample.found, sample.quality)
 
     def where(self, chosen: BoolArray, other: FaceRows) -> FaceRows:
         """These rows where ``chosen``, those of ``other`` elsewhere."""

@@ -16,12 +16,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.candidates import Ranking, enrolled, rank
+from indexer.candidates import Ranking, rank
 from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Judgement
+from indexer.enrolled import enrolled
 from indexer.faces import apart, same_place
 from indexer.generations.comparison import CaseComparison, JudgedPair, Moved, Place
 from indexer.workspace import Workspace
-from models.calibration import fuse, template_length
+from models.calibration import Shares, fuse
 from models.types import Box, FloatArray
 
 LEAST_FOR_ORDER: Final = 5
@@ -46,6 +47,7 @@ class Lists:
     k: int
     depth: int
     vectors: FloatArray
+    joined: Shares
     top: Ranking
     seconds: float
     ranks: dict[str, int] = field(default_factory=dict)
@@ -73,7 +75,7 @@ class Lists:
             return Place(state="unread", face_id=seen.face_id)
         if seen.face_id not in self.ranks and not self.deep:
             self.deep = True
-            self.note(rank(self.view, self.case_id, self.vectors, self.depth))
+            self.note(rank(self.view, self.case_id, self.vectors, self.joined, self.depth))
         found = self.ranks.get(seen.face_id)
         if found is None:
             return Place(state="beyond", face_id=seen.face_id, score=self._score(seen.face_id))
@@ -89,7 +91,7 @@ class Lists:
             scores = self.view.ads.scores(self.vectors, [face_id])
         except KeyError:  # forgotten meanwhile
             return None
-        return float(fuse(scores, template_length(self.vectors))[0])
+        return float(fuse(scores, self.joined)[0])
 
 
 def compare_case(
@@ -136,10 +138,11 @@ def compare_case(
 
 def _look(view: Workspace, case_id: str, k: int, depth: int) -> Lists:
     with view.catalog.read() as session:
-        _, vectors = enrolled(session, view.contract_id, case_id)
+        _, vectors, joined = enrolled(session, view.contract_id, case_id)
     started = time.perf_counter()
-    top = rank(view, case_id, vectors, k)
-    lists = Lists(view, case_id, k, depth, vectors, top, time.perf_counter() - started)
+    top = rank(view, case_id, vectors, joined, k)
+    seconds = time.perf_counter() - started
+    lists = Lists(view, case_id, k, depth, vectors, joined, top, seconds)
     lists.note(top)
     return lists
 

@@ -10,7 +10,7 @@ from indexer.alerts import AlertPage, AlertRecord
 from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
 from indexer.workspace import Workspace
 from models.calibration import Band, band
-from service.search.explain import NOTICE
+from service.search.explain import NOTICE, rate_notes, shown_band
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,8 @@ class AlertItem:
     expected_false_limit: float
     tightened: bool
     band: Band
+    limited_pictures: int
+    rate_notes: tuple[str, ...]
     gallery_size: int
     photos_fused: int
     contract_id: str
@@ -115,7 +117,9 @@ def _item(ws: Workspace, record: AlertRecord, scores: bool) -> AlertItem:
         expected_false_candidates_upper=record.expected_false if scores else None,
         expected_false_limit=record.expected_false_limit,
         tightened=record.tightened,
-        band=band(record.expected_false),
+        band=shown_band(band(record.expected_false), record.limited_pictures),
+        limited_pictures=record.limited_pictures,
+        rate_notes=rate_notes(record.limited_pictures),
         gallery_size=record.gallery_size,
         photos_fused=record.photos_fused,
         contract_id=record.contract_id,

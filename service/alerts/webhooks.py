@@ -36,7 +36,7 @@ from service.alerts.addresses import (
     system_resolve,
 )
 from service.config import Settings
-from service.search.explain import NOTICE
+from service.search.explain import NOTICE, shown_band
 
 # It writes the whole address of each request at this level; that of a webhook may hold a secret.
 logging.getLogger("httpx2").setLevel(logging.WARNING)
@@ -221,7 +221,7 @@ def alert_body(alert: AlertNote) -> str:
             "case_id": alert.case_id,
             "candidate_id": alert.candidate_id,
             "lead_id": alert.lead_id,
-            "band": band(alert.expected_false),
+            "band": shown_band(band(alert.expected_false), alert.limited_pictures),
             "tightened": alert.tightened,
             "notice": NOTICE,
         },

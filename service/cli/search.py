@@ -150,6 +150,8 @@ def _show(found: CandidateList, as_json: bool) -> None:
         rows += [_row(item) for item in found.items]
         out.print(Text(columns(rows)))
         out.print(Text(f"{found.gallery_size} faces in ads were compared."))
+        for line in _rate_notes(found):
+            out.print(Text(line))
     out.print(Text(found.calibration))
     if not found.calibrated:
         out.print(Text(NO_ALERTS))
@@ -168,6 +170,15 @@ def _row(item: Candidate) -> tuple[str, str, str, str, str, str, str, str]:
         item.ad.external_id,
         "unknown" if posted is None else f"{posted:%Y-%m-%d}",
     )
+
+
+def _rate_notes(found: CandidateList) -> list[str]:
+    """Each note on rates once, with the ranks that it is about."""
+    ranks: dict[str, list[str]] = {}
+    for item in found.items:
+        for note in item.rate_notes:
+            ranks.setdefault(note, []).append(str(item.rank))
+    return [f"Rank {', '.join(about)}: {note}" for note, about in ranks.items()]
 
 
 def _strangers(item: Candidate) -> str:

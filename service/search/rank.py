@@ -20,7 +20,15 @@ from indexer.records import (
 from indexer.searches import PURPOSES
 from indexer.workspace import Workspace
 from models.calibration import Band
-from service.search.explain import NOTICE, calibration_text, threshold, worth
+from models.quality import limited_of
+from service.search.explain import (
+    NOTICE,
+    calibration_text,
+    rate_notes,
+    shown_band,
+    threshold,
+    worth,
+)
 
 MAX_CANDIDATES = 50
 """A list is only as good as its reviewer's patience; longer lists are not offered."""
@@ -29,7 +37,8 @@ MAX_CANDIDATES = 50
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One ranked candidate with the worth of its score; rates and band are None together, where
-    the face pack is uncalibrated."""
+    the face pack is uncalibrated. ``limited_pictures``: of the two that were compared, those that
+    the rate does not hold for; ``rate_notes`` say so."""
 
     candidate_id: str
     rank: int
@@ -40,6 +49,8 @@ class Candidate:
     expected_false_candidates: float | None
     expected_false_candidates_upper: float | None
     band: Band | None
+    limited_pictures: int
+    rate_notes: tuple[str, ...]
     status: str
     photos_fused: int
     person_face_id: str | None
@@ -180,6 +191,7 @@ def _explained(workspace: Workspace, ranked: RankedCandidates) -> CandidateList:
 
 def _candidate(workspace: Workspace, item: RankedCandidate, gallery_size: int) -> Candidate:
     value = worth(workspace.calibration, item.score, gallery_size, item.photos_fused)
+    limited = limited_of(item.person_quality, item.face.quality)
     return Candidate(
         candidate_id=item.candidate_id,
         rank=item.rank,
@@ -189,7 +201,9 @@ def _candidate(workspace: Workspace, item: RankedCandidate, gallery_size: int) -
         false_match_rate_resolved=value.false_match_rate_resolved,
         expected_false_candidates=value.expected_false_candidates,
         expected_false_candidates_upper=value.expected_false_candidates_upper,
-        band=value.band,
+        band=None if value.band is None else shown_band(value.band, limited),
+        limited_pictures=limited,
+        rate_notes=() if value.band is None else rate_notes(limited),
         status=item.status,
         photos_fused=item.photos_fused,
         person_face_id=item.person_face_id,

@@ -86,6 +86,7 @@ def _candidate(item: Candidate) -> dict[str, Any]:
         "expected_false_candidates_upper": item.expected_false_candidates_upper,
         "band": item.band,
         "calibrated": item.calibrated,
+        "rate_notes": list(item.rate_notes),
         "status": item.status,
         "photos_fused": item.photos_fused,
         "person_face_id": item.person_face_id,

@@ -101,11 +101,15 @@ def bound_text(expected: float) -> str:
     return texts.text("alert.bound_many", strangers=rounded(expected))
 
 
+def _expectation(item: AlertItem, expected: float) -> str:
+    return texts.text("expect.outside") if item.limited_pictures == 2 else bound_text(expected)
+
+
 def _view(item: AlertItem) -> AlertView:
     expected = item.expected_false_candidates_upper
     return AlertView(
         item=item,
-        expectation="" if expected is None else bound_text(expected),
+        expectation="" if expected is None else _expectation(item, expected),
         limit=limit_text(item.expected_false_limit),
         figures=()
         if item.score is None or expected is None

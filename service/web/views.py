@@ -62,6 +62,7 @@ class CandidateView:
     rank: int
     band: str
     expectation: str
+    rate_notes: tuple[str, ...]
     person_crop: str | None
     face: FaceRecord
     image_sha256: str
@@ -175,6 +176,7 @@ def _candidate_view(
         rank=item.rank,
         band=item.band or "uncalibrated",
         expectation=expectation(item),
+        rate_notes=item.rate_notes,
         person_crop=person_crop,
         face=item.face,
         image_sha256=item.image_sha256,
@@ -189,6 +191,8 @@ def expectation(item: Candidate) -> str:
     expected = item.expected_false_candidates
     if expected is None:
         return texts.text("expect.unknown")
+    if item.limited_pictures == 2:
+        return texts.text("expect.outside")
     if item.false_match_rate_resolved is False:
         if expected < 1:
             return texts.text("expect.bound_one_in", searches=rounded(1 / max(expected, 1e-9)))

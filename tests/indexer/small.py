@@ -125,6 +125,22 @@ class OtherAnalyser(SmallAnalyser):
         return found
 
 
+class JudgingAnalyser(SmallAnalyser):
+    """Gives the faces of some colours a quality of their own."""
+
+    def __init__(self, qualities: Mapping[Colour, Quality]) -> None:
+        super().__init__()
+        self._qualities = dict(qualities)
+
+    def _faces(self, image: RgbImage) -> list[Face]:
+        found = []
+        for face in super()._faces(image):
+            x, y = (int(v) for v in face.landmarks.points[4])
+            seen = (int(image[y, x, 0]), int(image[y, x, 1]), int(image[y, x, 2]))
+            found.append(replace(face, quality=self._qualities.get(seen, face.quality)))
+        return found
+
+
 def vector_of(colour: tuple[int, int, int]) -> FloatArray:
     """The vector of a block: who it is from red and green, the photo from blue."""
     red, green, blue = colour

@@ -22,7 +22,7 @@ from indexer.probe import fused_search
 from indexer.records import CaseInput, RankedCandidates, SearchFilter, Upload
 from indexer.searches import list_searches
 from indexer.workspace import Workspace
-from models.calibration import fuse, template_length
+from models.calibration import fuse, shares
 from tests.indexer.small import colour, face_picture, picture, vector_of
 from tests.indexer.test_ads import NOON, ad
 
@@ -95,7 +95,7 @@ def test_several_photos_are_fused_into_one_score(ws: Workspace) -> None:
     assert result.photos_fused == 3
     photos = np.stack([vector_of(c) for c in (colour(1, 0), colour(1, 1), colour(2, 0))])
     hers = vector_of(colour(1, 9))
-    expected = fuse((photos @ hers)[:, None], template_length(photos))[0]
+    expected = fuse((photos @ hers)[:, None], shares(photos, np.full(3, 0.5)))[0]
     assert result.items[0].score == pytest.approx(float(expected), abs=1e-6)
     nearest = int((photos @ hers).argmax())
     assert result.items[0].person_face_id == cases.get_case(ws, case_id).photos[nearest].face_id
@@ -108,11 +108,10 @@ def test_fused_search_equals_brute_force(ws: Workspace) -> None:
     jobs.run_pending(ws)
     probes = np.stack([vector_of(colour(p)) for p in (1, 2, 3)])
     everything = np.stack([vector_of(colour(i)) for i in range(100, 250)])
-    expected = np.sort(fuse((probes @ everything.T).astype(np.float32), template_length(probes)))[
-        ::-1
-    ]
+    joined = shares(probes, np.array([1.0, 0.02, 0.3]))
+    expected = np.sort(fuse((probes @ everything.T).astype(np.float32), joined))[::-1]
     for count in (1, 7, 150, 400):
-        found = fused_search(ws.ads, probes, count)
+        found = fused_search(ws.ads, probes, joined, count)
         assert len(found) == min(count, 150)
         np.testing.assert_allclose([f.score for f in found], expected[: len(found)], atol=1e-6)
 
@@ -298,7 +297,7 @@ def test_the_very_same_picture_scores_at_most_one(ws: Workspace) -> None:
         assert best.score <= 1.0
         assert best.score == pytest.approx(1.0, abs=1e-5)
     vector = np.full((1, 1), 1.0000002, dtype=np.float32)
-    assert float(fuse(vector, 1.0)[0]) == 1.0
+    assert float(fuse(vector, shares(vector, np.ones(1)))[0]) == 1.0
 
 
 def test_places_are_compared_without_case_in_every_script(ws: Workspace) -> None:

@@ -29,7 +29,7 @@ from indexer.records import Progress
 from indexer.reindex import reindex
 from indexer.times import utc_now
 from indexer.workspace import Workspace, open_workspace
-from models.calibration import fuse, template_length
+from models.calibration import fuse, shares
 from tests.indexer.small import (
     CONTRACT,
     Colour,
@@ -44,6 +44,8 @@ from tests.indexer.test_candidates import crowd, make_case, send
 from tests.tables import lend_tables
 
 NEW = "other-ffffffffffff"
+ALIKE = np.full(2, 0.5)
+"""The quality of both of her photos."""
 CROWD = range(100, 120)
 HERS = (9, 8, 7)
 """Photos of the missing person (1) in ads."""
@@ -117,7 +119,7 @@ def order(new: bool) -> list[Colour]:
         blocks.remove(UNSEEN)
     seen = [TAKES.get(block, block) if new else block for block in blocks]
     photos = np.stack([vector_of(colour(1)), vector_of(colour(1, 1))])
-    scores = fuse(photos @ np.stack([vector_of(one) for one in seen]).T, template_length(photos))
+    scores = fuse(photos @ np.stack([vector_of(one) for one in seen]).T, shares(photos, ALIKE))
     return [blocks[i] for i in np.argsort(-scores, kind="stable")]
 
 
@@ -227,7 +229,7 @@ def test_beyond_what_is_looked_at_the_rank_is_open(both: Both) -> None:
     found = by_picture(both.ws, one.lost)[sha_of(MISTAKEN)].new
     assert (found.state, found.rank) == ("beyond", None)
     photos = np.stack([vector_of(colour(1)), vector_of(colour(1, 1))])
-    score = fuse((photos @ vector_of(TAKES[MISTAKEN]))[:, None], template_length(photos))[0]
+    score = fuse((photos @ vector_of(TAKES[MISTAKEN]))[:, None], shares(photos, ALIKE))[0]
     assert found.score == pytest.approx(float(score), abs=1e-6)
 
 

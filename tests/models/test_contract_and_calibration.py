@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.calibration import Calibration, Curve, band, fuse, template_length
+from models.calibration import QUALITY_FLOOR, Calibration, Curve, Shares, band, fuse, shares
 from models.contract import EmbeddingContract, require_same
 from models.errors import ContractMismatch, PackError
+from models.types import FloatArray
 
 
 def test_a_contract_id_depends_on_every_part_and_on_no_order() -> None:
@@ -160,23 +162,76 @@ def test_bands_follow_the_expected_number_of_strangers() -> None:
 def test_the_best_photo_and_the_average_count() -> None:
     scores = np.array([[0.1, 0.9], [0.8, 0.2]], dtype=np.float32)
     # Length 1.6: the average photo's cosines are 0.9 / 1.6 and 1.1 / 1.6.
-    assert fuse(scores, 1.6).tolist() == pytest.approx([0.68125, 0.79375])
-    assert fuse(scores[:1], 1.0).tolist() == pytest.approx([0.1, 0.9])
+    alike = Shares(np.ones(2, np.float32), 1.6)
+    assert fuse(scores, alike).tolist() == pytest.approx([0.68125, 0.79375])
+    # The second photo counts half: 0.5 / 1.2 and 1.0 / 1.2.
+    weighted = Shares(np.array([1.0, 0.5], np.float32), 1.2)
+    assert fuse(scores, weighted).tolist() == pytest.approx([0.608333, 0.866667])
+    assert fuse(scores[:1], Shares(np.ones(1, np.float32), 1.0)).tolist() == pytest.approx(
+        [0.1, 0.9]
+    )
+    with pytest.raises(ValueError, match="zip"):
+        fuse(scores, Shares(np.ones(3, np.float32), 1.6))
 
 
-@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def unit(rng: np.random.Generator, photos: int) -> FloatArray:
+    vectors = rng.normal(size=(photos, 16)).astype(np.float32)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+def test_a_photo_weighs_by_the_root_of_its_quality() -> None:
+    vectors = unit(np.random.default_rng(1), 4)
+    found = shares(vectors, np.array([0.64, 0.16, 0.0, math.nan]))
+    # Not known counts as 1; nothing counts for less than the floor.
+    assert found.weights.tolist() == pytest.approx([0.8, 0.4, math.sqrt(QUALITY_FLOOR), 1.0])
+    total = (found.weights[:, None] * vectors).sum(axis=0)
+    assert found.length == pytest.approx(float(np.linalg.norm(total)))
+    with pytest.raises(ValueError, match="one quality"):
+        shares(vectors, np.ones(3))
+
+
+@given(st.integers(1, 9), st.floats(0.0, 1.0) | st.just(math.nan), st.integers(0, 2**32 - 1))
+def test_photos_of_one_quality_count_alike_to_the_last_digit(
+    photos: int, quality: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    person, faces = unit(rng, photos), unit(rng, 7)
+    cosines = person @ faces.T
+    joined = shares(person, np.full(photos, quality))
+    assert joined.weights.tolist() == [1.0] * photos
+    length = float(np.linalg.norm(person.astype(np.float64).sum(axis=0)))
+    alike = (cosines.max(axis=0) + cosines.sum(axis=0) / length) / 2
+    assert fuse(cosines, joined).tolist() == np.clip(alike, -1.0, 1.0).tolist()
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_fusing_is_what_it_says(photos: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    vectors = rng.normal(size=(photos + 1, 16)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    person, face = vectors[:photos], vectors[photos]
-    mean = person.mean(axis=0)
-    expected = ((person @ face).max() + mean @ face / np.linalg.norm(mean)) / 2
-    found = fuse((person @ face)[:, None], template_length(person))
-    assert float(found[0]) == pytest.approx(float(expected), abs=1e-5)
-    # It never falls when a cosine rises: searches that stop early rely on it.
-    more = (person @ face)[:, None] + rng.uniform(0, 0.1, (photos, 1)).astype(np.float32)
-    assert fuse(more, template_length(person))[0] >= found[0]
+    person, faces = unit(rng, photos), unit(rng, 3)
+    quality = rng.uniform(QUALITY_FLOOR, 1.0, photos)
+    joined = shares(person, quality)
+    mean = (np.sqrt(quality)[:, None] * person).sum(axis=0)
+    cosines = person @ faces.T
+    expected = (cosines.max(axis=0) + faces @ mean / np.linalg.norm(mean)) / 2
+    np.testing.assert_allclose(fuse(cosines, joined), np.clip(expected, -1, 1), atol=1e-5)
+    # One face or many at a time: the same figure to the last digit.
+    alone = [fuse(cosines[:, [at]], joined)[0] for at in range(3)]
+    assert fuse(cosines, joined).tolist() == alone
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
+def test_a_fused_score_never_falls_when_a_cosine_rises(photos: int, seed: int) -> None:
+    """Searches that stop early rely on it, in the very arithmetic that is used."""
+    rng = np.random.default_rng(seed)
+    person = unit(rng, photos)
+    joined = shares(person, rng.uniform(0, 1, photos))
+    before = rng.uniform(-1, 1, (photos, 1)).astype(np.float32)
+    after = before.copy()
+    one = rng.integers(photos)
+    # By one step of float32, and by more.
+    after[one] = np.nextafter(before[one], np.float32(2)) + rng.choice([0, 1e-7, 0.1])
+    assert after[one] > before[one]
+    assert fuse(after, joined)[0] >= fuse(before, joined)[0]
 
 
 def test_the_shipped_calibration_is_of_the_shipped_contract(pack: object) -> None:

@@ -44,7 +44,12 @@ class AlertItemOut(Out):
     expected_false_limit: float = Field(description="How many were allowed for an alert then")
     tightened: bool = Field(description="Whether the weekly budget had lowered that")
     band: Literal["very_strong", "strong", "moderate", "weak"] = Field(
-        description="By the upper bound of strangers to expect; told without scores:read too"
+        description="By the upper bound of strangers to expect, weak where both pictures are such "
+        "that the rate does not hold (rate_notes); told without scores:read too"
+    )
+    rate_notes: list[str] = Field(
+        description="Where the rate does not hold: it was measured on clear photos, and one of the "
+        "two pictures, or both, are not"
     )
     gallery_size: int
     photos_fused: int = Field(ge=0, description="Photos of the person behind the score")

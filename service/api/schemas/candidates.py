@@ -43,10 +43,15 @@ class CandidateOut(Out):
         description="gallery_size x false_match_rate_upper"
     )
     band: Literal["very_strong", "strong", "moderate", "weak"] | None = Field(
-        description="By expected_false_candidates_upper, not by the score; null where uncalibrated"
+        description="By expected_false_candidates_upper, not by the score; weak where both "
+        "pictures are such that the rate does not hold (rate_notes); null where uncalibrated"
     )
     calibrated: bool = Field(
         description="false: nothing is known of what the score is worth; rates and band are null"
+    )
+    rate_notes: list[str] = Field(
+        description="Where the rate does not hold: it was measured on clear photos, and one of the "
+        "two pictures, or both, are not"
     )
     status: str
     photos_fused: int = Field(ge=0, description="Photos of the person behind the score")

@@ -109,6 +109,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "candidate.photo_alt": "Face in the photo that was searched with",
     "candidate.no_crop": "not shown",
     "candidate.limits": "This picture limits the comparison:",
+    "candidate.rate_notes": "What the rate leaves out:",
     "candidate.figures": "Figures",
     "candidate.reveal": "Show the whole picture…",
     "candidate.reveal_label": "Show the whole picture of candidate {rank}…",
@@ -137,6 +138,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "band.about.moderate": "Less than one stranger this similar is to be expected in a search.",
     "band.about.weak": "One or more strangers this similar are to be expected in any such search.",
     "band.about.uncalibrated": "No band can be given.",
+    "expect.outside": "How many strangers score this high in two such pictures is not known.",
     "expect.unknown": "How many strangers would score this high is not known.",
     "expect.one_in": "At least 1 stranger in about {searches} searches of this size is expected to "
     "score as high.",
@@ -361,7 +363,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.calibration": "Calibration",
     "about.calibration_yes": "How often two different people reach a score was measured on "
     "labelled photos. Ads are harsher than those photos, and children, relatives and look-alikes "
-    "are confused more often: read each rate as “at least”.",
+    "are confused more often: read each rate as “at least”. Where both pictures are blurred, badly "
+    "exposed or partly covered, no rate holds: the band is then weak.",
     "about.calibration_no": "This face pack is uncalibrated: how often strangers reach a score "
     "has not been measured, so no rate and no band is shown, and no alerts are raised. Have it "
     "measured on labelled photos: homeward calibrate.",

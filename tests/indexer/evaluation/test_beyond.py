@@ -77,11 +77,11 @@ def test_planted_effects_are_found(study: list[Line]) -> None:
     assert gain.difference_interval is not None
     assert gain.difference_interval.low <= gain.difference <= gain.difference_interval.high
     # A poor face beside a good photo, which says that it is poor, is better given a small say.
-    beside = line(study, half="second", arm="both by quality^1", cases="clean", ads="poor")
+    beside = line(study, half="second", arm="both by quality^0", cases="clean", ads="poor")
     assert beside.photos == 2
-    assert beside.gains["rank_50"].difference > 0
+    assert beside.gains["rank_50"].difference < 0
     # Where all photos are equally good, weights change nothing.
-    alike = line(second, arm="photos by quality^1", photos=2, cases="clean", ads="clean")
+    alike = line(second, arm="photos by quality^0", photos=2, cases="clean", ads="clean")
     assert alike.gains["rank_1"].difference == pytest.approx(0.0)
     # Poor ads are harder than clean ones.
     served = [

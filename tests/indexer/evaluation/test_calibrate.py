@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def fmr_by_definition(sample: Sample, score: float, photos: int) -> float:
                 continue
             faces = sample.vectors[sample.identities == other]
             person_vectors = sample.vectors[own]
-            average = person_vectors.mean(axis=0)
+            average = (np.sqrt(sample.quality[own])[:, None] * person_vectors).sum(axis=0)
             cosines = person_vectors @ faces.T
             joined = (cosines.max(axis=0) + average @ faces.T / np.linalg.norm(average)) / 2
             shares.append((joined >= score).mean())
@@ -56,6 +57,8 @@ def fmr_by_definition(sample: Sample, score: float, photos: int) -> float:
 def test_rates_follow_the_definition(photos: int) -> None:
     sizes = [photos] * 60
     sample = crowd(sizes, 0.5)
+    quality = np.random.default_rng(3).uniform(0.01, 1, len(sample.identities))
+    sample = replace(sample, quality=quality)
     curves, made_of = measure_curves(sample, photo_counts=(photos,), replicates=20)
     curve = curves[photos]
     assert made_of[photos].person_pairs == 60 * 59
@@ -135,11 +138,14 @@ def test_table_of_a_calibration_names_what_is_beyond_the_sample() -> None:
 def test_rules_lie_between_mean_and_max() -> None:
     vectors = np.eye(3, dtype=np.float32)[:2]
     cosines = np.array([[0.9, 0.1, 0.5], [0.3, 0.2, 0.5]], dtype=np.float32)
-    joined = {name: rule(vectors, cosines) for name, rule in RULES.items()}
+    quality = np.array([1.0, 0.25])
+    joined = {name: rule(vectors, cosines, quality) for name, rule in RULES.items()}
     assert_allclose(joined["max"], [0.9, 0.2, 0.5])
     assert_allclose(joined["mean"], [0.6, 0.15, 0.5])
     assert_allclose(joined["template"], np.array([1.2, 0.3, 1.0]) / math.sqrt(2), rtol=1e-6)
     assert_allclose(joined["max_template"], (joined["max"] + joined["template"]) / 2)
+    by_quality = np.array([1.05, 0.2, 0.75]) / math.sqrt(1.25)
+    assert_allclose(joined["served"], (joined["max"] + by_quality) / 2, rtol=1e-6)
     # log((exp(50 * 0.9) + exp(50 * 0.3)) / 2) / 50, the second term being nothing
     assert joined["lse_50"][0] == pytest.approx(0.9 - math.log(2) / 50, abs=1e-6)
     assert joined["lse_50"][2] == pytest.approx(0.5)

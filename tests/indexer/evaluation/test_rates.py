@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from indexer.evaluation.photos import LabelledFaces
 from indexer.evaluation.poor import AD_LIKE, degradation_of
-from indexer.evaluation.rates import NOMINAL, RateLine, rate_study, render_rates
+from indexer.evaluation.rates import LIMITED, NOMINAL, RateLine, rate_study, render_rates
+from models.types import Quality, QualityComponent
 from tests.indexer.evaluation.test_beyond import DIMENSION, labelled
 
 
@@ -54,6 +56,27 @@ def test_comparisons_are_classed_by_what_was_done() -> None:
     assert both["different"] == both["all"] - sum(same.values())
     one = {line.kind: line.pairs for line in study() if (line.cases, line.ads) == ("clean", "poor")}
     assert one["all"] == sum(one[kind] for kind in AD_LIKE) == 150 * 149 // 2
+
+
+def test_comparisons_are_classed_by_how_many_faces_are_limited() -> None:
+    """Where strangers look alike because both faces are covered, both say so."""
+    clean, poor = crowded(150, 0.0, 0.9, 1), crowded(150, 2.0, 0.2, 2)
+    covered = Quality(0.2, (QualityComponent("clarity", 50.0, "%", 0.55),))
+    faces = [
+        face if face is None or row % 3 else replace(face, quality=covered)
+        for row, face in enumerate(poor.faces)
+    ]
+    lines = rate_study(clean, replace(poor, faces=tuple(faces)))
+    both = {line.kind: line.pairs for line in lines if line.cases == "poor"}
+    assert [both[kind] for kind in LIMITED] == [100 * 99 // 2, 50 * 100, 50 * 49 // 2]
+    one = {line.kind: line.pairs for line in lines if (line.cases, line.ads) == ("clean", "poor")}
+    assert one["none limited"] + one["one limited"] == one["all"]
+    assert one["both limited"] == 0
+    # Each pair once, the ad's face being the later row: of row r, r pairs.
+    assert one["one limited"] == sum(range(0, 150, 3))
+    empty = next(x for x in lines if (x.ads, x.kind) == ("poor", "both limited"))
+    assert empty.reached == (None, None, None)
+    assert "both limited" in render_rates(lines)
 
 
 def test_the_table_can_be_read_and_kept() -> None:

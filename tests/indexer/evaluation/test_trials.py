@@ -31,7 +31,7 @@ from indexer.evaluation.trials import (
     metric_draws,
     run_trials,
 )
-from models.calibration import fuse, template_length
+from models.calibration import fuse, shares
 from models.types import FloatArray
 
 
@@ -196,8 +196,9 @@ def test_weights_by_quality() -> None:
     faces = rows(at(0, 40, 80), [1.0, 0.25, 1.0])
     material = Material(faces, faces, np.array([0, 0, 1], np.int64))
     search = search_for(material, [0, 1])
-    plain = fuse(search.cosines, template_length(search.vectors))
+    plain = fuse(search.cosines, shares(search.vectors, np.ones(2)))
     assert_allclose(weighted_by_quality(0.0)(search), plain, atol=1e-6)
+    assert_allclose(weighted_by_quality(0.5)(search), joined(search))
     # With weights 1 and 1/4 the average stands at atan2(sin 40 / 4, 1 + cos 40 / 4).
     angle = math.degrees(
         math.atan2(math.sin(math.radians(40)) / 4, 1 + math.cos(math.radians(40)) / 4)
@@ -207,7 +208,7 @@ def test_weights_by_quality() -> None:
     raised = Search(search.vectors, search.quality, search.cosines + 0.01, search.present)
     assert np.all(weighted_by_quality(2.0)(raised) > weighted_by_quality(2.0)(search))
     lacking = penalised_by_quality(material, 0.1)(search)
-    assert_allclose(lacking, plain - np.array([0, 0.075, 0], np.float32), atol=1e-6)
+    assert_allclose(lacking, joined(search) - np.array([0, 0.075, 0], np.float32), atol=1e-6)
 
 
 def test_photos_that_say_truly_that_they_are_bad_are_better_given_a_small_say() -> None:
@@ -221,8 +222,8 @@ def test_photos_that_say_truly_that_they_are_bad_are_better_given_a_small_say() 
     )
     material = Material(cases, good.ads, good.people)
     trials = draw_trials(material, np.ones(count, np.bool_), 4)
-    baseline = run_trials(material, trials, joined)
-    gain = compare(baseline, run_trials(material, trials, weighted_by_quality(1.0)))["rank_10"]
+    alike = run_trials(material, trials, weighted_by_quality(0.0))
+    gain = compare(alike, run_trials(material, trials, joined))["rank_10"]
     assert gain.difference_interval is not None
     assert gain.difference_interval.low > 0
 

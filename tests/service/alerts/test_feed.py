@@ -62,8 +62,8 @@ def test_an_alert_in_full(client: TestClient, ws: Workspace, case_id: str) -> No
     assert set(item) == {
         "alert_id", "created_at", "case_id", "case_number", "case_status", "candidate_id",
         "lead_id", "score", "false_match_rate_upper", "expected_false_candidates_upper",
-        "expected_false_limit", "tightened", "band", "gallery_size", "photos_fused", "contract_id",
-        "status", "face", "image_sha256", "ad", "lead", "budget",
+        "expected_false_limit", "tightened", "band", "rate_notes", "gallery_size", "photos_fused",
+        "contract_id", "status", "face", "image_sha256", "ad", "lead", "budget",
     }  # fmt: skip
     assert (item["case_id"], item["case_number"], item["case_status"]) == (case_id, "A-1", "open")
     assert item["candidate_id"] == candidate_id and item["status"] == "unreviewed"

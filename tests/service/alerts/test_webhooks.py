@@ -58,7 +58,7 @@ def hook(url: str) -> WebhookRecord:
 def note() -> AlertNote:
     return AlertNote(
         alert_id=new_id(), case_id=new_id(), candidate_id=new_id(), lead_id=new_id(),
-        expected_false=0.05, tightened=True, created_at=utc_now(),
+        expected_false=0.05, limited_pictures=1, tightened=True, created_at=utc_now(),
     )  # fmt: skip
 
 

@@ -73,7 +73,8 @@ def candidate() -> Any:
     return Candidate(
         candidate_id="c", rank=1, score=0.9, false_match_rate=1e-4, false_match_rate_upper=2e-4,
         false_match_rate_resolved=True, expected_false_candidates=0.025,
-        expected_false_candidates_upper=0.05, band="strong", status="unreviewed", photos_fused=1,
+        expected_false_candidates_upper=0.05, band="strong", limited_pictures=0,
+        rate_notes=(), status="unreviewed", photos_fused=1,
         person_face_id=None, face=face, image_sha256="0" * 64, ad=ad, lead=lead,
     )  # fmt: skip
 
@@ -104,6 +105,13 @@ def test_strangers_to_expect_in_plain_words(
 def test_without_a_calibration_nothing_is_claimed(candidate: Candidate) -> None:
     item = replace(candidate, expected_false_candidates=None, band=None)
     assert expectation(item) == TEXTS["expect.unknown"]
+
+
+def test_where_the_rate_does_not_hold_no_number_of_strangers_is_named(
+    candidate: Candidate,
+) -> None:
+    assert expectation(replace(candidate, limited_pictures=1)) == expectation(candidate)
+    assert expectation(replace(candidate, limited_pictures=2)) == TEXTS["expect.outside"]
 
 
 def held(held_id: str, session_id: str = "s", data: bytes = b"x") -> HeldPhoto:
