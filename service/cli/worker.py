@@ -30,7 +30,7 @@ from service.cli.console import (
 )
 from service.config import Settings
 from service.gpus import Gpu, chosen_gpus, environment_of, visible_gpus
-from service.opening import open_pack
+from service.opening import open_pack, pack_in_use
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def worker(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     if try_models:
-        open_pack(settings)
+        open_pack(settings, pack_in_use(settings))
     elif child_of is not None:
         _work(settings, child_of)
     else:
