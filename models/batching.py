@@ -11,6 +11,7 @@ run it lost, with one it gained a fifth for 2 and 4 callers of 4 crops, and noth
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import weakref
@@ -100,7 +101,8 @@ class BatchedModel:
 
         Raises:
             InferenceFailed: the GPU failed while these rows were in it (``GpuLost`` if for good),
-                or the model is closed.
+                or the model is closed, or its thread is in the process that this one was forked
+                from.
             ValueError: no rows for a model whose output has no fixed size.
         """
         if not len(rows):
@@ -141,9 +143,16 @@ class _Queue:
         self._rows = 0
         self._closed = False
         self._changed = threading.Condition()
+        self._process = os.getpid()
 
     def outputs(self, pieces: list[Rows]) -> list[Rows]:
         """Hand in each piece and wait for all. A caller that is interrupted takes its own back."""
+        if self._forked:
+            raise InferenceFailed(
+                "This process was forked from one that had opened the model; what runs the model "
+                "stayed there, and CUDA cannot be used here.",
+                remedy="Open the face pack after the fork, or start the process anew (spawn).",
+            )
         requests: list[_Request] = []
         try:
             for piece in pieces:
@@ -196,7 +205,14 @@ class _Queue:
         self._rows -= len(request.rows)
         return request
 
+    @property
+    def _forked(self) -> bool:
+        """Whether the thread stayed behind. Asked before the lock, which somebody may have held."""
+        return os.getpid() != self._process
+
     def close(self) -> None:
+        if self._forked:
+            return
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -165,10 +165,11 @@ def _cuda_options(options: RuntimeOptions) -> dict[str, str]:
 
 
 def _tensorrt_options(options: RuntimeOptions, model: bytes, shapes: Shapes) -> dict[str, str]:
+    # Its booleans are True and False alone: another parser than CUDA's, which takes 0 and 1 too.
     given = {
         "device_id": str(options.device),
         # Half precision moves vectors; what it does to a pack has to be measured first.
-        "trt_fp16_enable": "0",
+        "trt_fp16_enable": "False",
         "trt_profile_min_shapes": _profile({name: r.least for name, r in shapes.items()}),
         "trt_profile_opt_shapes": _profile({name: r.usual for name, r in shapes.items()}),
         "trt_profile_max_shapes": _profile({name: r.largest for name, r in shapes.items()}),
@@ -178,9 +179,9 @@ def _tensorrt_options(options: RuntimeOptions, model: bytes, shapes: Shapes) -> 
     if options.engine_cache is not None:
         folder = str(engine_folder(options.engine_cache, model))
         given |= {
-            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_enable": "True",
             "trt_engine_cache_path": folder,
-            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": folder,
         }
     return given

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,7 @@ from models.pipeline import Analyser
 from models.runtime import ON_CPU, Provider, RuntimeOptions
 from models.types import Face, RgbImage
 from service.bench.analysis import picture_sets
+from service.gpus import BUS_ORDER, visible_gpus
 
 MOST_DIFFERENCE = 1e-3
 MOST_GROWTH = 1.05
@@ -216,9 +218,7 @@ class Busy:
 
 def check(runtime: RuntimeOptions, given: argparse.Namespace) -> Report:
     """Measure everything. Raises ProviderUnavailable."""
-    report = Report(
-        runtime.provider, "processor" if runtime.provider == "cpu" else str(runtime.device)
-    )
+    report = Report(runtime.provider, device_of(runtime))
     pack = load_pack(given.pack, packs_dir=given.packs, runtime=runtime)
     processor = load_pack(given.pack, packs_dir=given.packs, runtime=ON_CPU)
     pictures = [fitted(p, given.largest) for each in picture_sets() for p in each.images]
@@ -231,10 +231,23 @@ def check(runtime: RuntimeOptions, given: argparse.Namespace) -> Report:
     return report
 
 
+def device_of(runtime: RuntimeOptions) -> str:
+    """The device as nvidia-smi knows it: its number there, or a UUID; or ``processor``.
+
+    The runtime counts those that this process sees, which CUDA_VISIBLE_DEVICES may choose.
+    """
+    if runtime.provider == "cpu":
+        return "processor"
+    seen = visible_gpus()
+    return seen[runtime.device].name if runtime.device < len(seen) else str(runtime.device)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--provider", choices=["cpu", "cuda", "tensorrt"], default="cuda")
-    parser.add_argument("--device", type=int, default=0, help="as nvidia-smi counts")
+    parser.add_argument(
+        "--device", type=int, default=0, help="among those seen, as nvidia-smi counts"
+    )
     parser.add_argument("--memory-gb", type=float, default=0.0, help="bound of each model")
     parser.add_argument("--pack", default="dlib")
     parser.add_argument("--packs", type=Path, default=Path("homeward-data/packs"))
@@ -243,6 +256,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="for each rate")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
+    # Before CUDA starts: its own order puts the fastest first, and the memory and load of another
+    # GPU would be looked at.
+    os.environ.update(BUS_ORDER)
     provider: Provider = given.provider
     runtime = RuntimeOptions(
         provider=provider,

@@ -12,6 +12,10 @@ from pathlib import Path
 
 from models.errors import HomewardError, ProviderUnavailable
 
+BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Environment of a process in which CUDA numbers GPUs as nvidia-smi does; its own default puts the
+fastest first. It is read once, as CUDA starts."""
+
 _PROC = Path("/proc/driver/nvidia")
 _SMI_TIMEOUT_S = 30.0
 
@@ -126,7 +130,6 @@ def environment_of(gpu: Gpu) -> dict[str, str]:
     """What a process has to be given so that it sees this GPU alone, as its number 0."""
     return {
         "CUDA_VISIBLE_DEVICES": gpu.name,
-        # As nvidia-smi numbers them; CUDA's own default puts the fastest first.
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        **BUS_ORDER,
         "HOMEWARD_GPU_DEVICE": "0",
     }

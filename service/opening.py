@@ -24,6 +24,7 @@ from models.packs.registry import load_pack
 from models.pipeline import Analyser
 from service.alerts.email import emails_enabled
 from service.config import Settings
+from service.gpus import BUS_ORDER
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,10 @@ def open_pack(settings: Settings, name: str | None = None) -> FacePack:
 
     Raises PackMissing, PackDigestMismatch and ProviderUnavailable.
     """
+    if settings.provider != "cpu" or settings.vectors == "gpu":
+        # HOMEWARD_GPU_DEVICE counts as nvidia-smi does, unless somebody chose an order.
+        for variable, value in BUS_ORDER.items():
+            os.environ.setdefault(variable, value)
     if settings.provider == "tensorrt":
         # TensorRT rounds to ten bits of mantissa otherwise, and ONNX Runtime has no option for it.
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"

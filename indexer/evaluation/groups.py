@@ -239,7 +239,9 @@ def _strangers(
     # Faces of each person of each kind: (people, kinds).
     faces = np.zeros((people, max(1, len(kinds))))
     np.add.at(faces, (pairs.photo_identity[use], kind), 1)
-    carriers = int((faces.sum(1) > 0).sum())
+    # Who is the only one of a kind is compared with nobody.
+    with_others = (faces > 0).sum(0) >= 2
+    carriers = int((faces[:, with_others].sum(1) > 0).sum())
     if not same:
         # Many of one kind beside a few of the others say little: the few carry every pair.
         # A person may have photos of two kinds, so each kind counts its own.

@@ -26,7 +26,7 @@ from service.cli.console import (
     settings_for,
     write_json,
 )
-from service.cli.evaluate import CacheDir, LabelsFile
+from service.cli.evaluate import CacheDir, LabelsFile, PackName
 from service.opening import open_pack, pack_in_use
 
 ACTOR = "command line"
@@ -36,10 +36,7 @@ ACTOR = "command line"
 def calibrate(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="One folder per identity.")],
-    pack_name: Annotated[
-        str | None,
-        typer.Option("--pack", metavar="NAME", help="Face pack (the one in use).", show_default=""),
-    ] = None,
+    pack_name: PackName = None,
     source: Annotated[
         str | None,
         typer.Option("--source", metavar="TEXT", help="Name of the photos, kept with the rates."),

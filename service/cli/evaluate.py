@@ -22,8 +22,12 @@ from service.cli.console import (
     settings_for,
     write_json,
 )
-from service.opening import calibration_for, open_pack
+from service.opening import calibration_for, open_pack, pack_in_use
 
+PackName = Annotated[
+    str | None,
+    typer.Option("--pack", metavar="NAME", help="Face pack (the one in use).", show_default=""),
+]
 LabelsFile = Annotated[
     Path | None,
     typer.Option(
@@ -47,6 +51,7 @@ CacheDir = Annotated[
 def evaluate(
     context: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="One folder per identity.")],
+    pack_name: PackName = None,
     json_file: JsonFile = None,
     plots: Annotated[
         Path | None, typer.Option("--plots", metavar="DIR", help="Write DET, CMC and more as PNG.")
@@ -100,10 +105,10 @@ def evaluate(
 
     for path in (json_file, calibrate):
         check_writable(path)
-    settings = settings_for(context, data_dir)
+    settings = settings_for(context, data_dir, pack=pack_name)
     groups = {"standard": STANDARD, "all": tuple(DEGRADATIONS)}
     chosen = groups.get(degrade or "") or (degrade or "").split(",")
-    pack = open_pack(settings)
+    pack = open_pack(settings, pack_name or pack_in_use(settings))
     analyser = Analyser(pack)
     with Reporter() as reporter:
         report = measure(

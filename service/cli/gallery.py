@@ -27,7 +27,7 @@ from service.cli.console import (
     workspace_for,
 )
 from service.config import Settings
-from service.opening import open_pack
+from service.opening import open_pack, pack_in_use
 
 app = typer.Typer(
     help="The galleries of face vectors: look at them, make them anew, move them.",
@@ -118,7 +118,7 @@ def _migrated(settings: Settings, reporter: Reporter) -> list[Migrated]:
     index_dir = settings.data_dir / "index"
     with catalog_for(settings) as catalog:
         require_restored(settings.data_dir)
-        analyser = Analyser(open_pack(settings))
+        analyser = Analyser(open_pack(settings, pack_in_use(settings)))
         make_folder(index_dir)
         return migrate(
             catalog,

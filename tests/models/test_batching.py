@@ -7,7 +7,10 @@ index outside of it. It runs in a real session of ONNX Runtime.
 from __future__ import annotations
 
 import gc
+import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +31,7 @@ from models.errors import InferenceFailed
 from models.packs.base import FacePack
 from models.packs.dlib.build import load_artifacts
 from models.runtime import RuntimeOptions, open_session
+from tests.house.repository import ROOT
 
 # Bound to buffers, a run fails with the one; by itself with the other.
 FAILURES = (RuntimeError, ort_state.InvalidArgument)
@@ -322,3 +326,40 @@ def test_the_embedder_gathered_as_on_a_gpu_gives_the_same_vectors(
         np.testing.assert_allclose(model.run(chips), pack.embed(list(chips)), atol=1e-6)
     finally:
         model.close()
+
+
+# --- a process that is forked ----------------------------------------------------------------
+
+FORKED = """
+import os, sys, threading
+import numpy as np
+from models.batching import BatchedModel, BatchOptions
+from models.errors import InferenceFailed
+from tests.models.test_batching import lookup
+
+model = BatchedModel(lookup(), "index", "row", BatchOptions(gather=True))
+rows = np.arange(3)
+model.run(rows)
+# As if another thread was handing something in just then.
+model._queue._changed.acquire()
+child = os.fork()
+if child == 0:
+    try:
+        model.run(rows)
+    except InferenceFailed as error:
+        print("forked" in error.detail and bool(error.remedy), flush=True)
+    model.close()
+    os._exit(0)
+model._queue._changed.release()
+assert os.waitpid(child, 0)[1] == 0
+assert len(model.run(rows)) == 3, "the process that opened it goes on"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_is_told_that_the_model_stayed_behind() -> None:
+    # Where it is not told, it waits for ever.
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr

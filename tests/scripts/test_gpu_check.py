@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 from models.packs.base import FacePack
 from models.pipeline import Analyser
+from models.runtime import RuntimeOptions
 from models.types import RgbImage
 from scripts import gpu_check
+from tests.service.test_gpus import LISTED, with_smi
 
 
 @pytest.mark.slow
@@ -38,6 +41,31 @@ def test_a_gpu_that_is_not_there_ends_the_check(capsys: pytest.CaptureFixture[st
         pytest.skip("this runtime has CUDA")
     assert gpu_check.main(["--provider", "cuda"]) == 2
     assert capsys.readouterr().err
+
+
+def test_gpus_are_counted_as_nvidia_smi_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this runtime has CUDA")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setenv("PATH", with_smi(tmp_path, LISTED)["PATH"])
+    assert gpu_check.main(["--provider", "cuda", "--packs", str(tmp_path)]) == 2
+    assert "CUDAExecutionProvider" in capsys.readouterr().err, "it came as far as the models"
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+
+
+def test_what_is_looked_at_is_the_gpu_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", with_smi(tmp_path, LISTED)["PATH"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    second = RuntimeOptions(provider="cuda", device=1)
+    assert gpu_check.device_of(second) == "1"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-8a0b0f3c")
+    assert gpu_check.device_of(RuntimeOptions(provider="cuda")) == "3"
+    assert gpu_check.device_of(second) == "GPU-8a0b0f3c"
+    assert gpu_check.device_of(RuntimeOptions()) == "processor"
 
 
 @pytest.mark.parametrize(

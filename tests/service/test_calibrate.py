@@ -29,6 +29,7 @@ from service.opening import (
     open_pack,
     pack_in_use,
 )
+from tests.models.insightface_models import make_v1_folder, plant, scene
 from tests.postgres import TestServer
 from tests.service.conftest import jpeg, make_settings
 from tests.service.web.browser import Browser
@@ -327,3 +328,50 @@ def test_wrong_words_end_before_the_work(settings: Settings, people: Path, tmp_p
     result = run(settings, "calibrate", people, "--pack", "none")
     assert result.exit_code == 1
     assert "[pack_missing]" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A data folder whose generation in use is of another pack; no setting names that."""
+    root = tmp_path_factory.mktemp("second")
+    settings = make_settings(root / "data")
+    models = make_v1_folder(root / "models")
+    accept = ("--accept-licence-as", "Ada Lovelace")
+    assert run(settings, "packs", "install", "buffalo_s", "--from", models, *accept).exit_code == 0
+    contract = open_pack(settings, "buffalo_s").contract
+    with closing(make_catalog(settings.data_dir)) as catalog, catalog.write() as session:
+        add(session, contract.id, pack="buffalo_s", dimension=512, state="active", actor="tester")
+    return settings
+
+
+def test_the_pack_in_use_is_measured_not_the_one_of_the_settings(
+    second: Settings, tmp_path: Path
+) -> None:
+    for number in range(100):
+        picture = scene(160, 160, number)
+        plant(picture, 32, 32, 96, number)
+        (tmp_path / "drawn" / f"p{number:03}").mkdir(parents=True)
+        Image.fromarray(picture).save(tmp_path / "drawn" / f"p{number:03}" / "1.png")
+    in_use = open_pack(second, "buffalo_s").contract.id
+    figures = tmp_path / "figures.json"
+    for command in ("evaluate", "calibrate"):
+        result = run(second, command, tmp_path / "drawn", "--json", figures)
+        assert result.exit_code == 0, result.output
+        assert json.loads(figures.read_text())["contract_id"] == in_use
+    assert f"in force for {in_use}" in result.stderr
+    result = run(second, "evaluate", tmp_path / "drawn", "--pack", "not-here")
+    assert "[pack_missing]" in result.stderr
+
+
+def test_models_are_tried_and_vectors_moved_by_the_pack_in_use(
+    settings: Settings, tmp_path: Path
+) -> None:
+    data = make_settings(tmp_path / "data")
+    with closing(make_catalog(data.data_dir)) as catalog, catalog.write() as session:
+        add(session, "a-1", pack="not-here", dimension=4, state="active", actor="tester")
+    data.packs_dir.symlink_to(settings.packs_dir)
+    for words in (("worker", "--try-models"), ("gallery", "migrate", "--to", "local")):
+        result = run(data, *words)
+        assert result.exit_code == 1
+        assert "[pack_missing]" in result.stderr, words
+        assert "not-here" in result.stderr

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from models.errors import ProviderUnavailable
+from models.errors import PackError, ProviderUnavailable
 from service.cli.main import app
 from service.cli.worker import environments
 from service.config import load_settings
@@ -27,6 +27,7 @@ from service.gpus import (
     visible_gpus,
 )
 from service.inference import cuda_major_of, examine_inference
+from service.opening import open_pack
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -121,6 +122,22 @@ def test_each_process_sees_one_gpu_as_its_first(monkeypatch: pytest.MonkeyPatch)
     assert {env["HOMEWARD_MODEL_THREADS"] for env in given} == {"2"}
     (kept,) = environments(load_settings(provider="tensorrt"), 1, [Gpu("0")])
     assert "HOMEWARD_PROVIDER" not in kept, "the setting itself is in the environment"
+
+
+@pytest.mark.parametrize("given", [{"provider": "cuda"}, {"vectors": "gpu"}, {}])
+def test_the_service_counts_gpus_as_nvidia_smi_does(
+    given: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = load_settings(data_dir=tmp_path, **given)
+    for before in ("", "FASTEST_FIRST"):
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", before)
+        if not before:
+            monkeypatch.delenv("CUDA_DEVICE_ORDER")
+        # The order is set before anything of CUDA starts, so before the pack is looked for.
+        with pytest.raises(PackError):
+            open_pack(settings, "not-here")
+        order = os.environ.get("CUDA_DEVICE_ORDER")
+        assert order == (before or ("PCI_BUS_ID" if given else None)), "a choice is left alone"
 
 
 # --- processes -------------------------------------------------------------------------------

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
+import models.packs
 from indexer.evaluation.binomial import clopper_pearson_upper
-from indexer.evaluation.calibrate import measure_curves, render_calibration
+from indexer.evaluation.calibrate import (
+    ENROLLED_NEEDED,
+    calibrate,
+    measure_curves,
+    render_calibration,
+    small_sample,
+)
 from indexer.evaluation.fusion import RULES, fusion_study, render_fusion
-from indexer.evaluation.photos import EvaluationImpossible
+from indexer.evaluation.photos import EvaluationImpossible, LabelledFaces, Photo, PhotoSet
 from indexer.evaluation.protocol import Sample
 from models.calibration import Calibration
+from models.types import Box, Embedding, Face, Landmarks, Quality
+
+SHIPPED = Path(models.packs.__file__).parent / "dlib" / "calibration.json"
 
 
 def labelled(
@@ -32,6 +43,18 @@ def crowd(sizes: list[int], noise: float, seed: int = 0, dimension: int = 16) ->
     vectors = vectors + noise * rng.normal(size=vectors.shape)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return labelled(vectors, np.repeat(np.arange(len(sizes)), sizes).tolist())
+
+
+def faces_of(sample: Sample) -> LabelledFaces:
+    whose = sample.identities.tolist()
+    photos = tuple(Photo(Path(f"{row}.jpg"), f"{row}.jpg", who) for row, who in enumerate(whose))
+    points = Landmarks(np.zeros((5, 2), np.float32), "dlib5")
+    faces = tuple(
+        Face(Box(0, 0, 9, 9), 1.0, 0, points, Quality(0.5), Embedding(vector, "planted"))
+        for vector in sample.vectors
+    )
+    names = tuple(f"person {number}" for number in range(max(whose) + 1))
+    return LabelledFaces(PhotoSet(photos, names, ()), faces, (), "planted", len(sample.vectors[0]))
 
 
 def fmr_by_definition(sample: Sample, score: float, photos: int) -> float:
@@ -106,6 +129,40 @@ def test_no_estimate_below_thirty_pairs_of_people() -> None:
         assert upper >= clopper_pearson_upper(events, 780) - 1e-12
     assert events == 0
     assert upper == pytest.approx(1 - 0.025 ** (1 / 780), rel=1e-6)
+
+
+def test_a_curve_does_not_rest_on_a_few_people() -> None:
+    # One person with four photos beside strangers with one each: many pairs, and one person.
+    few = crowd([4] * (ENROLLED_NEEDED - 1) + [1] * 40, 0.5)
+    assert sorted(measure_curves(few, replicates=10)[0]) == [1]
+    enough = crowd([4] * ENROLLED_NEEDED + [1] * 40, 0.5)
+    curves, sizes = measure_curves(enough, replicates=10)
+    assert sorted(curves) == [1, 2, 3, 4]
+    assert {sizes[n].enrolled_people for n in (2, 3, 4)} == {ENROLLED_NEEDED}
+    # A photo without a face is none.
+    lost = labelled(enough.vectors, enough.identities.tolist(), lost=(0,))
+    assert sorted(measure_curves(lost, replicates=10)[0]) == [1, 2, 3]
+
+
+def test_counts_of_photos_without_a_curve_are_named_and_rated_by_a_smaller_one() -> None:
+    sample = crowd([3] * 30 + [4] * 5 + [1] * 110, 0.5)
+    made = calibrate(faces_of(sample), source="made", replicates=10)
+    assert made.provenance["left_out"] == {"4": 5}
+    assert set(made.provenance["samples"]) == {"1", "2", "3"}
+    told = small_sample(made)
+    assert "fewer than 30 people have enough photos (5 have 4)" in told
+    score = float(made.curves[3].score[100])
+    assert made.fmr(score, 4).upper == pytest.approx(2 * made.fmr(score, 3).upper)
+    more = calibrate(faces_of(crowd([4] * 142, 0.5)), source="made", replicates=10)
+    assert more.provenance["left_out"] == {}
+    assert small_sample(more) == ""
+
+
+def test_the_calibration_that_is_shipped_rests_on_enough_people() -> None:
+    shipped = Calibration.load(SHIPPED)
+    assert sorted(shipped.curves) == [1, 2, 3, 4]
+    samples = shipped.provenance["samples"]
+    assert [samples[str(n)]["enrolled_people"] >= ENROLLED_NEEDED for n in (2, 3, 4)] == [True] * 3
 
 
 def test_faces_that_were_not_found_take_no_part() -> None:

@@ -122,6 +122,23 @@ def test_every_rate_follows_its_definition() -> None:
         assert same(group.figures["failure_to_enroll"], lost, int((sexes == code).sum()))
 
 
+def test_people_who_share_a_label_with_nobody_carry_no_figure() -> None:
+    # 200 people: of one kind two, of another 28, the others each of a kind of their own.
+    sample, _ = world(5, (100, 100))
+    for sharing, given in (((2,), False), ((28, 2), True), ((27, 2), False)):
+        kinds = np.repeat(np.arange(len(sharing)), sharing)
+        kinds = np.concatenate([kinds, len(sharing) + np.arange(200 - len(kinds))])
+        names = tuple(f"kind {number:03d}" for number in range(int(kinds.max()) + 1))
+        whole = replace(sample, found=np.ones_like(sample.found))
+        labels = Labels({"race": names}, {"race": kinds[whole.identities]})
+        report, _, _ = measured(whole, labels)
+        for figures in (report.alike, report.attributes[0].same):
+            figure = figures["1e-2"]
+            assert figure.people == sum(sharing)
+            assert (figure.value is not None) == given
+            assert given or (figure.reason or "").startswith("insufficient data")
+
+
 def test_strangers_of_one_group_collide_more_and_it_is_said() -> None:
     sample, labels = world(2, (120, 120))
     report, _, figures = measured(sample, labels)
