@@ -18,9 +18,10 @@ from typing import Any, Final, Literal, cast
 
 from models.errors import PackDigestMismatch, PackError
 from models.packs.known import Kind
-from models.packs.licences import Acceptance, ModelLicence, Rights
+from models.packs.licences import LICENCE_FILE, Acceptance, ModelLicence, Rights
 
 RECORD: Final = "pack.json"
+MANIFEST: Final = "manifest.json"
 _VERSION: Final = 1
 _MAX_BYTES: Final = 1_000_000
 _CONTRACT: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
@@ -121,6 +122,18 @@ def write_record(home: Path, record: InstallRecord) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(home)
+
+
+def models_among(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the ``files`` of a package that its models are made of, whatever they are called.
+
+    Manifests and signed licences lie beside them and bind nobody to terms by their SHA-256.
+    """
+    return {name: digest for name, digest in files.items() if not _lies_beside(name)}
+
+
+def _lies_beside(name: str) -> bool:
+    return name == MANIFEST or PurePosixPath(name).name == LICENCE_FILE
 
 
 def sync_folder(folder: Path) -> None:

@@ -165,7 +165,7 @@ def _install(
         )
     licence = inspect_licence(files_dir, name, public_keys=public_keys)
     require_valid(licence)
-    terms = terms_of(name, contents.model_digests)
+    terms = terms_of(name, contents.models.values())
     if licence is not None and terms is OWN_RESPONSIBILITY:
         terms = RESEARCH_ONLY  # a signed licence says whose models these are
     if terms is not None and (accepted is None or accepted.terms != terms.key):

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,7 +30,7 @@ from models.packs.record import RECORD, read_record, sha256_of
 from models.packs.registry import find_pack, list_packs, load_pack, record_of, rights_of
 from models.runtime import RuntimeOptions
 from tests import forked
-from tests.models.insightface_models import make_v1_folder, make_v2_folder
+from tests.models.insightface_models import make_recogniser, make_v1_folder, make_v2_folder
 from tests.models.licence_files import write_licence
 from tests.models.opencv_models import planted, sface, write_folder
 from tests.models.pack_kills import install_and_be_killed, install_from
@@ -271,6 +272,43 @@ def test_a_signed_licence_says_whose_models_these_are(packs: Path, tmp_path: Pat
     write_licence(source, KEY, "ours", grant="non-commercial")
     store.install("ours", packs, source=source, accept=person, public_keys=KEYS)
     assert person.shown == [RESEARCH_ONLY]
+
+
+def test_terms_follow_every_file_that_is_used_whatever_it_is_called(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_v2_folder(tmp_path / "models")
+    (source / "MODEL.LICENSE").unlink()
+    (source / "detector.onnx").rename(source / "detector.ONNX")
+    manifest = json.loads((source / "manifest.json").read_text())
+    manifest["tasks"]["detection"]["file"] = "detector.ONNX"
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    detector, recogniser = (sha256_of(source / f) for f in ("detector.ONNX", "recogniser.onnx"))
+    monkeypatch.setattr(known, "RESEARCH_FILES", {detector: "det_10g.onnx"})
+    monkeypatch.setattr(known, "FREE_FILES", {recogniser: "free"})
+    person = Person()
+    record = store.install("ours", packs, source=source, accept=person)
+    assert person.shown == [RESEARCH_ONLY] and record.terms == RESEARCH_ONLY.key
+
+
+def test_weights_beside_a_free_model_have_to_be_free_as_well(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    onnx.save(
+        make_recogniser(),
+        source / "w600k_r50.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    free = {sha256_of(source / f): "" for f in ("det_10g.onnx", "w600k_r50.onnx")}
+    monkeypatch.setattr(known, "FREE_FILES", free)
+    person = Person()
+    store.install("ours", packs, source=source, accept=person)
+    assert person.shown == [OWN_RESPONSIBILITY]
+    free |= {sha256_of(source / "weights.bin"): ""}
+    assert store.install("free", packs, source=source, accept=nobody).terms is None
 
 
 # --- what was pinned -------------------------------------------------------------------------
