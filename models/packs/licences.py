@@ -18,6 +18,9 @@ from typing import Any, Final
 from models.errors import LicenceInvalid, LicenceNotAccepted
 
 LICENCE_FILE: Final = "MODEL.LICENSE"
+OTHER_MODEL: Final = "other_model"
+"""The status of a licence that names a model with other files than those that it lies beside."""
+
 _LONGEST_NAME: Final = 200
 
 
@@ -154,6 +157,7 @@ class ModelLicence:
     customer: str | None = None
     valid_from: str | None = None
     valid_until: str | None = None
+    model_id: str | None = None
 
     def commercial_at(self, now: datetime) -> bool:
         """Whether it permits commercial use at ``now``."""
@@ -174,13 +178,15 @@ def inspect_licence(
     folder: Path,
     name: str,
     *,
+    form: str = "v1",
     now: datetime | None = None,
     public_keys: Iterable[Any] | None = None,
 ) -> ModelLicence | None:
     """The signed licence in the package ``folder`` of the pack ``name``; ``None``: there is none.
 
     ``public_keys``: Ed25519 keys that are trusted instead of those that insightface carries.
-    A package that names its model in a manifest is judged by that model, others by ``name``.
+    A package of the format ``"v2"`` names its model in its manifest and is judged by that. Every
+    other is judged by ``name``: what an older manifest beside it says binds nobody.
     """
     if not any(True for _ in folder.rglob(LICENCE_FILE)):
         return None
@@ -189,7 +195,7 @@ def inspect_licence(
 
     found = model_license.inspect_model_package_license(
         folder,
-        expected_model_id=None if (folder / "manifest.json").exists() else name,
+        expected_model_id=None if form == "v2" else name,
         now=now,
         public_keys=public_keys,
     )
@@ -203,6 +209,7 @@ def inspect_licence(
         customer=signed.customer if signed else None,
         valid_from=stamp(signed.valid_from) if signed else None,
         valid_until=stamp(signed.valid_until) if signed and signed.valid_until else None,
+        model_id=signed.model_id if signed else None,
     )
 
 
@@ -224,6 +231,7 @@ def _plain(licence: ModelLicence) -> str:
     texts = {
         "expired": "its time is over",
         "not_active": "its time has not come yet",
+        OTHER_MODEL: "it is for another model",
         "invalid_manifest": "the manifest beside it is not sound",
     }
     reason = texts.get(licence.status, "")

@@ -32,7 +32,7 @@ from models.packs.archive import unpack
 from models.packs.base import FacePack
 from models.packs.fetch import download
 from models.packs.kinds import Contents, load_files, read_contents
-from models.packs.known import KNOWN, terms_of
+from models.packs.known import KNOWN, confined, terms_of
 from models.packs.licences import (
     LICENCE_FILE,
     OWN_RESPONSIBILITY,
@@ -48,6 +48,7 @@ from models.packs.record import (
     RECORD,
     InstallRecord,
     SourceKind,
+    models_among,
     read_record,
     sync_folder,
     verify_files,
@@ -91,9 +92,10 @@ def current_licence(
     if record.model_license is None:
         return None
     folder = packs_dir / record.name / record.folder
-    return inspect_licence(folder, record.name, public_keys=public_keys) or ModelLicence(
-        "invalid", f"{LICENCE_FILE} is not there any more"
-    )
+    found = inspect_licence(folder, record.name, form=record.format, public_keys=public_keys)
+    if found is None:
+        return ModelLicence("invalid", f"{LICENCE_FILE} is not there any more")
+    return confined(found, models_among(record.files).values())
 
 
 def install(
@@ -163,7 +165,10 @@ def _install(
             f"The files of the face pack {name} may not be replaced: {held}.",
             remedy="Install these files under another name, and change to that pack.",
         )
-    licence = inspect_licence(files_dir, name, public_keys=public_keys)
+    licence = confined(
+        inspect_licence(files_dir, name, form=contents.format, public_keys=public_keys),
+        contents.models.values(),
+    )
     require_valid(licence)
     terms = terms_of(name, contents.models.values())
     if licence is not None and terms is OWN_RESPONSIBILITY:
