@@ -12,7 +12,7 @@ from pathlib import Path
 from models.errors import PackError
 from models.packs.base import FacePack, PackInfo
 from models.packs.known import KNOWN, YUNET_SFACE, Kind
-from models.packs.licences import LICENCE_FILE, TERMS
+from models.packs.licences import LICENCE_FILE, TERMS, licence_place
 from models.packs.record import MANIFEST, InstallRecord, models_among, sha256_of
 from models.runtime import RuntimeOptions
 
@@ -53,8 +53,12 @@ def read_contents(name: str, folder: Path) -> Contents:
             f"A model keeps weights in a file named {MANIFEST} or {LICENCE_FILE}.",
             remedy="Use a package as it was published.",
         )
-    beside = (MANIFEST, LICENCE_FILE, f"*/{LICENCE_FILE}")
-    for path in (path for pattern in beside for path in sorted(folder.glob(pattern))):
+    place = licence_place(folder, name, form=package.format)
+    # Where insightface cannot tell the place, any licence is kept, to be refused with the reason.
+    licences = [f"*/{LICENCE_FILE}", LICENCE_FILE] if place is None else [place]
+    for path in (
+        path for pattern in (MANIFEST, *licences) for path in sorted(folder.glob(pattern))
+    ):
         if path.is_file() and not path.is_symlink():
             files[path.relative_to(folder).as_posix()] = sha256_of(path)
     return Contents("insightface", package.format, package.model_id, package.dimension, files)

@@ -213,6 +213,21 @@ def inspect_licence(
     )
 
 
+def licence_place(folder: Path, name: str, *, form: str = "v1") -> str | None:
+    """Where the package ``folder`` keeps its signed licence, relative to it and with ``/``.
+
+    ``None``: a manifest is there that insightface does not understand.
+    """
+    from insightface.model_zoo import model_license
+
+    found = model_license.inspect_model_package_license(
+        folder, expected_model_id=None if form == "v2" else name, public_keys=()
+    )
+    if found.license_path is None:
+        return None
+    return str(found.license_path.relative_to(folder.resolve()).as_posix())
+
+
 def require_valid(licence: ModelLicence | None) -> None:
     """Raises :class:`LicenceInvalid` where there is a signed licence that does not hold."""
     if licence is None or not licence.refused:

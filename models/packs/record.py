@@ -132,8 +132,17 @@ def models_among(files: Mapping[str, str]) -> dict[str, str]:
     return {name: digest for name, digest in files.items() if not _lies_beside(name)}
 
 
+def without_licences(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the ``files`` of a package that shape what it computes: all but signed licences."""
+    return {name: digest for name, digest in files.items() if not _is_licence(name)}
+
+
 def _lies_beside(name: str) -> bool:
-    return name == MANIFEST or PurePosixPath(name).name == LICENCE_FILE
+    return name == MANIFEST or _is_licence(name)
+
+
+def _is_licence(name: str) -> bool:
+    return PurePosixPath(name).name == LICENCE_FILE
 
 
 def sync_folder(folder: Path) -> None:
@@ -151,13 +160,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_files(home: Path, record: InstallRecord) -> Path:
+def verify_files(home: Path, record: InstallRecord, *, licences: bool = True) -> Path:
     """Check every file against the SHA-256 that was pinned; the folder they lie in.
 
+    ``licences``: signed licences as well, not only what shapes vectors.
     Raises :class:`PackDigestMismatch` that names the first file that is missing or is another.
     """
     folder = home / record.folder
-    for name, digest in record.files.items():
+    files = record.files if licences else without_licences(record.files)
+    for name, digest in files.items():
         try:
             found = sha256_of(folder / name)
         except OSError as error:
@@ -168,8 +179,11 @@ def verify_files(home: Path, record: InstallRecord) -> Path:
 
 
 def _changed(record: InstallRecord, file: str, what: str) -> PackDigestMismatch:
+    again = f"`homeward packs install {record.name} --from"
     return PackDigestMismatch(
         f"The face pack {record.name} is not as it was installed: {file} {what}.",
-        remedy="Find out who changed it; then install it again from a source you trust: "
-        f"`homeward packs install {record.name} --from PATH`.",
+        remedy=f"A licence is renewed with {again} {LICENCE_FILE}`."
+        if _is_licence(file)
+        else "Find out who changed it; then install it again from a source you trust: "
+        f"{again} PATH`.",
     )

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import zipfile
+from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -256,6 +257,82 @@ def test_a_signed_licence_goes_with_the_pack(packs: Path, tmp_path: Path) -> Non
     assert warning is not None and "does not hold" in warning
     (packs / "buffalo_l" / record.folder / "MODEL.LICENSE").unlink()
     assert "does not hold" in str(rights_of("buffalo_l", packs, public_keys=KEYS).warning())
+
+
+HELD = "the generation X (active) holds vectors that it made"
+
+
+@pytest.mark.parametrize("form", ["v1", "v2"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_licence_is_added_and_renewed_while_the_pack_is_in_use(
+    packs: Path, tmp_path: Path, form: str, alone: bool
+) -> None:
+    """Year after year, by the file alone or with the models; name and contract stay."""
+    source = tmp_path / "models"
+    if form == "v1":
+        make_v1_folder(source)
+    else:
+        make_v2_folder(source, model_id="buffalo_l", changes={"license": "legal/MODEL.LICENSE"})
+        (source / "MODEL.LICENSE").unlink()
+        (source / "legal").mkdir()
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    assert first.model_license is None
+    place = source if form == "v1" else source / "legal"
+    for days in (3, 400):
+        licence = write_licence(place, KEY, "buffalo_l", valid_for=timedelta(days=days))
+        record = store.install(
+            "buffalo_l",
+            packs,
+            source=licence if alone else source,
+            accept=nobody,
+            held=HELD,
+            public_keys=KEYS,
+        )
+        assert record == record_of("buffalo_l", packs)
+        assert record.contract_id == first.contract_id and record.acceptance == first.acceptance
+        assert record.source == "folder"
+        rights = rights_of("buffalo_l", packs, public_keys=KEYS)
+        assert rights.warning() is None
+        assert rights.warning(datetime.now(UTC) + timedelta(days=days + 1)) is not None
+        assert load_pack("buffalo_l", packs_dir=packs, runtime=ONE).contract.id == first.contract_id
+    # Where the file was copied there by hand, the way to do it is named.
+    beside = next((packs / "buffalo_l").rglob("MODEL.LICENSE"))
+    beside.write_text("by hand")
+    with pytest.raises(PackDigestMismatch) as caught:
+        load_pack("buffalo_l", packs_dir=packs)
+    assert "--from MODEL.LICENSE" in caught.value.remedy
+    store.install("buffalo_l", packs, source=licence, accept=nobody, held=HELD, public_keys=KEYS)
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).warning() is None
+
+
+def test_a_package_without_a_licence_takes_none_away(packs: Path, tmp_path: Path) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    licence = write_licence(source, KEY, "buffalo_l")
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    licence.unlink()
+    assert store.install("buffalo_l", packs, source=source, accept=nobody) == first
+    store.install("buffalo_l", packs, source=source, accept=nobody, replace_other=True, held=HELD)
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).licence is None
+
+
+def test_a_licence_alone_is_no_pack(packs: Path, zoo: Path, tmp_path: Path) -> None:
+    licence = write_licence(tmp_path, KEY, "buffalo_l")
+    with pytest.raises(PackSourceInvalid, match="alone"):
+        store.install("buffalo_l", packs, source=licence, accept=Person(), public_keys=KEYS)
+    store.install("yunet-sface", packs, source=zoo, accept=Person())
+    with pytest.raises(PackSourceInvalid, match="takes no"):
+        store.install("yunet-sface", packs, source=licence, accept=Person(), public_keys=KEYS)
+
+
+def test_a_renewal_that_does_not_hold_changes_nothing(packs: Path, tmp_path: Path) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    licence = write_licence(source, KEY, "buffalo_l")
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    write_licence(source, KEY, "antelopev2")
+    with pytest.raises(LicenceInvalid):
+        store.install("buffalo_l", packs, source=licence, accept=nobody, public_keys=KEYS)
+    assert record_of("buffalo_l", packs) == first
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).warning() is None
 
 
 def test_a_licence_for_another_model_is_refused(packs: Path, tmp_path: Path) -> None:
