@@ -12,7 +12,7 @@ from pathlib import Path
 from models.errors import PackError
 from models.packs.base import FacePack, PackInfo
 from models.packs.known import KNOWN, YUNET_SFACE, Kind
-from models.packs.licences import LICENCE_FILE, TERMS, licence_place
+from models.packs.licences import LICENCE_FILE, licence_place
 from models.packs.record import MANIFEST, InstallRecord, models_among, sha256_of
 from models.runtime import RuntimeOptions
 
@@ -67,7 +67,7 @@ def read_contents(name: str, folder: Path) -> Contents:
 def info_of(record: InstallRecord) -> PackInfo:
     """What a person must know about an installed pack; licence and origin follow its bytes."""
     known = KNOWN.get(record.name)
-    terms = TERMS.get(record.terms or "")
+    terms = record.bound_by
     if known is not None and terms in (None, known.terms):
         return replace(known.info, dimension=record.dimension, digests=dict(record.files))
     return PackInfo(

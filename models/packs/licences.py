@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +115,12 @@ TERMS: Final[Mapping[str, Terms]] = {
 }
 
 
+def stricter(one: Terms | None, other: Terms | None) -> Terms | None:
+    """Of two terms those that allow less; ``None`` allows any use."""
+    order = (None, AURAFACE, OWN_RESPONSIBILITY, RESEARCH_ONLY)
+    return max(one, other, key=order.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """Who accepted which text, and when (UTC, ISO 8601)."""
@@ -123,6 +129,11 @@ class Acceptance:
     accepted_at: str
     terms: str
     terms_sha256: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether it says all that it has to; what was read from a file may be anything."""
+        return all(isinstance(part, str) and part for part in astuple(self))
 
 
 def accept(terms: Terms, name: str, now: datetime | None = None) -> Acceptance:
@@ -261,12 +272,14 @@ class Rights:
     """What may be said about the right to use a pack.
 
     ``terms``: the key of the terms that bind it, ``None`` where it is free for police use.
+    ``unreadable``: why nothing can be said, which is never the same as free.
     """
 
     pack: str
     terms: str | None = None
     acceptance: Acceptance | None = None
     licence: ModelLicence | None = None
+    unreadable: str | None = None
 
     def warning(self, now: datetime | None = None, *, named: bool = True) -> str | None:
         """One sentence or two for whoever runs or uses the service; ``None``: nothing to say.
@@ -274,6 +287,8 @@ class Rights:
         ``named``: with the name of the person who accepted the terms, which is not for everyone.
         """
         now = now or datetime.now(UTC)
+        if self.unreadable is not None:
+            return f"The right to use the face pack {self.pack} cannot be told: {self.unreadable}"
         if self.terms is None or (self.licence and self.licence.commercial_at(now)):
             return None
         accepted = ""

@@ -12,13 +12,21 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, cast
 
 from models.errors import PackDigestMismatch, PackError
-from models.packs.known import Kind
-from models.packs.licences import LICENCE_FILE, Acceptance, ModelLicence, Rights
+from models.packs.known import Kind, terms_of
+from models.packs.licences import (
+    LICENCE_FILE,
+    TERMS,
+    Acceptance,
+    ModelLicence,
+    Rights,
+    Terms,
+    stricter,
+)
 
 RECORD: Final = "pack.json"
 MANIFEST: Final = "manifest.json"
@@ -53,9 +61,21 @@ class InstallRecord:
     acceptance: Acceptance | None = None
     model_license: ModelLicence | None = None
 
+    @property
+    def bound_by(self) -> Terms | None:
+        """The terms that bind it: those of the record, or of its bytes where those are stricter.
+
+        The record can be edited, and what is known about the bytes grows from version to version.
+        """
+        return stricter(
+            TERMS[self.terms] if self.terms else None,
+            terms_of(self.name, models_among(self.files).values()),
+        )
+
     def rights(self, licence: ModelLicence | None) -> Rights:
         """What may be said about its use, with its signed licence as it is judged now."""
-        return Rights(self.name, self.terms, self.acceptance, licence)
+        terms = self.bound_by
+        return Rights(self.name, terms.key if terms else None, self.acceptance, licence)
 
 
 def read_record(home: Path) -> InstallRecord | None:
@@ -80,6 +100,8 @@ def read_record(home: Path) -> InstallRecord | None:
 def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
     if data["version"] != _VERSION or data["name"] != name:
         raise ValueError("it is of another version or another pack")
+    if unknown := data.keys() - {"version", *(field.name for field in fields(InstallRecord))}:
+        raise ValueError(f"it says something that is not known: {', '.join(sorted(unknown))}")
     accepted, signed = data["acceptance"], data["model_license"]
     record = InstallRecord(
         name=name,
@@ -98,6 +120,10 @@ def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
     )
     if record.kind not in ("insightface", "opencv") or not record.files:
         raise ValueError("it names no files, or a kind that is not known")
+    if record.terms is not None and record.terms not in TERMS:
+        raise ValueError("it names terms that are not known")
+    if record.acceptance is not None and not record.acceptance.sound:
+        raise ValueError("it names nobody who accepted the terms")
     if not _CONTRACT.fullmatch(record.contract_id):
         raise ValueError("it names no contract")
     for path in (record.folder, *record.files):

@@ -208,7 +208,8 @@ def _nothing_new(
     """Whether a package with the same models changes nothing; without a licence it takes none away
     unless it is to replace what is there."""
     no_licence = not replace_other and contents.files == without_licences(contents.files)
-    return (before.files == contents.files or no_licence) and _whole(home, before)
+    accepted = before.bound_by is None or before.acceptance is not None
+    return accepted and (before.files == contents.files or no_licence) and _whole(home, before)
 
 
 def _accepted(accept: Accept, terms: Terms) -> Acceptance:
@@ -301,6 +302,7 @@ def load(
     Raises:
         PackMissing: no such pack is installed.
         PackDigestMismatch: a file is missing or not the one that was installed.
+        LicenceNotAccepted: its bytes are bound by terms, and its record names nobody who accepted.
         PackError, ProviderUnavailable: it cannot be used as it is, or not on this provider.
     """
     check_name(name)
@@ -308,6 +310,7 @@ def load(
     record = read_record(home)
     while record is not None:
         try:
+            _require_accepted(record)
             return load_files(verify_files(home, record), record, runtime)
         except PackError:
             # Another installation may have come into force, and these files been swept.
@@ -316,6 +319,16 @@ def load(
                 raise
             record = again
     raise not_installed(name)
+
+
+def _require_accepted(record: InstallRecord) -> None:
+    terms = record.bound_by
+    if terms is not None and record.acceptance is None:
+        raise LicenceNotAccepted(
+            f"The face pack {record.name} is bound by terms that nobody accepted: {terms.title}.",
+            remedy=f"Install it again and accept them: `homeward packs install {record.name} "
+            '--from PATH --accept-licence-as "First Last"`.',
+        )
 
 
 def not_installed(name: str) -> PackMissing:

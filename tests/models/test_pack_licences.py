@@ -30,6 +30,7 @@ from models.packs.licences import (
     accept,
     inspect_licence,
     require_valid,
+    stricter,
 )
 from tests.models.licence_files import write_licence
 
@@ -224,6 +225,18 @@ def test_a_licence_covers_known_files_only_where_its_model_has_them(tmp_path: Pa
     assert cheap is not None and not cheap.refused
     assert confined(cheap, ["0" * 64]) == cheap
     assert getattr(confined(cheap, large), "refused", None) is True
+
+
+def test_of_two_terms_the_stricter_ones_bind() -> None:
+    rising = [None, AURAFACE, OWN_RESPONSIBILITY, RESEARCH_ONLY]
+    for low, one in enumerate(rising):
+        for high, other in enumerate(rising):
+            assert stricter(one, other) is rising[max(low, high)]
+    assert set(TERMS.values()) == set(rising) - {None}
+
+
+def test_rights_that_cannot_be_read_are_not_free() -> None:
+    assert "cannot be told" in str(Rights("some", unreadable="it is damaged.").warning())
 
 
 def test_free_packs_need_no_words() -> None:

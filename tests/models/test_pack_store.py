@@ -419,6 +419,9 @@ def test_a_changed_file_is_named_at_every_load(zoo: Path, packs: Path) -> None:
         {"folder": ".."},
         {"contract_id": "../x"},
         {"acceptance": {"accepted_by": "x"}},
+        {"acceptance": {"accepted_by": 1, "accepted_at": "", "terms": "", "terms_sha256": ""}},
+        {"terms": "no-such-terms"},
+        {"free": True},
     ],
 )
 def test_a_record_that_makes_no_sense_is_told(
@@ -432,6 +435,45 @@ def test_a_record_that_makes_no_sense_is_told(
     assert "--replace" in caught.value.remedy
     store.install("yunet-sface", packs, source=zoo, accept=Person(), replace_other=True)
     load_pack("yunet-sface", packs_dir=packs)
+
+
+@pytest.mark.parametrize("terms", [None, "own-responsibility"])
+def test_the_rights_follow_the_bytes_whatever_the_record_says(
+    packs: Path, tmp_path: Path, terms: str | None
+) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    store.install("buffalo_s", packs, source=source, accept=Person())
+    path = packs / "buffalo_s" / RECORD
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "terms": terms}))
+    assert "research only" in str(rights_of("buffalo_s", packs).warning())
+    assert not find_pack("buffalo_s", packs).free_for_police_use
+    load_pack("buffalo_s", packs_dir=packs, runtime=ONE)
+    # Without an acceptance it does not even load, and can be accepted again.
+    path.write_text(json.dumps({**whole, "terms": terms, "acceptance": None}))
+    assert "research only" in str(rights_of("buffalo_s", packs).warning())
+    with pytest.raises(LicenceNotAccepted) as caught:
+        load_pack("buffalo_s", packs_dir=packs)
+    assert "--accept-licence-as" in caught.value.remedy
+    with pytest.raises(LicenceNotAccepted):
+        store.install("buffalo_s", packs, source=source, accept=nobody)
+    again = store.install("buffalo_s", packs, source=source, accept=Person(), held=HELD)
+    assert again.contract_id == whole["contract_id"] and again.terms == RESEARCH_ONLY.key
+    load_pack("buffalo_s", packs_dir=packs, runtime=ONE)
+
+
+def test_files_that_come_to_be_known_bind_a_pack_that_was_free(
+    zoo: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [sha256_of(path) for path in zoo.iterdir()]
+    with monkeypatch.context() as patch:
+        patch.setattr(known, "FREE_FILES", dict.fromkeys(digests, ""))
+        store.install("yunet-sface", packs, source=zoo, accept=nobody)
+        load_pack("yunet-sface", packs_dir=packs)
+    monkeypatch.setattr(known, "RESEARCH_FILES", {digests[0]: "known now"})
+    assert "research only" in str(rights_of("yunet-sface", packs).warning())
+    with pytest.raises(LicenceNotAccepted):
+        load_pack("yunet-sface", packs_dir=packs)
 
 
 def test_a_damaged_record_is_told(packs: Path) -> None:
