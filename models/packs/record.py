@@ -190,7 +190,8 @@ def verify_files(home: Path, record: InstallRecord, *, licences: bool = True) ->
     """Check every file against the SHA-256 that was pinned; the folder they lie in.
 
     ``licences``: signed licences as well, not only what shapes vectors.
-    Raises :class:`PackDigestMismatch` that names the first file that is missing or is another.
+    Raises :class:`PackDigestMismatch` that names the first file that is missing, is another, or
+    was not installed with the others.
     """
     folder = home / record.folder
     files = record.files if licences else without_licences(record.files)
@@ -201,6 +202,11 @@ def verify_files(home: Path, record: InstallRecord, *, licences: bool = True) ->
             raise _changed(record, name, f"cannot be read: {error.strerror}") from error
         if found != digest:
             raise _changed(record, name, f"has the SHA-256 {found}, not the one pinned then")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        # A manifest or a model that was put there later could change what the others compute.
+        if name not in record.files and (path.is_symlink() or not path.is_dir()):
+            raise _changed(record, name, "was not installed with it")
     return folder
 
 

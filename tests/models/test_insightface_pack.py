@@ -23,6 +23,7 @@ from models.errors import PackDigestMismatch, PackError, ProviderUnavailable
 from models.packs.base import PackInfo
 from models.packs.insightface.detector import SIZES, input_sizes
 from models.packs.insightface.embedder import aligned
+from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.pack import InsightFacePack, load
 from models.pipeline import Analyser
 from models.runtime import RuntimeOptions
@@ -467,11 +468,61 @@ def test_info_tells_what_the_folder_holds(tmp_path: Path) -> None:
     folder = make_v2_folder(tmp_path)
     pack = loaded(folder)
     assert pack.info.dimension == 256
-    assert set(pack.info.digests) == {"detector.onnx", "recogniser.onnx"}
+    assert set(pack.info.digests) == {"detector.onnx", "recogniser.onnx", "manifest.json"}
     assert load(folder, info=pack.info, runtime=ONE).contract.id == pack.contract.id
     wrong = {**pack.info.digests, "detector.onnx": "0" * 64}
     with pytest.raises(PackDigestMismatch, match=r"detector\.onnx"):
         load(folder, info=replace(INFO, digests=wrong), runtime=ONE)
+
+
+def test_a_manifest_that_was_not_pinned_is_refused_and_one_that_was_has_to_be_there(
+    tmp_path: Path,
+) -> None:
+    folder = make_v2_folder(tmp_path, size=112, dimension=512)
+    pinned = loaded(folder).info
+    bare = {name: digest for name, digest in pinned.digests.items() if name != "manifest.json"}
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=replace(INFO, digests=bare), runtime=ONE)
+    manifest = folder / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=pinned, runtime=ONE)
+    manifest.unlink()
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=pinned, runtime=ONE)
+
+
+def test_nothing_is_read_from_the_folder_again_once_it_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are changed between the check and insightface's classes change nothing."""
+    folder = make_v2_folder(tmp_path / "pack", detector_size=(640, 640))
+    plain = make_v1_folder(tmp_path / "plain", recogniser=make_recogniser(mxnet=True))
+    for each in (folder, plain):
+        pinned = loaded(each)
+        opened: dict[str, bytes] = {}
+        read = ModelFile.read_twofold
+
+        def read_and_spoil(
+            self: ModelFile,
+            read: Any = read,
+            opened: dict[str, bytes] = opened,
+        ) -> tuple[bytes, bytes]:
+            if self.name in opened:
+                (self.folder / self.name).write_bytes(opened[self.name])
+            found: tuple[bytes, bytes] = read(self)
+            opened[self.name] = (self.folder / self.name).read_bytes()
+            other = make_recogniser() if "w600k" in self.name else make_detector()
+            (self.folder / self.name).write_bytes(other.SerializeToString())
+            return found
+
+        monkeypatch.setattr(ModelFile, "read_twofold", read_and_spoil)
+        again = load(each, info=pinned.info, runtime=ONE)
+        monkeypatch.setattr(ModelFile, "read_twofold", read)
+        assert len(opened) == 2
+        assert again.contract.id == pinned.contract.id
+        assert again._detector._fixed == pinned._detector._fixed
 
 
 def test_a_calibration_of_another_contract_is_left_out(pack: InsightFacePack) -> None:

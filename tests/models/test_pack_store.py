@@ -407,6 +407,32 @@ def test_a_changed_file_is_named_at_every_load(zoo: Path, packs: Path) -> None:
     load_pack("yunet-sface", packs_dir=packs)
 
 
+def test_a_file_that_was_put_there_later_is_named(packs: Path, tmp_path: Path) -> None:
+    """A manifest beside a V1 pack would change how its pixels are prepared."""
+    source = make_v1_folder(tmp_path / "models")
+    record = store.install("ours", packs, source=source, accept=Person())
+    place = packs / "ours" / record.folder
+    v2 = make_v2_folder(tmp_path / "other", size=112, dimension=512)
+    manifest = json.loads((v2 / "manifest.json").read_text())
+    for task, file in (("detection", "det_10g.onnx"), ("recognition", "w600k_r50.onnx")):
+        manifest["tasks"][task] |= {"file": file, "sha256": record.files[file]}
+        manifest["tasks"][task]["preprocessing"] = {"mean": 0.0, "std": 255.0}
+    extra = place / "manifest.json"
+    for put in (
+        lambda: extra.write_text(json.dumps(manifest)),
+        lambda: extra.symlink_to(tmp_path / "nowhere"),
+    ):
+        put()
+        with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+            load_pack("ours", packs_dir=packs)
+        extra.unlink()
+    (place / "a.onnx").write_bytes((source / "det_10g.onnx").read_bytes())
+    with pytest.raises(PackDigestMismatch, match=r"a\.onnx"):
+        load_pack("ours", packs_dir=packs)
+    (place / "a.onnx").unlink()
+    load_pack("ours", packs_dir=packs, runtime=ONE)
+
+
 @pytest.mark.parametrize(
     "change",
     [

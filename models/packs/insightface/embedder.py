@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -60,10 +61,14 @@ class Embedder:
     """Safe to share between threads: ``ArcFaceONNX`` changes nothing once it is made."""
 
     def __init__(
-        self, package: Package, session: ort.InferenceSession, most: int = CPU_BATCH
+        self,
+        package: Package,
+        session: ort.InferenceSession,
+        graph: Path,
+        most: int = CPU_BATCH,
     ) -> None:
         self._most = most
-        self._model = ArcFaceONNX(str(package.recogniser.path), session)
+        self._model = ArcFaceONNX(str(graph), session)
         scale_pixels(self._model, package.recogniser_scaling, session)
         self._dimension = package.dimension
         self._chip = package.chip_size

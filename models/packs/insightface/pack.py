@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
 import cv2
@@ -20,7 +23,7 @@ from models.packs.base import PackInfo
 from models.packs.insightface.detector import Detector, FivePoints
 from models.packs.insightface.embedder import CPU_BATCH, GPU_BATCH, Embedder, aligned
 from models.packs.insightface.onnx_file import ModelFile
-from models.packs.insightface.package import Package, read_package
+from models.packs.insightface.package import MANIFEST, Package, read_package
 from models.packs.insightface.rewrite import without_prelu
 from models.packs.insightface.sessions import watched
 from models.runtime import ON_CPU, RuntimeOptions, open_session
@@ -127,12 +130,12 @@ def load(
     """
     package = read_package(folder)
     _require_pinned(package, info)
-    info = replace(info, dimension=package.dimension, digests=package.digests)
-    detector = _made(package.detector, runtime, lambda s: Detector(package, s))
+    info = replace(info, dimension=package.dimension, digests=package.pinned)
+    detector = _made(package.detector, runtime, partial(Detector, package))
     embedder = _made_embedder(package, runtime)
     points = None
     if package.landmarks is not None:
-        points = _made(package.landmarks, runtime, lambda s: FivePoints(package, s))
+        points = _made(package.landmarks, runtime, FivePoints)
     pack = InsightFacePack(package, info, calibration, detector, points, embedder)
     _try_out(package.detector, lambda: pack.detect(_BLANK, 1.0, 0.0))
     if package.landmarks is not None and points is not None:
@@ -141,27 +144,44 @@ def load(
 
 
 def _made(
-    model: ModelFile, runtime: RuntimeOptions, make: Callable[[ort.InferenceSession], _Made]
+    model: ModelFile,
+    runtime: RuntimeOptions,
+    make: Callable[[ort.InferenceSession, Path], _Made],
 ) -> _Made:
+    data, outline = model.read_twofold()
     try:
-        return make(watched(open_session(model.read(), runtime)))
+        with _file_of(outline) as graph:
+            return make(watched(open_session(data, runtime)), graph)
     except _REFUSALS as error:
         raise PackError(f"{model.name} cannot be opened: {error}.", remedy=_GET_ANOTHER)
+
+
+@contextmanager
+def _file_of(outline: bytes) -> Iterator[Path]:
+    """insightface's classes open a model by its path, to look at nodes and inputs: a private file,
+    so that they see what was checked whatever happens to the pack's own."""
+    with TemporaryDirectory(prefix="homeward-") as folder:
+        path = Path(folder) / "graph.onnx"
+        path.write_bytes(outline)
+        yield path
 
 
 def _made_embedder(package: Package, runtime: RuntimeOptions) -> Embedder:
     """On a processor without PReLU where that gives the same vectors; a GPU has no need of it."""
     most = CPU_BATCH if runtime.provider == "cpu" else GPU_BATCH
-    plain = _made(package.recogniser, runtime, lambda s: Embedder(package, s, most))
+    make = partial(Embedder, package, most=most)
+    plain = _made(package.recogniser, runtime, make)
     _try_out(package.recogniser, lambda: plain.try_out(_REFUSALS))
     if runtime.provider != "cpu":
         plain.gather()
         return plain
-    model = without_prelu(package.recogniser.read())
+    data, outline = package.recogniser.read_twofold()
+    model = without_prelu(data)
     if model is None:
         return plain
     try:
-        faster = Embedder(package, watched(open_session(model, runtime)), most)
+        with _file_of(outline) as graph:
+            faster = make(watched(open_session(model, runtime)), graph)
         faster.try_out(_REFUSALS)
     except _REFUSALS:
         return plain
@@ -184,8 +204,13 @@ def _try_out(model: ModelFile, step: Callable[[], object]) -> None:
 
 
 def _require_pinned(package: Package, info: PackInfo) -> None:
-    for name, digest in package.digests.items() if info.digests else ():
-        if info.digests.get(name) != digest:
+    """Every file that bears on a vector is the one that was installed, and the manifest is there
+    where one was, and only there."""
+    if not info.digests:
+        return
+    wanted = {MANIFEST: info.digests[MANIFEST]} if MANIFEST in info.digests else {}
+    for name in package.pinned | wanted:
+        if info.digests.get(name) != package.pinned.get(name):
             raise PackDigestMismatch(
                 f"{name} of the pack {info.name} is not the file that was installed.",
                 remedy="Remove the pack and install it again from where it was published.",
