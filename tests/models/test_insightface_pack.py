@@ -17,9 +17,10 @@ import pytest
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 
+from models import runtime
 from models.batching import BatchOptions
 from models.calibration import Calibration, Curve
-from models.errors import PackDigestMismatch, PackError, ProviderUnavailable
+from models.errors import InferenceFailed, PackDigestMismatch, PackError, ProviderUnavailable
 from models.packs.base import PackInfo
 from models.packs.insightface.detector import SIZES, input_sizes
 from models.packs.insightface.embedder import aligned
@@ -576,6 +577,43 @@ def test_a_recogniser_that_does_not_run_is_refused(tmp_path: Path) -> None:
         loaded(folder)
     with pytest.raises(PackError, match=r"w600k_r50\.onnx"):
         loaded(make_v1_folder(tmp_path, recogniser=unknown_operator(make_recogniser())))
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> RuntimeOptions:
+    """The processor under CUDA's name, as a GPU that is well."""
+    monkeypatch.setitem(runtime._PROVIDERS, "cuda", runtime.CPU_NAME)
+    monkeypatch.setattr(runtime, "gpu_of", lambda _session: 0)
+    return RuntimeOptions(provider="cuda", threads=1)
+
+
+def test_a_recogniser_that_takes_one_crop_loads_on_a_gpu_as_well(
+    tmp_path: Path, on_a_gpu: RuntimeOptions
+) -> None:
+    folder = make_v1_folder(tmp_path, recogniser=make_recogniser(one_inside=True))
+    pack = load(folder, info=INFO, runtime=on_a_gpu)
+    assert pack._embedder.batch == 1
+    crops = list(np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8))
+    np.testing.assert_allclose(pack.embed(crops), loaded(folder).embed(crops), rtol=CLOSE)
+    # Once it runs, a failure is told as the GPU's.
+    pack._embedder._fixed = 3
+    with pytest.raises(InferenceFailed):
+        pack.embed(crops)
+
+
+def test_a_model_that_does_not_run_is_not_blamed_on_the_gpu(
+    tmp_path: Path, on_a_gpu: RuntimeOptions
+) -> None:
+    for number, models in enumerate(
+        (
+            {"detector": unknown_operator(make_detector())},
+            {"recogniser": unknown_operator(make_recogniser())},
+            {"detector": wrong_rows(make_detector())},
+        )
+    ):
+        folder = make_v1_folder(tmp_path / str(number), **models)
+        with pytest.raises(PackError, match=r"det_10g\.onnx|w600k_r50\.onnx"):
+            load(folder, info=INFO, runtime=on_a_gpu)
 
 
 def test_a_landmark_model_that_does_not_run_is_refused(tmp_path: Path) -> None:

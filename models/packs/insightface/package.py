@@ -121,7 +121,8 @@ def read_package(folder: Path) -> Package:
 def _read_manifest(folder: Path) -> tuple[bytes | None, bool]:
     """The manifest, where there is one, and whether the folder is V2.
 
-    A manifest that cannot be understood is never passed over: guessing in its place could prepare pixels in another way than the models were trained with.
+    A manifest that cannot be understood is never passed over: guessing in its place could prepare
+    pixels in another way than the models were trained with.
     """
     if not (folder / MANIFEST).exists() and not (folder / MANIFEST).is_symlink():
         return None, False
