@@ -98,8 +98,35 @@ def open_session(
 
     Raises:
         ProviderUnavailable: the installed runtime has no such provider, or it did not start; the
-            detail says why, as far as that can be found out.
+            detail says why, as far as that can be found out. As InferenceFailed: it started, and
+            this model was too much for it.
+        Exception: ONNX Runtime's own, where it cannot use the model itself, on any provider.
     """
+    try:
+        session, chain = _open(model, options, shapes)
+    except RUNTIME_FAILURES as error:
+        if options.provider == "cpu":
+            raise
+        # A provider that runs another model did start: then it is this model, or the room for it.
+        if not _runs_something(options):
+            raise _did_not_start(options.provider, str(error)) from error
+        if speaks_of_gpu(str(error)):
+            raise gpu_failure(options, str(error)) from error
+        raise
+    running = session.get_providers()
+    if running[: len(chain)] != chain:
+        if options.provider == "cpu":
+            raise ProviderUnavailable(f"ONNX Runtime chose {', '.join(running)} by itself.")
+        raise _did_not_start(options.provider, "")
+    session.disable_fallback()
+    _say_where(session, options, shapes)
+    return session
+
+
+def _open(
+    model: bytes, options: RuntimeOptions, shapes: Shapes | None
+) -> tuple[ort.InferenceSession, list[str]]:
+    """A session, and the names of the providers that it was to have. Raises ONNX Runtime's own."""
     require_provider(options.provider)
     chain = provider_chain(options, model, shapes=shapes)
     if options.provider != "cpu":
@@ -113,21 +140,9 @@ def open_session(
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.provider != "cpu":
         settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    try:
-        # Without `enable_fallback=0` it would print the error and go on with the processor.
-        session = ort.InferenceSession(model, settings, providers=chain, enable_fallback=0)
-    except RUNTIME_FAILURES as error:
-        if options.provider == "cpu":
-            raise
-        raise _did_not_start(options.provider, str(error)) from error
-    running = session.get_providers()
-    if running[: len(chain)] != [name for name, _ in chain]:
-        if options.provider == "cpu":
-            raise ProviderUnavailable(f"ONNX Runtime chose {', '.join(running)} by itself.")
-        raise _did_not_start(options.provider, "")
-    session.disable_fallback()
-    _say_where(session, options, shapes)
-    return session
+    # Without `enable_fallback=0` it would print the error and go on with the processor.
+    session = ort.InferenceSession(model, settings, providers=chain, enable_fallback=0)
+    return session, [name for name, _ in chain]
 
 
 def provider_chain(
@@ -265,6 +280,14 @@ def condensed(error: str) -> str:
     return f"{told}." if told else ""
 
 
+def speaks_of_gpu(error: str) -> bool:
+    """Whether ONNX Runtime's message is about the GPU or its memory, not about the model."""
+    return (
+        re.search(r"(?i)(cuda|cudnn|cublas) (failure|error)|allocat|out of memory", error)
+        is not None
+    )
+
+
 def _chain(provider: GpuProvider) -> tuple[GpuProvider, ...]:
     return ("tensorrt", "cuda") if provider == "tensorrt" else ("cuda",)
 
@@ -381,6 +404,16 @@ def try_provider(options: RuntimeOptions) -> None:
         ProviderUnavailable: it does not start, or answers wrongly.
         RuntimeError, or another of ``RUNTIME_FAILURES``: it started and failed.
     """
+    # Bounded, so that TensorRT runs it where it was asked for.
+    session = open_session(_very_small(), replace(options, engine_cache=None), shapes=_ONE)
+    _require_answer(session, options)
+
+
+_ONE: Final = {"x": ShapeRange((1,), (1,), (1,))}
+
+
+def _very_small() -> bytes:
+    """A model that gives the negative of each number."""
     # Here, because it takes long to import and is hardly ever needed.
     from onnx import TensorProto, helper
 
@@ -391,12 +424,23 @@ def try_provider(options: RuntimeOptions) -> None:
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    # Bounded, so that TensorRT runs it where it was asked for; and no engine is left behind.
-    session = open_session(
-        model.SerializeToString(),
-        replace(options, engine_cache=None),
-        shapes={"x": ShapeRange((1,), (1,), (1,))},
-    )
+    return bytes(model.SerializeToString())
+
+
+def _require_answer(session: ort.InferenceSession, options: RuntimeOptions) -> None:
     (answer,) = session.run(["y"], {"x": np.ones(1, dtype=np.float32)})
     if float(answer[0]) != -1.0:
         raise ProviderUnavailable(f"{options.provider} computes wrongly: -1 came out as {answer}.")
+
+
+def _runs_something(options: RuntimeOptions) -> bool:
+    """Whether the provider starts and runs a very small model. Unlike :func:`answers` it does not
+    ask why not, and so can be asked while that is being found out."""
+    try:
+        session, chain = _open(_very_small(), replace(options, engine_cache=None), _ONE)
+        if session.get_providers()[: len(chain)] != chain:
+            return False
+        _require_answer(session, options)
+    except _NO_ANSWER:
+        return False
+    return True

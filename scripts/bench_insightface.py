@@ -249,7 +249,8 @@ def _batch_costs(folder: Path, threads: int, passes: int) -> list[BatchCost]:
     data = package.recogniser.read()
     other = without_prelu(data) or data
     plain, faster = (
-        Embedder(package, open_session(model, runtime), GPU_BATCH) for model in (data, other)
+        Embedder(package, open_session(model, runtime), package.recogniser.path, GPU_BATCH)
+        for model in (data, other)
     )
     rng = np.random.default_rng(0)
     costs = []

@@ -10,6 +10,7 @@ from indexer.generations.rows import Generation, all_generations
 from models.errors import HomewardError, PackError
 from models.packs.known import DLIB
 from models.packs.licences import Rights
+from models.packs.record import RECORD
 from models.packs.registry import record_of, rights_of
 from service.config import Settings
 from service.opening import NoDataFolder, open_catalog_only, pack_in_use
@@ -92,27 +93,38 @@ def is_calibrated(settings: Settings, name: str, measured: set[str] | None) -> b
     return None if measured is None else record.contract_id in measured
 
 
-def rights_to(settings: Settings, name: str) -> Rights | None:
-    """The rights to a pack; ``None`` where nothing can be said, since it is not there."""
+def rights_to(settings: Settings, name: str) -> Rights:
+    """The rights to a pack; where they cannot be read, they say so."""
     try:
         return rights_of(name, settings.packs_dir)
-    except PackError:
-        return None
+    except PackError as error:
+        return Rights(name, unreadable=error.detail)
 
 
 def page_warning(settings: Settings) -> Callable[[str], str | None]:
     """A function that gives what every page has to say, now, while the pack it is given is in use.
 
-    It names nobody, since the sign-in page is open to everyone. The signed licence of a pack is
-    read once; only the time is looked at again.
+    It names nobody, since the sign-in page is open to everyone. The rights are read anew when the
+    record of the pack was replaced, as by a licence that is renewed, and never kept where they
+    could not be read.
     """
-    read: dict[str, Rights | None] = {}
+    read: dict[str, tuple[tuple[int, ...], Rights]] = {}
 
     def warning(name: str) -> str | None:
         name = name or settings.pack
-        if name not in read:
-            read[name] = rights_to(settings, name)
-        rights = read[name]
-        return rights.warning(named=False) if rights is not None else None
+        state = _state(settings, name)
+        known = read.get(name)
+        if known is None or known[0] != state or known[1].unreadable is not None:
+            known = read[name] = state, rights_to(settings, name)
+        return known[1].warning(named=False)
 
     return warning
+
+
+def _state(settings: Settings, name: str) -> tuple[int, ...]:
+    """What changes when the record of a pack is replaced; empty where there is none."""
+    try:
+        found = (settings.packs_dir / name / RECORD).stat()
+    except (OSError, ValueError):
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
+from models.errors import PackError
 from models.packs.base import FacePack, PackInfo
 from models.packs.known import KNOWN, YUNET_SFACE, Kind
-from models.packs.licences import LICENCE_FILE, TERMS
-from models.packs.record import InstallRecord, sha256_of
+from models.packs.licences import LICENCE_FILE, licence_place
+from models.packs.record import MANIFEST, InstallRecord, models_among, sha256_of
 from models.runtime import RuntimeOptions
-
-_MANIFEST: Final = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +28,9 @@ class Contents:
     files: dict[str, str]
 
     @property
-    def model_digests(self) -> list[str]:
-        """SHA-256 of the model files alone: notes that lie beside them change no terms."""
-        return [digest for file, digest in self.files.items() if file.endswith(".onnx")]
+    def models(self) -> dict[str, str]:
+        """The files that the models are made of, weights beside them included."""
+        return models_among(self.files)
 
 
 def read_contents(name: str, folder: Path) -> Contents:
@@ -50,8 +48,17 @@ def read_contents(name: str, folder: Path) -> Contents:
 
     package = read_package(folder)
     files = dict(package.digests)
-    beside = (_MANIFEST, LICENCE_FILE, f"*/{LICENCE_FILE}")
-    for path in (path for pattern in beside for path in sorted(folder.glob(pattern))):
+    if models_among(files) != files:
+        raise PackError(
+            f"A model keeps weights in a file named {MANIFEST} or {LICENCE_FILE}.",
+            remedy="Use a package as it was published.",
+        )
+    place = licence_place(folder, name, form=package.format)
+    # Where insightface cannot tell the place, any licence is kept, to be refused with the reason.
+    licences = [f"*/{LICENCE_FILE}", LICENCE_FILE] if place is None else [place]
+    for path in (
+        path for pattern in (MANIFEST, *licences) for path in sorted(folder.glob(pattern))
+    ):
         if path.is_file() and not path.is_symlink():
             files[path.relative_to(folder).as_posix()] = sha256_of(path)
     return Contents("insightface", package.format, package.model_id, package.dimension, files)
@@ -60,7 +67,7 @@ def read_contents(name: str, folder: Path) -> Contents:
 def info_of(record: InstallRecord) -> PackInfo:
     """What a person must know about an installed pack; licence and origin follow its bytes."""
     known = KNOWN.get(record.name)
-    terms = TERMS.get(record.terms or "")
+    terms = record.bound_by
     if known is not None and terms in (None, known.terms):
         return replace(known.info, dimension=record.dimension, digests=dict(record.files))
     return PackInfo(

@@ -8,12 +8,19 @@ SFace are those of OpenCV Zoo. Weights are never shipped with Homeward.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from models.packs.base import PackInfo
 from models.packs.dlib.pack import INFO as DLIB_INFO
-from models.packs.licences import AURAFACE, OWN_RESPONSIBILITY, RESEARCH_ONLY, Terms
+from models.packs.licences import (
+    AURAFACE,
+    OTHER_MODEL,
+    OWN_RESPONSIBILITY,
+    RESEARCH_ONLY,
+    ModelLicence,
+    Terms,
+)
 
 Kind = Literal["dlib", "insightface", "opencv"]
 
@@ -137,6 +144,24 @@ RESEARCH_FILES: Final[Mapping[str, str]] = {
 Terms belong to bytes, not to names: the same file in a folder of another name is bound all the
 same. Files of other packages are not listed here for want of a source that states their digest."""
 
+PACKAGES_WITH: Final[Mapping[str, frozenset[str]]] = {
+    "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91": frozenset(
+        {"buffalo_l", "antelopev2"}
+    ),
+    "5e4447f50245bbd7966bd6c0fa52938c61474a04ec7def48753668a9d8b4ea3a": frozenset(
+        {"buffalo_s", "buffalo_sc"}
+    ),
+    "4c06341c33c2ca1f86781dab0e829f88ad5b64be9fba56e56bc9ebdefc619e43": frozenset(
+        {"buffalo_l", "buffalo_m", "raccoon_l"}
+    ),
+    "9cc6e4a75f0e2bf0b1aed94578f144d15175f357bdc05e815e5c4a02b319eb4f": frozenset(
+        {"buffalo_s", "buffalo_sc", "raccoon_s"}
+    ),
+    "4ab1d6435d639628a6f3e5008dd4f929edf4c4124b1a7169e1048f9fef534cdf": frozenset({"antelopev2"}),
+}
+"""The packages that hold a file of ``RESEARCH_FILES``, by InsightFace's documentation: a licence
+for another model does not speak of it."""
+
 _AURAFACE_RECOGNISER: Final = "a7933ea5330113b01c9b60351d8f4c33003f145d8470ac5f0e52ee2effe25c60"
 _DET_10G: Final = "5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"
 
@@ -172,3 +197,20 @@ def terms_of(name: str, digests: Iterable[str]) -> Terms | None:
     if known is not None and known.terms is RESEARCH_ONLY:
         return RESEARCH_ONLY
     return OWN_RESPONSIBILITY
+
+
+def confined(licence: ModelLicence | None, digests: Iterable[str]) -> ModelLicence | None:
+    """A signed licence as it holds for model files with these SHA-256.
+
+    A file that is known is covered only by a licence for a package that has it: whoever writes the
+    manifest beside the models could name any model in it.
+    """
+    if licence is None or licence.refused:
+        return licence
+    for digest in digests:
+        packages = PACKAGES_WITH.get(digest)
+        if packages is not None and licence.model_id not in packages:
+            file, holders = RESEARCH_FILES[digest], ", ".join(sorted(packages))
+            told = f"{file} belongs to {holders}, not to {licence.model_id}"
+            return replace(licence, status=OTHER_MODEL, message=told)
+    return licence

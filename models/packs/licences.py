@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,9 @@ from typing import Any, Final
 from models.errors import LicenceInvalid, LicenceNotAccepted
 
 LICENCE_FILE: Final = "MODEL.LICENSE"
+OTHER_MODEL: Final = "other_model"
+"""The status of a licence that names a model with other files than those that it lies beside."""
+
 _LONGEST_NAME: Final = 200
 
 
@@ -112,6 +115,12 @@ TERMS: Final[Mapping[str, Terms]] = {
 }
 
 
+def stricter(one: Terms | None, other: Terms | None) -> Terms | None:
+    """Of two terms those that allow less; ``None`` allows any use."""
+    order = (None, AURAFACE, OWN_RESPONSIBILITY, RESEARCH_ONLY)
+    return max(one, other, key=order.index)
+
+
 @dataclass(frozen=True, slots=True)
 class Acceptance:
     """Who accepted which text, and when (UTC, ISO 8601)."""
@@ -120,6 +129,11 @@ class Acceptance:
     accepted_at: str
     terms: str
     terms_sha256: str
+
+    @property
+    def sound(self) -> bool:
+        """Whether it says all that it has to; what was read from a file may be anything."""
+        return all(isinstance(part, str) and part for part in astuple(self))
 
 
 def accept(terms: Terms, name: str, now: datetime | None = None) -> Acceptance:
@@ -154,6 +168,7 @@ class ModelLicence:
     customer: str | None = None
     valid_from: str | None = None
     valid_until: str | None = None
+    model_id: str | None = None
 
     def commercial_at(self, now: datetime) -> bool:
         """Whether it permits commercial use at ``now``."""
@@ -174,13 +189,15 @@ def inspect_licence(
     folder: Path,
     name: str,
     *,
+    form: str = "v1",
     now: datetime | None = None,
     public_keys: Iterable[Any] | None = None,
 ) -> ModelLicence | None:
     """The signed licence in the package ``folder`` of the pack ``name``; ``None``: there is none.
 
     ``public_keys``: Ed25519 keys that are trusted instead of those that insightface carries.
-    A package that names its model in a manifest is judged by that model, others by ``name``.
+    A package of the format ``"v2"`` names its model in its manifest and is judged by that. Every
+    other is judged by ``name``: what an older manifest beside it says binds nobody.
     """
     if not any(True for _ in folder.rglob(LICENCE_FILE)):
         return None
@@ -189,7 +206,7 @@ def inspect_licence(
 
     found = model_license.inspect_model_package_license(
         folder,
-        expected_model_id=None if (folder / "manifest.json").exists() else name,
+        expected_model_id=None if form == "v2" else name,
         now=now,
         public_keys=public_keys,
     )
@@ -203,7 +220,23 @@ def inspect_licence(
         customer=signed.customer if signed else None,
         valid_from=stamp(signed.valid_from) if signed else None,
         valid_until=stamp(signed.valid_until) if signed and signed.valid_until else None,
+        model_id=signed.model_id if signed else None,
     )
+
+
+def licence_place(folder: Path, name: str, *, form: str = "v1") -> str | None:
+    """Where the package ``folder`` keeps its signed licence, relative to it and with ``/``.
+
+    ``None``: a manifest is there that insightface does not understand.
+    """
+    from insightface.model_zoo import model_license
+
+    found = model_license.inspect_model_package_license(
+        folder, expected_model_id=None if form == "v2" else name, public_keys=()
+    )
+    if found.license_path is None:
+        return None
+    return str(found.license_path.relative_to(folder.resolve()).as_posix())
 
 
 def require_valid(licence: ModelLicence | None) -> None:
@@ -224,6 +257,7 @@ def _plain(licence: ModelLicence) -> str:
     texts = {
         "expired": "its time is over",
         "not_active": "its time has not come yet",
+        OTHER_MODEL: "it is for another model",
         "invalid_manifest": "the manifest beside it is not sound",
     }
     reason = texts.get(licence.status, "")
@@ -238,12 +272,14 @@ class Rights:
     """What may be said about the right to use a pack.
 
     ``terms``: the key of the terms that bind it, ``None`` where it is free for police use.
+    ``unreadable``: why nothing can be said, which is never the same as free.
     """
 
     pack: str
     terms: str | None = None
     acceptance: Acceptance | None = None
     licence: ModelLicence | None = None
+    unreadable: str | None = None
 
     def warning(self, now: datetime | None = None, *, named: bool = True) -> str | None:
         """One sentence or two for whoever runs or uses the service; ``None``: nothing to say.
@@ -251,6 +287,8 @@ class Rights:
         ``named``: with the name of the person who accepted the terms, which is not for everyone.
         """
         now = now or datetime.now(UTC)
+        if self.unreadable is not None:
+            return f"The right to use the face pack {self.pack} cannot be told: {self.unreadable}"
         if self.terms is None or (self.licence and self.licence.commercial_at(now)):
             return None
         accepted = ""

@@ -12,15 +12,24 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal, cast
 
 from models.errors import PackDigestMismatch, PackError
-from models.packs.known import Kind
-from models.packs.licences import Acceptance, ModelLicence, Rights
+from models.packs.known import Kind, terms_of
+from models.packs.licences import (
+    LICENCE_FILE,
+    TERMS,
+    Acceptance,
+    ModelLicence,
+    Rights,
+    Terms,
+    stricter,
+)
 
 RECORD: Final = "pack.json"
+MANIFEST: Final = "manifest.json"
 _VERSION: Final = 1
 _MAX_BYTES: Final = 1_000_000
 _CONTRACT: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,199}", re.ASCII)
@@ -52,9 +61,21 @@ class InstallRecord:
     acceptance: Acceptance | None = None
     model_license: ModelLicence | None = None
 
+    @property
+    def bound_by(self) -> Terms | None:
+        """The terms that bind it: those of the record, or of its bytes where those are stricter.
+
+        The record can be edited, and what is known about the bytes grows from version to version.
+        """
+        return stricter(
+            TERMS[self.terms] if self.terms else None,
+            terms_of(self.name, models_among(self.files).values()),
+        )
+
     def rights(self, licence: ModelLicence | None) -> Rights:
         """What may be said about its use, with its signed licence as it is judged now."""
-        return Rights(self.name, self.terms, self.acceptance, licence)
+        terms = self.bound_by
+        return Rights(self.name, terms.key if terms else None, self.acceptance, licence)
 
 
 def read_record(home: Path) -> InstallRecord | None:
@@ -79,6 +100,8 @@ def read_record(home: Path) -> InstallRecord | None:
 def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
     if data["version"] != _VERSION or data["name"] != name:
         raise ValueError("it is of another version or another pack")
+    if unknown := data.keys() - {"version", *(field.name for field in fields(InstallRecord))}:
+        raise ValueError(f"it says something that is not known: {', '.join(sorted(unknown))}")
     accepted, signed = data["acceptance"], data["model_license"]
     record = InstallRecord(
         name=name,
@@ -97,6 +120,10 @@ def _from_json(data: Mapping[str, Any], name: str) -> InstallRecord:
     )
     if record.kind not in ("insightface", "opencv") or not record.files:
         raise ValueError("it names no files, or a kind that is not known")
+    if record.terms is not None and record.terms not in TERMS:
+        raise ValueError("it names terms that are not known")
+    if record.acceptance is not None and not record.acceptance.sound:
+        raise ValueError("it names nobody who accepted the terms")
     if not _CONTRACT.fullmatch(record.contract_id):
         raise ValueError("it names no contract")
     for path in (record.folder, *record.files):
@@ -123,6 +150,27 @@ def write_record(home: Path, record: InstallRecord) -> None:
     sync_folder(home)
 
 
+def models_among(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the ``files`` of a package that its models are made of, whatever they are called.
+
+    Manifests and signed licences lie beside them and bind nobody to terms by their SHA-256.
+    """
+    return {name: digest for name, digest in files.items() if not _lies_beside(name)}
+
+
+def without_licences(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the ``files`` of a package that shape what it computes: all but signed licences."""
+    return {name: digest for name, digest in files.items() if not _is_licence(name)}
+
+
+def _lies_beside(name: str) -> bool:
+    return name == MANIFEST or _is_licence(name)
+
+
+def _is_licence(name: str) -> bool:
+    return PurePosixPath(name).name == LICENCE_FILE
+
+
 def sync_folder(folder: Path) -> None:
     """Make what was put into ``folder`` or renamed in it last. Raises ``OSError``."""
     handle = os.open(folder, os.O_RDONLY)
@@ -138,25 +186,36 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def verify_files(home: Path, record: InstallRecord) -> Path:
+def verify_files(home: Path, record: InstallRecord, *, licences: bool = True) -> Path:
     """Check every file against the SHA-256 that was pinned; the folder they lie in.
 
-    Raises :class:`PackDigestMismatch` that names the first file that is missing or is another.
+    ``licences``: signed licences as well, not only what shapes vectors.
+    Raises :class:`PackDigestMismatch` that names the first file that is missing, is another, or
+    was not installed with the others.
     """
     folder = home / record.folder
-    for name, digest in record.files.items():
+    files = record.files if licences else without_licences(record.files)
+    for name, digest in files.items():
         try:
             found = sha256_of(folder / name)
         except OSError as error:
             raise _changed(record, name, f"cannot be read: {error.strerror}") from error
         if found != digest:
             raise _changed(record, name, f"has the SHA-256 {found}, not the one pinned then")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        # A manifest or a model that was put there later could change what the others compute.
+        if name not in record.files and (path.is_symlink() or not path.is_dir()):
+            raise _changed(record, name, "was not installed with it")
     return folder
 
 
 def _changed(record: InstallRecord, file: str, what: str) -> PackDigestMismatch:
+    again = f"`homeward packs install {record.name} --from"
     return PackDigestMismatch(
         f"The face pack {record.name} is not as it was installed: {file} {what}.",
-        remedy="Find out who changed it; then install it again from a source you trust: "
-        f"`homeward packs install {record.name} --from PATH`.",
+        remedy=f"A licence is renewed with {again} {LICENCE_FILE}`."
+        if _is_licence(file)
+        else "Find out who changed it; then install it again from a source you trust: "
+        f"{again} PATH`.",
     )

@@ -28,11 +28,9 @@ from models.errors import (
     PackMissing,
     PackSourceInvalid,
 )
-from models.packs.archive import unpack
 from models.packs.base import FacePack
-from models.packs.fetch import download
 from models.packs.kinds import Contents, load_files, read_contents
-from models.packs.known import KNOWN, terms_of
+from models.packs.known import KNOWN, confined, terms_of
 from models.packs.licences import (
     LICENCE_FILE,
     OWN_RESPONSIBILITY,
@@ -47,12 +45,14 @@ from models.packs.licences import (
 from models.packs.record import (
     RECORD,
     InstallRecord,
-    SourceKind,
+    models_among,
     read_record,
     sync_folder,
     verify_files,
+    without_licences,
     write_record,
 )
+from models.packs.sources import copy_file, materialise
 from models.runtime import ON_CPU, RuntimeOptions
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -91,9 +91,10 @@ def current_licence(
     if record.model_license is None:
         return None
     folder = packs_dir / record.name / record.folder
-    return inspect_licence(folder, record.name, public_keys=public_keys) or ModelLicence(
-        "invalid", f"{LICENCE_FILE} is not there any more"
-    )
+    found = inspect_licence(folder, record.name, form=record.format, public_keys=public_keys)
+    if found is None:
+        return ModelLicence("invalid", f"{LICENCE_FILE} is not there any more")
+    return confined(found, models_among(record.files).values())
 
 
 def install(
@@ -108,9 +109,11 @@ def install(
 ) -> InstallRecord:
     """Install a pack from a folder, a zip archive or (``source`` ``None``) by a download.
 
-    The same files again change nothing. ``accept`` is asked only where something binds the pack,
-    for packs that are bound by their name before anything is fetched. ``held``: why other files may
-    not take the place of the installed ones.
+    The same files again change nothing. A signed licence, alone (a file named ``MODEL.LICENSE``) or
+    with the same models, is put beside the installed ones at any time: it shapes no vector.
+    ``accept`` is asked only where something binds the pack and these terms were not accepted for it
+    before, for packs that are bound by their name before anything is fetched. ``held``: why other
+    files may not take the place of the installed ones.
 
     Raises:
         PackMissing, PackError: ``name`` is none, or what is there is no package that works.
@@ -149,26 +152,34 @@ def _install(
     before = _record_or_none(home, replace_other)
     if source is None and known is not None and known.download and known.terms and before is None:
         accepted = _accepted(accept, known.terms)
-    given, kind_of_source = _materialise(name, source, staging)
+    given, kind_of_source = materialise(name, source, staging, home, before)
     contents, files_dir = _stage(name, given, staging)
-    if before is not None and before.files == contents.files and _whole(home, before):
+    same = before is not None and (
+        without_licences(before.files) == without_licences(contents.files)
+    )
+    if before is not None and same and _nothing_new(home, before, contents, replace_other):
         return before
-    if before is not None and before.files != contents.files and not replace_other:
+    if before is not None and not same and not replace_other:
         raise PackDiffers(
             f"Other files are installed as {name}.",
             remedy="Give it another name, or add --replace where nothing works with the old files.",
         )
-    if before is not None and before.files != contents.files and held is not None:
+    if before is not None and not same and held is not None:
         raise PackInUse(
             f"The files of the face pack {name} may not be replaced: {held}.",
             remedy="Install these files under another name, and change to that pack.",
         )
-    licence = inspect_licence(files_dir, name, public_keys=public_keys)
+    licence = confined(
+        inspect_licence(files_dir, name, form=contents.format, public_keys=public_keys),
+        contents.models.values(),
+    )
     require_valid(licence)
-    terms = terms_of(name, contents.model_digests)
+    terms = terms_of(name, contents.models.values())
     if licence is not None and terms is OWN_RESPONSIBILITY:
         terms = RESEARCH_ONLY  # a signed licence says whose models these are
-    if terms is not None and (accepted is None or accepted.terms != terms.key):
+    if accepted is None and before is not None and same:
+        accepted = before.acceptance
+    if terms is not None and (accepted is None or accepted.terms_sha256 != terms.sha256):
         accepted = _accepted(accept, terms)
     record = InstallRecord(
         name=name,
@@ -189,6 +200,16 @@ def _install(
     record = replace(record, contract_id=load_files(files_dir, record, ON_CPU).contract.id)
     _into_force(home, files_dir, record)
     return record
+
+
+def _nothing_new(
+    home: Path, before: InstallRecord, contents: Contents, replace_other: bool
+) -> bool:
+    """Whether a package with the same models changes nothing; without a licence it takes none away
+    unless it is to replace what is there."""
+    no_licence = not replace_other and contents.files == without_licences(contents.files)
+    accepted = before.bound_by is None or before.acceptance is not None
+    return accepted and (before.files == contents.files or no_licence) and _whole(home, before)
 
 
 def _accepted(accept: Accept, terms: Terms) -> Acceptance:
@@ -218,25 +239,6 @@ def _whole(home: Path, record: InstallRecord) -> bool:
     return True
 
 
-def _materialise(name: str, source: Path | None, staging: Path) -> tuple[Path, SourceKind]:
-    """A local folder with the package; archives are unpacked below ``staging``."""
-    staging.mkdir(mode=0o700)
-    unpacked = staging / "unpacked"
-    if source is None:
-        archive = download(name, staging)
-        unpacked.mkdir()
-        return unpack(archive, unpacked), "download"
-    if source.is_dir():
-        return source, "folder"
-    if not source.is_file():
-        raise PackSourceInvalid(
-            f"There is neither a folder nor a file {source}.",
-            remedy="Name a folder with the model files, or a zip archive of it, with --from.",
-        )
-    unpacked.mkdir()
-    return unpack(source, unpacked), "zip"
-
-
 def _stage(name: str, given: Path, staging: Path) -> tuple[Contents, Path]:
     """Copy what is needed from ``given`` and read it again where it will be used from.
 
@@ -249,7 +251,7 @@ def _stage(name: str, given: Path, staging: Path) -> tuple[Contents, Path]:
     for file in wanted.files:
         target = folder / file
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(given / file, target)
+        copy_file(given / file, target)
     contents = read_contents(name, folder)
     if contents.files != wanted.files:
         raise PackSourceInvalid(
@@ -257,21 +259,6 @@ def _stage(name: str, given: Path, staging: Path) -> tuple[Contents, Path]:
             remedy="Wait until nothing writes to them, then install the pack again.",
         )
     return contents, folder
-
-
-def _copy(source: Path, target: Path) -> None:
-    try:
-        with source.open("rb") as read, target.open("xb") as write:
-            shutil.copyfileobj(read, write, 1 << 20)
-            write.flush()
-            os.fsync(write.fileno())
-    except OSError as error:
-        if error.filename == str(source):
-            raise PackSourceInvalid(
-                f"{source} cannot be read: {error.strerror}.",
-                remedy="Let the account that runs Homeward read it.",
-            ) from error
-        raise
 
 
 def _content_id(contents: Contents) -> str:
@@ -315,13 +302,33 @@ def load(
     Raises:
         PackMissing: no such pack is installed.
         PackDigestMismatch: a file is missing or not the one that was installed.
+        LicenceNotAccepted: its bytes are bound by terms, and its record names nobody who accepted.
         PackError, ProviderUnavailable: it cannot be used as it is, or not on this provider.
     """
     check_name(name)
-    record = read_record(packs_dir / name)
-    if record is None:
-        raise not_installed(name)
-    return load_files(verify_files(packs_dir / name, record), record, runtime)
+    home = packs_dir / name
+    record = read_record(home)
+    while record is not None:
+        try:
+            _require_accepted(record)
+            return load_files(verify_files(home, record), record, runtime)
+        except PackError:
+            # Another installation may have come into force, and these files been swept.
+            again = read_record(home)
+            if again == record:
+                raise
+            record = again
+    raise not_installed(name)
+
+
+def _require_accepted(record: InstallRecord) -> None:
+    terms = record.bound_by
+    if terms is not None and record.acceptance is None:
+        raise LicenceNotAccepted(
+            f"The face pack {record.name} is bound by terms that nobody accepted: {terms.title}.",
+            remedy=f"Install it again and accept them: `homeward packs install {record.name} "
+            '--from PATH --accept-licence-as "First Last"`.',
+        )
 
 
 def not_installed(name: str) -> PackMissing:

@@ -98,7 +98,7 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
 
         _warn_if_open(settings.host)
         rights = rights_to(settings, workspace.pack or settings.pack)
-        if rights is not None and (warning := rights.warning()):
+        if warning := rights.warning():
             err.print(Text(f"Warning: {warning}", "yellow"))
         if workspace.calibration is None:
             err.print(Text(f"Warning: {UNCALIBRATED} {NO_ALERTS}"))

@@ -260,8 +260,8 @@ def about_view(ws: Workspace, settings: Settings) -> AboutView:
     name = ws.pack or settings.pack
     rights = rights_to(settings, name)
     return AboutView(
-        pack=find_pack(name, settings.packs_dir) if rights else None,
-        rights=tuple(_rights(rights)) if rights else (),
+        pack=find_pack(name, settings.packs_dir) if rights.unreadable is None else None,
+        rights=tuple(_rights(rights)),
         contract_id=ws.contract_id,
         provenance=tuple(_flat(dict(calibration.provenance))) if calibration else (),
         calibrated=calibration is not None,

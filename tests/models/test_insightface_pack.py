@@ -17,12 +17,14 @@ import pytest
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 
+from models import runtime
 from models.batching import BatchOptions
 from models.calibration import Calibration, Curve
-from models.errors import PackDigestMismatch, PackError, ProviderUnavailable
+from models.errors import InferenceFailed, PackDigestMismatch, PackError, ProviderUnavailable
 from models.packs.base import PackInfo
 from models.packs.insightface.detector import SIZES, input_sizes
 from models.packs.insightface.embedder import aligned
+from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.pack import InsightFacePack, load
 from models.pipeline import Analyser
 from models.runtime import RuntimeOptions
@@ -467,11 +469,61 @@ def test_info_tells_what_the_folder_holds(tmp_path: Path) -> None:
     folder = make_v2_folder(tmp_path)
     pack = loaded(folder)
     assert pack.info.dimension == 256
-    assert set(pack.info.digests) == {"detector.onnx", "recogniser.onnx"}
+    assert set(pack.info.digests) == {"detector.onnx", "recogniser.onnx", "manifest.json"}
     assert load(folder, info=pack.info, runtime=ONE).contract.id == pack.contract.id
     wrong = {**pack.info.digests, "detector.onnx": "0" * 64}
     with pytest.raises(PackDigestMismatch, match=r"detector\.onnx"):
         load(folder, info=replace(INFO, digests=wrong), runtime=ONE)
+
+
+def test_a_manifest_that_was_not_pinned_is_refused_and_one_that_was_has_to_be_there(
+    tmp_path: Path,
+) -> None:
+    folder = make_v2_folder(tmp_path, size=112, dimension=512)
+    pinned = loaded(folder).info
+    bare = {name: digest for name, digest in pinned.digests.items() if name != "manifest.json"}
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=replace(INFO, digests=bare), runtime=ONE)
+    manifest = folder / "manifest.json"
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text + "\n", encoding="utf-8")
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=pinned, runtime=ONE)
+    manifest.unlink()
+    with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+        load(folder, info=pinned, runtime=ONE)
+
+
+def test_nothing_is_read_from_the_folder_again_once_it_was_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that are changed between the check and insightface's classes change nothing."""
+    folder = make_v2_folder(tmp_path / "pack", detector_size=(640, 640))
+    plain = make_v1_folder(tmp_path / "plain", recogniser=make_recogniser(mxnet=True))
+    for each in (folder, plain):
+        pinned = loaded(each)
+        opened: dict[str, bytes] = {}
+        read = ModelFile.read_twofold
+
+        def read_and_spoil(
+            self: ModelFile,
+            read: Any = read,
+            opened: dict[str, bytes] = opened,
+        ) -> tuple[bytes, bytes]:
+            if self.name in opened:
+                (self.folder / self.name).write_bytes(opened[self.name])
+            found: tuple[bytes, bytes] = read(self)
+            opened[self.name] = (self.folder / self.name).read_bytes()
+            other = make_recogniser() if "w600k" in self.name else make_detector()
+            (self.folder / self.name).write_bytes(other.SerializeToString())
+            return found
+
+        monkeypatch.setattr(ModelFile, "read_twofold", read_and_spoil)
+        again = load(each, info=pinned.info, runtime=ONE)
+        monkeypatch.setattr(ModelFile, "read_twofold", read)
+        assert len(opened) == 2
+        assert again.contract.id == pinned.contract.id
+        assert again._detector._fixed == pinned._detector._fixed
 
 
 def test_a_calibration_of_another_contract_is_left_out(pack: InsightFacePack) -> None:
@@ -525,6 +577,43 @@ def test_a_recogniser_that_does_not_run_is_refused(tmp_path: Path) -> None:
         loaded(folder)
     with pytest.raises(PackError, match=r"w600k_r50\.onnx"):
         loaded(make_v1_folder(tmp_path, recogniser=unknown_operator(make_recogniser())))
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> RuntimeOptions:
+    """The processor under CUDA's name, as a GPU that is well."""
+    monkeypatch.setitem(runtime._PROVIDERS, "cuda", runtime.CPU_NAME)
+    monkeypatch.setattr(runtime, "gpu_of", lambda _session: 0)
+    return RuntimeOptions(provider="cuda", threads=1)
+
+
+def test_a_recogniser_that_takes_one_crop_loads_on_a_gpu_as_well(
+    tmp_path: Path, on_a_gpu: RuntimeOptions
+) -> None:
+    folder = make_v1_folder(tmp_path, recogniser=make_recogniser(one_inside=True))
+    pack = load(folder, info=INFO, runtime=on_a_gpu)
+    assert pack._embedder.batch == 1
+    crops = list(np.random.default_rng(0).integers(0, 256, (3, 112, 112, 3), dtype=np.uint8))
+    np.testing.assert_allclose(pack.embed(crops), loaded(folder).embed(crops), rtol=CLOSE)
+    # Once it runs, a failure is told as the GPU's.
+    pack._embedder._fixed = 3
+    with pytest.raises(InferenceFailed):
+        pack.embed(crops)
+
+
+def test_a_model_that_does_not_run_is_not_blamed_on_the_gpu(
+    tmp_path: Path, on_a_gpu: RuntimeOptions
+) -> None:
+    for number, models in enumerate(
+        (
+            {"detector": unknown_operator(make_detector())},
+            {"recogniser": unknown_operator(make_recogniser())},
+            {"detector": wrong_rows(make_detector())},
+        )
+    ):
+        folder = make_v1_folder(tmp_path / str(number), **models)
+        with pytest.raises(PackError, match=r"det_10g\.onnx|w600k_r50\.onnx"):
+            load(folder, info=INFO, runtime=on_a_gpu)
 
 
 def test_a_landmark_model_that_does_not_run_is_refused(tmp_path: Path) -> None:

@@ -144,6 +144,28 @@ def point_weights_to(folder: Path, location: str) -> None:
     (folder / "w600k_r50.onnx").write_bytes(model.SerializeToString())
 
 
+def changed_span(folder: Path, number: int, **entries: str) -> None:
+    """Say of one of the recogniser's weights that it lies elsewhere in the file beside it."""
+    external(folder, "recogniser.bin")
+    model = onnx.load(folder / "w600k_r50.onnx", load_external_data=False)
+    for entry in model.graph.initializer[number].external_data:
+        entry.value = entries.get(entry.key, entry.value)
+    (folder / "w600k_r50.onnx").write_bytes(model.SerializeToString())
+
+
+def multiplied(folder: Path) -> None:
+    """Forty tensors that all are the same megabyte beside the model."""
+    (folder / "weights.bin").write_bytes(bytes(1 << 20))
+    model = onnx.load(folder / "det_10g.onnx")
+    for number in range(40):
+        tensor = model.graph.initializer.add(
+            name=f"again{number}", data_type=onnx.TensorProto.UINT8, dims=[1 << 20]
+        )
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value="weights.bin")
+    (folder / "det_10g.onnx").write_bytes(model.SerializeToString())
+
+
 def in_a_subgraph(folder: Path) -> None:
     """A weight kept outside, in a branch where the usual walk over initializers does not look."""
     model = onnx.load(folder / "w600k_r50.onnx")
@@ -207,6 +229,12 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights nowhere": (lambda f: point_weights_to(f, ""), "out of the pack's folder"),
     "weights behind a link": (link_weights_out, "leads out of"),
     "weights missing": (lambda f: point_weights_to(f, "gone.bin"), "no file"),
+    "weights that are used over and over": (multiplied, "twice"),
+    "weights that overlap": (lambda f: changed_span(f, 1, offset="8"), "twice"),
+    "weights before the file": (lambda f: changed_span(f, 0, offset="-8"), "not there"),
+    "weights behind the file": (lambda f: changed_span(f, 0, offset="99999999"), "not there"),
+    "weights of more than the file": (lambda f: changed_span(f, 1, length="99999999"), "twice"),
+    "weights of no number": (lambda f: changed_span(f, 0, offset="x"), "not there"),
     "weights in a branch": (in_a_subgraph, "out of the pack's folder"),
     "a file larger than any model": (sparse, "larger than"),
     "a pipe": (pipe, "not a regular file"),

@@ -11,7 +11,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from models.errors import LicenceInvalid, LicenceNotAccepted
-from models.packs.known import FREE_FILES, KNOWN, RESEARCH_FILES, terms_of
+from models.packs.known import (
+    FREE_FILES,
+    KNOWN,
+    PACKAGES_WITH,
+    RESEARCH_FILES,
+    confined,
+    terms_of,
+)
 from models.packs.licences import (
     AURAFACE,
     OWN_RESPONSIBILITY,
@@ -23,6 +30,7 @@ from models.packs.licences import (
     accept,
     inspect_licence,
     require_valid,
+    stricter,
 )
 from tests.models.licence_files import write_licence
 
@@ -178,8 +186,57 @@ def test_a_manifest_names_the_model(tmp_path: Path) -> None:
     manifest = {"manifest_version": 2, "model_id": "raccoon_l", "license": "MODEL.LICENSE"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     write_licence(tmp_path, KEY, "raccoon_l")
-    licence = inspect_licence(tmp_path, "ours", public_keys=KEYS)
+    licence = inspect_licence(tmp_path, "ours", form="v2", public_keys=KEYS)
     assert licence is not None and licence.status == "verified_commercial"
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        {"manifest_version": 1, "license": "MODEL.LICENSE", "model_id": "cheap_s"},
+        {"package": {"name": "cheap_s"}, "models": [{"file": "det_10g.onnx"}]},
+    ],
+)
+def test_an_older_manifest_does_not_make_a_licence_for_another_model_hold(
+    tmp_path: Path, manifest: dict[str, Any]
+) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    write_licence(tmp_path, KEY, "cheap_s")
+    with pytest.raises(LicenceInvalid):
+        require_valid(inspect_licence(tmp_path, "buffalo_l", public_keys=KEYS))
+
+
+def test_a_licence_covers_known_files_only_where_its_model_has_them(tmp_path: Path) -> None:
+    assert set(PACKAGES_WITH) == set(RESEARCH_FILES)
+    named = by_name("")
+    large = [named["det_10g.onnx"], named["w600k_r50.onnx"]]
+    write_licence(tmp_path, KEY, "buffalo_l")
+    licence = inspect_licence(tmp_path, "buffalo_l", public_keys=KEYS)
+    assert confined(licence, ["0" * 64, *large]) == licence
+    for other in (named["w600k_mbf.onnx"], named["glintr100.onnx"]):
+        narrow = confined(licence, ["0" * 64, other])
+        with pytest.raises(LicenceInvalid, match="another model"):
+            require_valid(narrow)
+        assert "does not hold" in str(Rights("x", RESEARCH_ONLY.key, None, narrow).warning())
+    manifest = {"manifest_version": 2, "model_id": "cheap_s", "license": "MODEL.LICENSE"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    write_licence(tmp_path, KEY, "cheap_s")
+    cheap = inspect_licence(tmp_path, "buffalo_l", form="v2", public_keys=KEYS)
+    assert cheap is not None and not cheap.refused
+    assert confined(cheap, ["0" * 64]) == cheap
+    assert getattr(confined(cheap, large), "refused", None) is True
+
+
+def test_of_two_terms_the_stricter_ones_bind() -> None:
+    rising = [None, AURAFACE, OWN_RESPONSIBILITY, RESEARCH_ONLY]
+    for low, one in enumerate(rising):
+        for high, other in enumerate(rising):
+            assert stricter(one, other) is rising[max(low, high)]
+    assert set(TERMS.values()) == set(rising) - {None}
+
+
+def test_rights_that_cannot_be_read_are_not_free() -> None:
+    assert "cannot be told" in str(Rights("some", unreadable="it is damaged.").warning())
 
 
 def test_free_packs_need_no_words() -> None:

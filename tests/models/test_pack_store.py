@@ -6,10 +6,12 @@ import json
 import shutil
 import signal
 import zipfile
+from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -29,7 +31,7 @@ from models.packs.record import RECORD, read_record, sha256_of
 from models.packs.registry import find_pack, list_packs, load_pack, record_of, rights_of
 from models.runtime import RuntimeOptions
 from tests import forked
-from tests.models.insightface_models import make_v1_folder, make_v2_folder
+from tests.models.insightface_models import make_recogniser, make_v1_folder, make_v2_folder
 from tests.models.licence_files import write_licence
 from tests.models.opencv_models import planted, sface, write_folder
 from tests.models.pack_kills import install_and_be_killed, install_from
@@ -257,6 +259,82 @@ def test_a_signed_licence_goes_with_the_pack(packs: Path, tmp_path: Path) -> Non
     assert "does not hold" in str(rights_of("buffalo_l", packs, public_keys=KEYS).warning())
 
 
+HELD = "the generation X (active) holds vectors that it made"
+
+
+@pytest.mark.parametrize("form", ["v1", "v2"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_licence_is_added_and_renewed_while_the_pack_is_in_use(
+    packs: Path, tmp_path: Path, form: str, alone: bool
+) -> None:
+    """Year after year, by the file alone or with the models; name and contract stay."""
+    source = tmp_path / "models"
+    if form == "v1":
+        make_v1_folder(source)
+    else:
+        make_v2_folder(source, model_id="buffalo_l", changes={"license": "legal/MODEL.LICENSE"})
+        (source / "MODEL.LICENSE").unlink()
+        (source / "legal").mkdir()
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    assert first.model_license is None
+    place = source if form == "v1" else source / "legal"
+    for days in (3, 400):
+        licence = write_licence(place, KEY, "buffalo_l", valid_for=timedelta(days=days))
+        record = store.install(
+            "buffalo_l",
+            packs,
+            source=licence if alone else source,
+            accept=nobody,
+            held=HELD,
+            public_keys=KEYS,
+        )
+        assert record == record_of("buffalo_l", packs)
+        assert record.contract_id == first.contract_id and record.acceptance == first.acceptance
+        assert record.source == "folder"
+        rights = rights_of("buffalo_l", packs, public_keys=KEYS)
+        assert rights.warning() is None
+        assert rights.warning(datetime.now(UTC) + timedelta(days=days + 1)) is not None
+        assert load_pack("buffalo_l", packs_dir=packs, runtime=ONE).contract.id == first.contract_id
+    # Where the file was copied there by hand, the way to do it is named.
+    beside = next((packs / "buffalo_l").rglob("MODEL.LICENSE"))
+    beside.write_text("by hand")
+    with pytest.raises(PackDigestMismatch) as caught:
+        load_pack("buffalo_l", packs_dir=packs)
+    assert "--from MODEL.LICENSE" in caught.value.remedy
+    store.install("buffalo_l", packs, source=licence, accept=nobody, held=HELD, public_keys=KEYS)
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).warning() is None
+
+
+def test_a_package_without_a_licence_takes_none_away(packs: Path, tmp_path: Path) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    licence = write_licence(source, KEY, "buffalo_l")
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    licence.unlink()
+    assert store.install("buffalo_l", packs, source=source, accept=nobody) == first
+    store.install("buffalo_l", packs, source=source, accept=nobody, replace_other=True, held=HELD)
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).licence is None
+
+
+def test_a_licence_alone_is_no_pack(packs: Path, zoo: Path, tmp_path: Path) -> None:
+    licence = write_licence(tmp_path, KEY, "buffalo_l")
+    with pytest.raises(PackSourceInvalid, match="alone"):
+        store.install("buffalo_l", packs, source=licence, accept=Person(), public_keys=KEYS)
+    store.install("yunet-sface", packs, source=zoo, accept=Person())
+    with pytest.raises(PackSourceInvalid, match="takes no"):
+        store.install("yunet-sface", packs, source=licence, accept=Person(), public_keys=KEYS)
+
+
+def test_a_renewal_that_does_not_hold_changes_nothing(packs: Path, tmp_path: Path) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    licence = write_licence(source, KEY, "buffalo_l")
+    first = store.install("buffalo_l", packs, source=source, accept=Person(), public_keys=KEYS)
+    write_licence(source, KEY, "antelopev2")
+    with pytest.raises(LicenceInvalid):
+        store.install("buffalo_l", packs, source=licence, accept=nobody, public_keys=KEYS)
+    assert record_of("buffalo_l", packs) == first
+    assert rights_of("buffalo_l", packs, public_keys=KEYS).warning() is None
+
+
 def test_a_licence_for_another_model_is_refused(packs: Path, tmp_path: Path) -> None:
     source = make_v1_folder(tmp_path / "models")
     write_licence(source, KEY, "antelopev2")
@@ -271,6 +349,43 @@ def test_a_signed_licence_says_whose_models_these_are(packs: Path, tmp_path: Pat
     write_licence(source, KEY, "ours", grant="non-commercial")
     store.install("ours", packs, source=source, accept=person, public_keys=KEYS)
     assert person.shown == [RESEARCH_ONLY]
+
+
+def test_terms_follow_every_file_that_is_used_whatever_it_is_called(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_v2_folder(tmp_path / "models")
+    (source / "MODEL.LICENSE").unlink()
+    (source / "detector.onnx").rename(source / "detector.ONNX")
+    manifest = json.loads((source / "manifest.json").read_text())
+    manifest["tasks"]["detection"]["file"] = "detector.ONNX"
+    (source / "manifest.json").write_text(json.dumps(manifest))
+    detector, recogniser = (sha256_of(source / f) for f in ("detector.ONNX", "recogniser.onnx"))
+    monkeypatch.setattr(known, "RESEARCH_FILES", {detector: "det_10g.onnx"})
+    monkeypatch.setattr(known, "FREE_FILES", {recogniser: "free"})
+    person = Person()
+    record = store.install("ours", packs, source=source, accept=person)
+    assert person.shown == [RESEARCH_ONLY] and record.terms == RESEARCH_ONLY.key
+
+
+def test_weights_beside_a_free_model_have_to_be_free_as_well(
+    packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    onnx.save(
+        make_recogniser(),
+        source / "w600k_r50.onnx",
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    free = {sha256_of(source / f): "" for f in ("det_10g.onnx", "w600k_r50.onnx")}
+    monkeypatch.setattr(known, "FREE_FILES", free)
+    person = Person()
+    store.install("ours", packs, source=source, accept=person)
+    assert person.shown == [OWN_RESPONSIBILITY]
+    free |= {sha256_of(source / "weights.bin"): ""}
+    assert store.install("free", packs, source=source, accept=nobody).terms is None
 
 
 # --- what was pinned -------------------------------------------------------------------------
@@ -292,6 +407,32 @@ def test_a_changed_file_is_named_at_every_load(zoo: Path, packs: Path) -> None:
     load_pack("yunet-sface", packs_dir=packs)
 
 
+def test_a_file_that_was_put_there_later_is_named(packs: Path, tmp_path: Path) -> None:
+    """A manifest beside a V1 pack would change how its pixels are prepared."""
+    source = make_v1_folder(tmp_path / "models")
+    record = store.install("ours", packs, source=source, accept=Person())
+    place = packs / "ours" / record.folder
+    v2 = make_v2_folder(tmp_path / "other", size=112, dimension=512)
+    manifest = json.loads((v2 / "manifest.json").read_text())
+    for task, file in (("detection", "det_10g.onnx"), ("recognition", "w600k_r50.onnx")):
+        manifest["tasks"][task] |= {"file": file, "sha256": record.files[file]}
+        manifest["tasks"][task]["preprocessing"] = {"mean": 0.0, "std": 255.0}
+    extra = place / "manifest.json"
+    for put in (
+        lambda: extra.write_text(json.dumps(manifest)),
+        lambda: extra.symlink_to(tmp_path / "nowhere"),
+    ):
+        put()
+        with pytest.raises(PackDigestMismatch, match=r"manifest\.json"):
+            load_pack("ours", packs_dir=packs)
+        extra.unlink()
+    (place / "a.onnx").write_bytes((source / "det_10g.onnx").read_bytes())
+    with pytest.raises(PackDigestMismatch, match=r"a\.onnx"):
+        load_pack("ours", packs_dir=packs)
+    (place / "a.onnx").unlink()
+    load_pack("ours", packs_dir=packs, runtime=ONE)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -304,6 +445,9 @@ def test_a_changed_file_is_named_at_every_load(zoo: Path, packs: Path) -> None:
         {"folder": ".."},
         {"contract_id": "../x"},
         {"acceptance": {"accepted_by": "x"}},
+        {"acceptance": {"accepted_by": 1, "accepted_at": "", "terms": "", "terms_sha256": ""}},
+        {"terms": "no-such-terms"},
+        {"free": True},
     ],
 )
 def test_a_record_that_makes_no_sense_is_told(
@@ -317,6 +461,45 @@ def test_a_record_that_makes_no_sense_is_told(
     assert "--replace" in caught.value.remedy
     store.install("yunet-sface", packs, source=zoo, accept=Person(), replace_other=True)
     load_pack("yunet-sface", packs_dir=packs)
+
+
+@pytest.mark.parametrize("terms", [None, "own-responsibility"])
+def test_the_rights_follow_the_bytes_whatever_the_record_says(
+    packs: Path, tmp_path: Path, terms: str | None
+) -> None:
+    source = make_v1_folder(tmp_path / "models")
+    store.install("buffalo_s", packs, source=source, accept=Person())
+    path = packs / "buffalo_s" / RECORD
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps({**whole, "terms": terms}))
+    assert "research only" in str(rights_of("buffalo_s", packs).warning())
+    assert not find_pack("buffalo_s", packs).free_for_police_use
+    load_pack("buffalo_s", packs_dir=packs, runtime=ONE)
+    # Without an acceptance it does not even load, and can be accepted again.
+    path.write_text(json.dumps({**whole, "terms": terms, "acceptance": None}))
+    assert "research only" in str(rights_of("buffalo_s", packs).warning())
+    with pytest.raises(LicenceNotAccepted) as caught:
+        load_pack("buffalo_s", packs_dir=packs)
+    assert "--accept-licence-as" in caught.value.remedy
+    with pytest.raises(LicenceNotAccepted):
+        store.install("buffalo_s", packs, source=source, accept=nobody)
+    again = store.install("buffalo_s", packs, source=source, accept=Person(), held=HELD)
+    assert again.contract_id == whole["contract_id"] and again.terms == RESEARCH_ONLY.key
+    load_pack("buffalo_s", packs_dir=packs, runtime=ONE)
+
+
+def test_files_that_come_to_be_known_bind_a_pack_that_was_free(
+    zoo: Path, packs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digests = [sha256_of(path) for path in zoo.iterdir()]
+    with monkeypatch.context() as patch:
+        patch.setattr(known, "FREE_FILES", dict.fromkeys(digests, ""))
+        store.install("yunet-sface", packs, source=zoo, accept=nobody)
+        load_pack("yunet-sface", packs_dir=packs)
+    monkeypatch.setattr(known, "RESEARCH_FILES", {digests[0]: "known now"})
+    assert "research only" in str(rights_of("yunet-sface", packs).warning())
+    with pytest.raises(LicenceNotAccepted):
+        load_pack("yunet-sface", packs_dir=packs)
 
 
 def test_a_damaged_record_is_told(packs: Path) -> None:

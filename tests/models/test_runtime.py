@@ -100,6 +100,59 @@ def test_a_broken_model_is_not_taken_for_a_missing_gpu() -> None:
         open_session(b"no model")
 
 
+@pytest.fixture
+def as_cuda(monkeypatch: pytest.MonkeyPatch) -> RuntimeOptions:
+    """The processor under CUDA's name, as a GPU that starts and runs models."""
+    monkeypatch.setitem(runtime._PROVIDERS, "cuda", runtime.CPU_NAME)
+    return RuntimeOptions(provider="cuda", threads=1)
+
+
+def unusable() -> bytes:
+    """A model without fault, for which ONNX Runtime has no program: a convolution of doubles."""
+    double = TensorProto.DOUBLE
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        "doubles",
+        [
+            helper.make_tensor_value_info("x", double, ["n", 1, 3, 3]),
+            helper.make_tensor_value_info("w", double, [1, 1, 1, 1]),
+        ],
+        [helper.make_tensor_value_info("y", double, ["n", 1, 3, 3])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(made.SerializeToString())
+
+
+def test_a_model_that_cannot_be_opened_is_not_blamed_on_the_gpu(as_cuda: RuntimeOptions) -> None:
+    open_session(model(), as_cuda)
+    with pytest.raises(runtime.RUNTIME_FAILURES, match="Conv"):
+        open_session(unusable(), as_cuda)
+
+
+def test_a_gpu_that_runs_nothing_is_said_not_to_start(
+    as_cuda: RuntimeOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "_very_small", unusable)
+    with pytest.raises(ProviderUnavailable, match="did not start"):
+        open_session(unusable(), as_cuda)
+    with pytest.raises(ProviderUnavailable, match="did not start"):
+        runtime.try_provider(as_cuda)
+
+
+def test_what_is_said_of_the_gpu_is_told_apart_from_what_is_said_of_the_model() -> None:
+    for text in (
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+        "Available memory of 0 is smaller than requested bytes: Failed to allocate memory",
+    ):
+        assert runtime.speaks_of_gpu(text)
+    for text in (
+        "NoSuchThing is not a registered function/op",
+        "input_shape_size == size was false",
+    ):
+        assert not runtime.speaks_of_gpu(text)
+
+
 # --- a GPU that fails ------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from indexer.calibrations import keep
 from indexer.workspace import Workspace, make_catalog
 from models.calibration import Calibration
 from models.packs.licences import OWN_RESPONSIBILITY, RESEARCH_ONLY
+from models.packs.record import RECORD
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
 from models.runtime import RuntimeOptions
@@ -228,6 +229,24 @@ def test_every_page_says_so(pages: Browser) -> None:
         assert "The face pack buffalo_s is for non-commercial research only" in page, path
         assert ("Ada Lovelace" in page) == (path == "/about"), "a name is not for everyone"
     assert RESEARCH_ONLY.sha256 in said(pages, "/about")
+
+
+def test_every_page_says_that_the_rights_cannot_be_read(
+    restricted: Settings, pages: Browser
+) -> None:
+    """A record that is damaged while the service runs; and that it was made whole is seen."""
+    assert "research only" in said(pages, "/sign-in")
+    record = restricted.packs_dir / "buffalo_s" / RECORD
+    whole = record.read_text()
+    pages.sign_in()
+    record.write_text("{")
+    for path in ("/cases", "/alerts", "/about"):
+        assert "The right to use the face pack buffalo_s cannot be told" in said(pages, path)
+    record.unlink()  # its name says enough
+    assert "research only" in said(pages, "/cases")
+    record.write_text(whole)
+    for path in ("/cases", "/about"):
+        assert "research only" in said(pages, path) and "cannot be told" not in said(pages, path)
 
 
 def test_free_packs_leave_the_pages_alone(settings: Settings, workspace: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -58,11 +59,12 @@ def input_sizes(height: int, width: int, finest: float) -> list[int]:
 
 class Detector:
     """Safe to share between threads: nothing in ``SCRFD`` changes but two caches that only grow,
-    and those are bounded by ``SIZES``."""
+    and those are bounded by ``SIZES``. ``graph``: a file with the nodes and inputs of the model,
+    read once."""
 
-    def __init__(self, package: Package, session: ort.InferenceSession) -> None:
+    def __init__(self, package: Package, session: ort.InferenceSession, graph: Path) -> None:
         # Without static_shape_sessions=False, SCRFD opens one more session for each input size.
-        self._scrfd = SCRFD(str(package.detector.path), session, static_shape_sessions=False)
+        self._scrfd = SCRFD(str(graph), session, static_shape_sessions=False)
         scale_pixels(self._scrfd, package.detector_scaling, session)
         self._fixed = package.detector_size
 
@@ -128,9 +130,8 @@ class Detector:
 class FivePoints:
     """Five points of a detected face by the 106-point model; safe to share between threads."""
 
-    def __init__(self, package: Package, session: ort.InferenceSession) -> None:
-        assert package.landmarks is not None
-        self._model = Landmark(str(package.landmarks.path), session)
+    def __init__(self, session: ort.InferenceSession, graph: Path) -> None:
+        self._model = Landmark(str(graph), session)
 
     @property
     def preprocessing(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import cv2
@@ -15,7 +16,7 @@ from skimage.transform import SimilarityTransform
 from models.batching import BatchOptions
 from models.packs.insightface.detector import bgr, preprocessing, scale_pixels
 from models.packs.insightface.package import Package
-from models.packs.insightface.sessions import gathered
+from models.packs.insightface.sessions import gathered, watched
 from models.types import FloatArray, Landmarks, RgbImage
 
 GPU_BATCH: Final = 32
@@ -60,10 +61,14 @@ class Embedder:
     """Safe to share between threads: ``ArcFaceONNX`` changes nothing once it is made."""
 
     def __init__(
-        self, package: Package, session: ort.InferenceSession, most: int = CPU_BATCH
+        self,
+        package: Package,
+        session: ort.InferenceSession,
+        graph: Path,
+        most: int = CPU_BATCH,
     ) -> None:
         self._most = most
-        self._model = ArcFaceONNX(str(package.recogniser.path), session)
+        self._model = ArcFaceONNX(str(graph), session)
         scale_pixels(self._model, package.recogniser_scaling, session)
         self._dimension = package.dimension
         self._chip = package.chip_size
@@ -84,6 +89,7 @@ class Embedder:
 
         A model may say that it takes any number of chips and then take one only, because a size
         inside it is fixed: those are embedded one by one. ``refusals``: what a failed run raises.
+        To be called while the session is bare: a watched one tells every failure as the GPU's.
         """
         blank = np.zeros((self._chip, self._chip, 3), dtype=np.uint8)
         if self._fixed is None:
@@ -94,10 +100,17 @@ class Embedder:
                 self._fixed = 1
         self.embed([blank])
 
+    def watch(self) -> None:
+        """From now on failures on a GPU are told as such (``sessions.watched``)."""
+        self._model.session = watched(self._model.session)
+
     def gather(self, options: BatchOptions | None = None) -> None:
-        """From now on run the chips of all callers together, where the model takes any number."""
+        """As :meth:`watch`; and the chips of all callers run together, where the model takes any
+        number."""
         if self._fixed is None:
             self._model.session = gathered(self._model.session, options)
+        else:
+            self.watch()
 
     def embed(self, chips: Sequence[RgbImage]) -> FloatArray:
         """As ``FacePack.embed``: float32 (n, dimension), not normalised."""

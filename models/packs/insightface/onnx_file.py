@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
-from onnx.external_data_helper import load_external_data_for_tensor
 
 from models.errors import PackDigestMismatch, PackError, PackMissing
 
@@ -65,12 +64,18 @@ class ModelFile:
             PackMissing, PackError: the file cannot be read.
             PackDigestMismatch: the file has changed since it was looked at.
         """
-        data, digests, _ = _read_model(self.folder, self.name)
+        return self.read_twofold()[0]
+
+    def read_twofold(self) -> tuple[bytes, bytes]:
+        """As :meth:`read`; and the same model without its weights, for classes that look at
+        the nodes and inputs of a file of their own. Raises what :meth:`read` raises."""
+        data, digests, model = _read_model(self.folder, self.name)
         if digests != self.digests:
             raise PackDigestMismatch(
                 f"{self.name} has changed since it was read.", remedy=_COPY_AGAIN
             )
-        return data
+        del model.graph.initializer[:], model.graph.sparse_initializer[:]
+        return data, model.SerializeToString()
 
 
 def read_model_file(folder: Path, name: str) -> ModelFile:
@@ -140,36 +145,63 @@ def _read_model(folder: Path, name: str) -> tuple[bytes, dict[str, str], onnx.Mo
     outside = [tensor for tensor in _tensors(model) if _is_external(tensor)]
     if not outside:
         return data, digests, model
-    digests |= _digests_beside(folder, name, outside, MAX_MODEL_BYTES - len(data))
+    digests |= _fill(folder, name, outside, MAX_MODEL_BYTES - len(data))
     try:
-        for tensor in outside:
-            load_external_data_for_tensor(tensor, str((folder / name).parent))
-            tensor.data_location = onnx.TensorProto.DEFAULT
-            del tensor.external_data[:]
         return model.SerializeToString(), digests, model
-    except (OSError, ValueError, EncodeError, onnx.checker.ValidationError):
-        raise PackError(f"The weights beside {name} cannot be read.", remedy=_COPY_AGAIN)
+    except (ValueError, EncodeError):
+        raise PackError(f"{name} is too large with its weights.", remedy=_COPY_AGAIN)
 
 
-def _digests_beside(
-    folder: Path, name: str, tensors: list[onnx.TensorProto], room: int
-) -> dict[str, str]:
-    """SHA-256 of each file that holds weights of the model; all of them lie in the folder."""
-    digests: dict[str, str] = {}
+def _fill(folder: Path, name: str, tensors: list[onnx.TensorProto], room: int) -> dict[str, str]:
+    """Put into each tensor the weights that lie beside the model; SHA-256 of each file of them.
+
+    All files lie in the folder and have ``room`` bytes together. No byte of them is used twice, so
+    that a small file cannot become a large model.
+    """
+    kept: dict[str, list[onnx.TensorProto]] = {}
     for tensor in tensors:
-        location = next((e.value for e in tensor.external_data if e.key == "location"), "")
+        location = _said(tensor, "location")
         where = PurePosixPath(location)
         if not location or where.is_absolute() or ".." in where.parts or "\\" in location:
             raise PackError(
                 f"{name} keeps weights in {location!r}, out of the pack's folder.",
                 remedy="Use a pack whose models hold their weights, or keep them beside the model.",
             )
-        beside = (PurePosixPath(name).parent / where).as_posix()
-        if beside not in digests:
-            data = read_bytes(folder, beside, room)
-            room -= len(data)
-            digests[beside] = hashlib.sha256(data).hexdigest()
-    return dict(sorted(digests.items()))
+        kept.setdefault((PurePosixPath(name).parent / where).as_posix(), []).append(tensor)
+    digests: dict[str, str] = {}
+    for beside, its in sorted(kept.items()):
+        data = read_bytes(folder, beside, room)
+        room -= len(data)
+        digests[beside] = hashlib.sha256(data).hexdigest()
+        end = 0
+        for start, stop, tensor in sorted(((*_span(t, len(data)), t) for t in its), key=_place):
+            if not end <= start <= stop <= len(data):
+                raise PackError(
+                    f"{name} uses bytes of {beside} twice, or some that are not there.",
+                    remedy=_COPY_AGAIN,
+                )
+            end = stop
+            tensor.raw_data = data[start:stop]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
+    return digests
+
+
+def _said(tensor: onnx.TensorProto, key: str) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == key), "")
+
+
+def _span(tensor: onnx.TensorProto, size: int) -> tuple[int, int]:
+    """First byte of a tensor in its file of ``size`` bytes, and the one after its last."""
+    try:
+        start = int(_said(tensor, "offset") or 0)
+        return start, start + int(_said(tensor, "length") or size - start)
+    except ValueError:
+        return -1, -1
+
+
+def _place(span: tuple[int, int, onnx.TensorProto]) -> tuple[int, int]:
+    return span[:2]
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:

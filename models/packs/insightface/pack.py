@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
 
 import cv2
@@ -15,15 +18,15 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from models.calibration import Calibration
 from models.contract import EmbeddingContract
-from models.errors import PackDigestMismatch, PackError
+from models.errors import GpuLost, InferenceFailed, PackDigestMismatch, PackError
 from models.packs.base import PackInfo
 from models.packs.insightface.detector import Detector, FivePoints
 from models.packs.insightface.embedder import CPU_BATCH, GPU_BATCH, Embedder, aligned
 from models.packs.insightface.onnx_file import ModelFile
-from models.packs.insightface.package import Package, read_package
+from models.packs.insightface.package import MANIFEST, Package, read_package
 from models.packs.insightface.rewrite import without_prelu
 from models.packs.insightface.sessions import watched
-from models.runtime import ON_CPU, RuntimeOptions, open_session
+from models.runtime import ON_CPU, RuntimeOptions, gpu_failure, open_session, speaks_of_gpu
 from models.types import Box, Detection, FloatArray, Landmarks, RgbImage
 
 DETECTION_SCORES: Final = (0.3, 0.5, 0.7)
@@ -35,6 +38,7 @@ _REFUSALS: Final[tuple[type[Exception], ...]] = (
     *(
         getattr(ort_errors, name)
         for name in (
+            "EPFail",
             "Fail",
             "InvalidArgument",
             "InvalidGraph",
@@ -123,46 +127,67 @@ def load(
     Raises:
         PackMissing, PackError: the folder is no sound pack, or a model does not run.
         PackDigestMismatch: a file is not the one that ``info`` or the manifest names.
-        ProviderUnavailable: the asked-for accelerator is not there.
+        ProviderUnavailable: the asked-for accelerator is not there; as InferenceFailed, a model was
+            too much for it.
     """
     package = read_package(folder)
     _require_pinned(package, info)
-    info = replace(info, dimension=package.dimension, digests=package.digests)
-    detector = _made(package.detector, runtime, lambda s: Detector(package, s))
+    info = replace(info, dimension=package.dimension, digests=package.pinned)
+    detector = _made(package.detector, runtime, lambda s, at: Detector(package, watched(s), at))
     embedder = _made_embedder(package, runtime)
     points = None
     if package.landmarks is not None:
-        points = _made(package.landmarks, runtime, lambda s: FivePoints(package, s))
+        points = _made(package.landmarks, runtime, lambda s, at: FivePoints(watched(s), at))
     pack = InsightFacePack(package, info, calibration, detector, points, embedder)
-    _try_out(package.detector, lambda: pack.detect(_BLANK, 1.0, 0.0))
+    _try_out(package.detector, runtime, lambda: pack.detect(_BLANK, 1.0, 0.0))
     if package.landmarks is not None and points is not None:
-        _try_out(package.landmarks, lambda: points.find([_BLANK], [Box(32.0, 32.0, 64.0, 64.0)]))
+        box = Box(32.0, 32.0, 64.0, 64.0)
+        _try_out(package.landmarks, runtime, lambda: points.find([_BLANK], [box]))
     return pack
 
 
 def _made(
-    model: ModelFile, runtime: RuntimeOptions, make: Callable[[ort.InferenceSession], _Made]
+    model: ModelFile,
+    runtime: RuntimeOptions,
+    make: Callable[[ort.InferenceSession, Path], _Made],
 ) -> _Made:
+    data, outline = model.read_twofold()
     try:
-        return make(watched(open_session(model.read(), runtime)))
+        with _file_of(outline) as graph:
+            return make(open_session(data, runtime), graph)
     except _REFUSALS as error:
         raise PackError(f"{model.name} cannot be opened: {error}.", remedy=_GET_ANOTHER)
+
+
+@contextmanager
+def _file_of(outline: bytes) -> Iterator[Path]:
+    """insightface's classes open a model by its path, to look at nodes and inputs: a private file,
+    so that they see what was checked whatever happens to the pack's own."""
+    with TemporaryDirectory(prefix="homeward-") as folder:
+        path = Path(folder) / "graph.onnx"
+        path.write_bytes(outline)
+        yield path
 
 
 def _made_embedder(package: Package, runtime: RuntimeOptions) -> Embedder:
     """On a processor without PReLU where that gives the same vectors; a GPU has no need of it."""
     most = CPU_BATCH if runtime.provider == "cpu" else GPU_BATCH
-    plain = _made(package.recogniser, runtime, lambda s: Embedder(package, s, most))
-    _try_out(package.recogniser, lambda: plain.try_out(_REFUSALS))
+    make = partial(Embedder, package, most=most)
+    plain = _made(package.recogniser, runtime, make)
+    _try_out(package.recogniser, runtime, lambda: plain.try_out(_REFUSALS))
     if runtime.provider != "cpu":
         plain.gather()
         return plain
-    model = without_prelu(package.recogniser.read())
+    plain.watch()
+    data, outline = package.recogniser.read_twofold()
+    model = without_prelu(data)
     if model is None:
         return plain
     try:
-        faster = Embedder(package, watched(open_session(model, runtime)), most)
+        with _file_of(outline) as graph:
+            faster = make(open_session(model, runtime), graph)
         faster.try_out(_REFUSALS)
+        faster.watch()
     except _REFUSALS:
         return plain
     return faster if agree(plain, faster, package.chip_size) else plain
@@ -175,17 +200,32 @@ def agree(one: Embedder, other: Embedder, size: int) -> bool:
     return bool(np.abs(first - second).max() <= _ROUNDING * np.abs(first).max())
 
 
-def _try_out(model: ModelFile, step: Callable[[], object]) -> None:
-    """Run a model once: better found out now that it cannot than at the first photo."""
+def _try_out(model: ModelFile, runtime: RuntimeOptions, step: Callable[[], object]) -> None:
+    """Run a model once: better found out now that it cannot than at the first photo.
+
+    Whether the model or the GPU is to blame is told apart, since only one of them can be mended
+    with another pack.
+    """
     try:
         step()
+    except InferenceFailed as error:
+        if isinstance(error, GpuLost) or speaks_of_gpu(str(error.__cause__)):
+            raise
+        raise PackError(f"{model.name} does not run: {error.__cause__}.", remedy=_GET_ANOTHER)
     except _REFUSALS as error:
+        if runtime.provider != "cpu" and speaks_of_gpu(str(error)):
+            raise gpu_failure(runtime, str(error)) from error
         raise PackError(f"{model.name} does not run: {error}.", remedy=_GET_ANOTHER)
 
 
 def _require_pinned(package: Package, info: PackInfo) -> None:
-    for name, digest in package.digests.items() if info.digests else ():
-        if info.digests.get(name) != digest:
+    """Every file that bears on a vector is the one that was installed, and the manifest is there
+    where one was, and only there."""
+    if not info.digests:
+        return
+    wanted = {MANIFEST: info.digests[MANIFEST]} if MANIFEST in info.digests else {}
+    for name in package.pinned | wanted:
+        if info.digests.get(name) != package.pinned.get(name):
             raise PackDigestMismatch(
                 f"{name} of the pack {info.name} is not the file that was installed.",
                 remedy="Remove the pack and install it again from where it was published.",
