@@ -148,13 +148,13 @@ def calibrate(
         "pairs_of_people": sizes[min(sizes)].other_people
         * (sizes[min(sizes)].other_people - 1)
         // 2,
+        "left_out": {str(n): int((photos_of >= n).sum()) for n in photo_counts if n not in sizes},
         "read_as": READ_AS,
         "method": (
             "FMR over ordered pairs of people, each pair weighted the same; upper bound: the "
             "larger of the 97.5 % point of a bootstrap over people and the Clopper-Pearson bound "
             f"on pairs of people; no estimate below {EVENTS_NEEDED} pairs of people."
         ),
-        "left_out": {str(n): int((photos_of >= n).sum()) for n in photo_counts if n not in sizes},
         "replicates": replicates,
         "seed": seed,
         "samples": {
