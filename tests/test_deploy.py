@@ -8,13 +8,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.core import TyperGroup
 
+from scripts.dockerfile import stages
 from service.app import create_app
+from service.cli.main import app
 from service.config import Settings, load_settings
 from tests.house.repository import ROOT
 
@@ -83,10 +88,77 @@ def test_the_addition_for_gpus_is_valid_and_changes_the_workers_alone() -> None:
     assert load_settings(**given).provider == "cuda"
 
 
-def test_the_commands_are_words_of_the_entry_point() -> None:
-    first = [compose()["services"][name]["command"][0] for name in ("serve", "worker")]
-    first += [c["args"][0] for name, _, c in containers() if name.startswith("homeward")]
-    assert sorted(set(first)) == ["serve", "worker"]
+def started() -> Iterator[tuple[str, list[str]]]:
+    """What each container of Homeward's own images starts, as its runtime puts it together."""
+    entry = {file: image_words(file, "ENTRYPOINT") for file in ("Dockerfile", "Dockerfile.gpu")}
+    added = yaml.safe_load((DEPLOY / "compose.gpu.yaml").read_text("utf-8"))
+    for services in (compose()["services"], added["services"]):
+        for name, service in services.items():
+            if service["image"].startswith(("${IMAGE", "${GPU_IMAGE")):
+                file = "Dockerfile.gpu" if "GPU" in service["image"] else "Dockerfile"
+                yield name, [*service.get("entrypoint", entry[file]), *service["command"]]
+    for name, _, container in containers():
+        if container["image"].startswith("homeward"):
+            # `command` of Kubernetes replaces the entry point, `args` the command.
+            words = container.get("command", entry["Dockerfile"])
+            yield name, [*words, *container.get("args", [])]
+    for file, words in entry.items():
+        yield file, [*words, *image_words(file, "CMD")]
+    text = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    for given in re.findall(r"`args: (\[[^`]*\])`", text):
+        yield "docs/gpu.md", [*entry["Dockerfile.gpu"], *yaml.safe_load(given)]
+
+
+def image_words(file: str, keyword: str) -> list[str]:
+    found = stages((ROOT / file).read_text("utf-8"))[-1].last(keyword)
+    assert found is not None
+    return found.words
+
+
+def parsed(words: list[str]) -> str:
+    """The command that the words mean: its options are read and checked, and nothing is started.
+
+    Raises SystemExit as the command line would, AssertionError for a program that is not there.
+    """
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    assert words[0] in scripts, f"{words[0]} is no program of the image"
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    called: list[str] = []
+    for name, command in group.commands.items():
+        command.callback = lambda name=name, **_options: called.append(name)
+    try:
+        group.main(words[1:], prog_name=words[0])
+    except SystemExit as ended:
+        if ended.code != 0:
+            raise
+    (name,) = called
+    return name
+
+
+def test_what_the_containers_start_is_a_command() -> None:
+    found = [(name, parsed(words)) for name, words in started()]
+    assert set(found) == {
+        *(("serve", "serve"), ("worker", "worker")),
+        *(("homeward-serve", "serve"), ("homeward-worker", "worker")),
+        *(("Dockerfile", "serve"), ("Dockerfile.gpu", "serve"), ("docs/gpu.md", "worker")),
+    }
+    assert len([one for one in found if one == ("worker", "worker")]) == 2, "on GPUs, and without"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["homeward", "homeward", "serve"],
+        ["homeward", "worker", "-n", "x"],
+        ["homeward", "worker", "--gpu", "all"],
+        ["homeward", "serve", "now"],
+        ["serve"],
+    ],
+)
+def test_what_is_no_command_is_told(words: list[str]) -> None:
+    with pytest.raises((SystemExit, AssertionError)):
+        parsed(words)
 
 
 def test_the_schema_of_compose_finds_what_it_must() -> None:

@@ -164,15 +164,44 @@ def test_the_service_is_asked_and_other_commands_are_not(
     health: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = tmp_path / "cmdline"
+    # Neither the image's own address nor a proxy stands in the way of what `serve` was told.
     with LiveServer(tmp_path / "data") as server:
+        monkeypatch.setenv("HOMEWARD_HOST", "127.0.0.1")
+        monkeypatch.setenv("HOMEWARD_PORT", "1")
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        told = f"--host=127.0.0.1\0--port\0{server.port}\0".encode()
+        first.write_bytes(b"python\0homeward\0serve\0" + told)
+        assert health.main(first) == 0
+        monkeypatch.setenv("HOMEWARD_HOST", "0.0.0.0")
         monkeypatch.setenv("HOMEWARD_PORT", str(server.port))
         first.write_bytes(b"python\0homeward\0serve\0")
         assert health.main(first) == 0
+        monkeypatch.delenv("http_proxy")
         server.kill()
         assert health.main(first) == 1, "it serves no more"
         first.write_bytes(b"python\0homeward\0worker\0-n\0001\0")
         assert health.main(first) == 0
         assert health.main(tmp_path / "none") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "host", "asked"),
+    [
+        ("serve", "0.0.0.0", "127.0.0.1:8000"),
+        ("serve --port 9000", "0.0.0.0", "127.0.0.1:9000"),
+        ("--data-dir /data serve --port=9000 --host=10.0.0.5", "0.0.0.0", "10.0.0.5:9000"),
+        ("serve", "10.0.0.5", "10.0.0.5:8000"),
+        ("serve --host ::", "10.0.0.5", "[::1]:8000"),
+        ("demo --host fd00::5 --port 1 --port 2", "", "[fd00::5]:2"),
+        ("serve", "", "127.0.0.1:8000"),
+        ("serve --port", "localhost", "localhost:8000"),
+    ],
+)
+def test_the_address_is_that_of_the_service(
+    health: ModuleType, words: str, host: str, asked: str
+) -> None:
+    assert health.address(words.split(), {"HOMEWARD_HOST": host}) == asked
 
 
 # --- the reader of Dockerfiles, and the runner -----------------------------------------------

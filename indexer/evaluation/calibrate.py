@@ -148,6 +148,7 @@ def calibrate(
         "pairs_of_people": sizes[min(sizes)].other_people
         * (sizes[min(sizes)].other_people - 1)
         // 2,
+        "left_out": {str(n): int((photos_of >= n).sum()) for n in photo_counts if n not in sizes},
         "read_as": READ_AS,
         "method": (
             "FMR over ordered pairs of people, each pair weighted the same; upper bound: the "
@@ -158,7 +159,6 @@ def calibrate(
             "Half the best photo's cosine, half that to the average of the photos, weighted by "
             f"quality^{QUALITY_POWER:g}."
         ),
-        "left_out": {str(n): int((photos_of >= n).sum()) for n in photo_counts if n not in sizes},
         "replicates": replicates,
         "seed": seed,
         "samples": {
