@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from insightface.app import FaceAnalysis
 from insightface.utils import face_align
 
@@ -22,7 +24,7 @@ from models.batching import BatchOptions
 from models.calibration import Calibration, Curve
 from models.errors import InferenceFailed, PackDigestMismatch, PackError, ProviderUnavailable
 from models.packs.base import PackInfo
-from models.packs.insightface.detector import SIZES, input_sizes
+from models.packs.insightface.detector import SIZES, input_sizes, tiles
 from models.packs.insightface.embedder import aligned
 from models.packs.insightface.onnx_file import ModelFile
 from models.packs.insightface.pack import InsightFacePack, load
@@ -291,6 +293,75 @@ def test_faces_that_fill_the_frame_are_found(
     assert off(found, planted) < 0.05
     (face,) = Analyser(pack).analyse([image])[0]
     assert off(face, planted) < 0.05
+
+
+# As `models.find` looks at a picture of 1080 x 30000 for the second time.
+FINE = (16_000_000 / (1080 * 30_000)) ** 0.5
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_faces_of_every_size_are_found_once_in_a_very_long_picture(
+    pack: InsightFacePack, wide: bool
+) -> None:
+    """One square of at most 2560 pixels would hold its short side in 92."""
+    shape = (1080, 30_000) if wide else (30_000, 1080)
+    image = np.full((*shape, 3), 120, dtype=np.uint8)
+    planted: list[Planted] = []
+    along = 200
+    rng = np.random.default_rng(5)
+    # Some of them lie across the edges of tiles, whichever those are.
+    while along < 28_800:
+        width = int(rng.choice([70, 110, 160, 260, 420, 640, 900]))
+        across = int(rng.integers(20, 1060 - width))
+        x, y = (along, across) if wide else (across, along)
+        planted.append(plant(image, x, y, width, len(planted)))
+        along += 2 * width + int(rng.integers(40, 240))
+    plan = tiles(*shape, FINE)
+    assert plan is not None and plan.starts[-1] + plan.length == 30_000
+    edges = np.array([*plan.starts[1:], *(s + plan.length for s in plan.starts[:-1])])
+    begins = np.array([p.box[0] if wide else p.box[1] for p in planted])
+    ends = begins + [p.box[2] for p in planted]
+    cut = ((begins[:, None] < edges) & (edges < ends[:, None])).any(axis=1)
+    assert cut.sum() > 10
+    found = pack.detect(image, FINE, 0.5)
+    assert len(found) == len(planted)
+    assert all(off(nearest(found, each), each) < 0.08 for each in planted)
+
+
+def test_a_small_face_in_a_very_long_picture_is_found_and_embedded(pack: InsightFacePack) -> None:
+    image = np.full((30_000, 1080, 3), 120, dtype=np.uint8)
+    planted = plant(image, 300, 17_000, 120, 3)
+    alone = np.full((600, 1080, 3), 120, dtype=np.uint8)
+    plant(alone, 300, 200, 120, 3)
+    (face,), (same,) = Analyser(pack).analyse([image, alone])
+    assert off(face, planted) < 0.05
+    assert float(face.embedding.vector @ same.embedding.vector) > 0.95
+
+
+@given(
+    short=st.integers(1, 4000),
+    aspect=st.floats(1.0, 70.0),
+    finest=st.floats(0.01, 4.0),
+    flip=st.booleans(),
+)
+def test_tiles_cover_a_long_picture_and_hold_what_the_whole_does_not_show(
+    short: int, aspect: float, finest: float, flip: bool
+) -> None:
+    long = int(short * aspect)
+    plan = tiles(*((long, short) if flip else (short, long)), finest)
+    if plan is None:
+        enough = long * finest * 0.5 * 0.9 <= 2560
+        assert enough or long <= short * 2.5
+        return
+    ends = [start + plan.length for start in plan.starts]
+    assert plan.starts[0] == 0 and ends[-1] == long
+    assert set(plan.whole) | set(plan.sides) <= set(SIZES)
+    overlaps = [end - start for end, start in zip(ends, plan.starts[1:], strict=False)]
+    seen = 32 * long / plan.whole[-1]
+    least = min(seen, 1.4 * short) + 2 * plan.edge
+    assert all(overlap >= least - 1 for overlap in overlaps)
+    # As fine as was asked for, unless the largest input is too small for that.
+    assert plan.sides[-1] == 2560 or plan.sides[-1] / plan.length >= finest * 0.5 * 0.9
 
 
 def test_a_finer_look_finds_smaller_faces(pack: InsightFacePack) -> None:

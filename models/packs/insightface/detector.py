@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +36,34 @@ _COARSE: Final = (128, 640)
 """Faces that fill the frame are larger than SCRFD's largest anchors (512 pixels): the picture is
 also looked at this small, with one suppression of overlaps, as insightface 2 does by default."""
 
+_LONG: Final = 2.5
+"""A picture is long where its sides differ by more than this. In a square of at most 2560 pixels
+its short side has less than half of what was asked for; so it is cut into tiles instead."""
+
+_SEEN_WHOLE: Final = 32
+"""Faces of this many pixels in a look at the whole picture need not fit into a tile: SCRFD finds
+far smaller ones (``SHARE``)."""
+
+_HEIGHT: Final = 1.4
+"""The length of a face that is as wide as a long picture, in widths; none is longer."""
+
+_AT_EDGE: Final = 2.0
+"""A box that ends this near to the cut edge of a tile, in pixels of the input, is a part of a face
+that the next tile holds as a whole."""
+
+_LARGE: Final = 256
+"""Where a tile may hold faces of more pixels of the input than this, half of SCRFD's largest
+anchors, it is looked at coarsely as well."""
+
 _SHRINK: Final = 2.5
 """The same for a detector of one fixed size: the picture in a corner of an empty one."""
 
 _NARROWEST: Final = 1 / 64
 """A picture with a smaller share of width to height, or the other way round, is padded with black:
 its short side would have no pixel left in a small input."""
+
+_Found = tuple[FloatArray, FloatArray | None]
+"""Boxes with scores (n, 5) and points (n, 5, 2), where the detector gives any."""
 
 FIVE_OF_106: Final = (38, 88, 86, 52, 61)
 """Pupils, tip of the nose and corners of the mouth in the order of insightface's ``2d106det``
@@ -55,6 +78,51 @@ def input_sizes(height: int, width: int, finest: float) -> list[int]:
     wanted = max(height, width) * finest * SHARE * _SLACK
     side = next((size for size in SIZES if size >= wanted), SIZES[-1])
     return sorted({side, *(size for size in _COARSE if size < side)})
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """How a long picture is looked at: as a whole, and finely in tiles along its long side.
+
+    ``whole``, ``sides``: sides in pixels of the square inputs for the whole and for each tile.
+    ``starts``: where each tile begins on the long side; ``length``: its extent there, both in
+    pixels of the picture. ``edge``: see ``_AT_EDGE``, in pixels of the picture.
+    """
+
+    whole: tuple[int, ...]
+    sides: tuple[int, ...]
+    starts: tuple[int, ...]
+    length: int
+    edge: float
+
+
+def tiles(height: int, width: int, finest: float) -> Tiles | None:
+    """The tiles for a picture of ``height`` x ``width``; ``None`` where one square does.
+
+    Any face lies in one tile as a whole or is seen in the look at the whole picture: tiles overlap
+    by the largest face that is too small for that look.
+    """
+    short, long = sorted((height, width))
+    scale = finest * SHARE
+    if long <= short * _LONG or long * scale * _SLACK <= SIZES[-1]:
+        return None
+    edge = _AT_EDGE / scale
+    # As large a look at the whole as at a tile: it costs little more, and tiles overlap less.
+    whole = sorted({*_COARSE, max(_COARSE[-1], input_sizes(short, 2 * short, finest)[-1])})
+    overlap = min(long * _SEEN_WHOLE / whole[-1], short * _HEIGHT) + 2 * edge
+    length = min(long, int(np.ceil(short + overlap)))
+    sides = input_sizes(short, length, finest)
+    taken = sides[-1] / length
+    step = length - overlap
+    count = 1 + int(np.ceil((long - length) / step))
+    starts = np.linspace(0, long - length, count).round().astype(int)
+    return Tiles(
+        whole=tuple(whole),
+        sides=tuple(sides) if overlap * taken > _LARGE else (sides[-1],),
+        starts=tuple(starts.tolist()),
+        length=length,
+        edge=edge,
+    )
 
 
 class Detector:
@@ -78,22 +146,23 @@ class Detector:
         nms = f"overlap {self._scrfd.nms_thresh}"
         if self._fixed is not None:
             return f"{self._fixed[0]} x {self._fixed[1]} and 1/{_SHRINK} of it, {nms}"
-        return f"{SIZES} x {SHARE}, with {_COARSE}, {nms}"
+        tiled = f"tiles over {SIZES[-1]} from {_LONG}, {_SEEN_WHOLE} x {_HEIGHT}"
+        return f"{SIZES} x {SHARE}, with {_COARSE}, {tiled}, {nms}"
 
     def detect(self, image: RgbImage, finest: float, threshold: float) -> list[Detection]:
         """As ``FacePack.detect``; with landmarks where the detector gives key points.
 
-        A detector of one fixed size looks at that size, whatever ``finest`` is.
+        A detector of one fixed size looks at that size, whatever ``finest`` is. Any other looks at
+        a long picture in tiles (:func:`tiles`).
         """
         pixels = bgr(_not_too_narrow(image))
-        if self._fixed is None:
-            height, width = image.shape[:2]
-            sides = input_sizes(height, width, finest)
-            boxes, points = self._scrfd.detect(
-                pixels, input_size=[(side, side) for side in sides], det_thresh=threshold
-            )
-        else:
+        height, width = image.shape[:2]
+        if self._fixed is not None:
             boxes, points = self._detect_fixed(pixels, self._fixed, threshold)
+        elif (plan := tiles(height, width, finest)) is not None:
+            boxes, points = self._detect_long(pixels, plan, threshold)
+        else:
+            boxes, points = self._look(pixels, input_sizes(height, width, finest), threshold)
         found = []
         for at, (x0, y0, x1, y1, score) in enumerate(boxes.astype(np.float64).tolist()):
             marks = None if points is None else np.asarray(points[at], dtype=np.float32)
@@ -106,9 +175,7 @@ class Detector:
             found.append(Detection(Box(x0, y0, x1 - x0, y1 - y0), score, landmarks=landmarks))
         return found
 
-    def _detect_fixed(
-        self, pixels: RgbImage, size: tuple[int, int], threshold: float
-    ) -> tuple[FloatArray, FloatArray | None]:
+    def _detect_fixed(self, pixels: RgbImage, size: tuple[int, int], threshold: float) -> _Found:
         """Boxes (n, 5) and points (n, 5, 2) of two looks at one size, overlaps suppressed once."""
         width, height = size
         boxes, points = self._scrfd.detect(pixels, det_thresh=threshold)
@@ -119,12 +186,44 @@ class Detector:
         large, their_points = self._scrfd.detect(canvas, det_thresh=threshold)
         back = (pixels.shape[1] / small.shape[1], pixels.shape[0] / small.shape[0])
         large[:, :4] *= (*back, *back)
-        boxes = np.concatenate([boxes, large])
+        if their_points is not None:
+            their_points = their_points * back
+        return self._thinned([(boxes, points), (large, their_points)])
+
+    def _look(self, pixels: RgbImage, sides: Sequence[int], threshold: float) -> _Found:
+        found: _Found = self._scrfd.detect(
+            pixels, input_size=[(side, side) for side in sides], det_thresh=threshold
+        )
+        return found
+
+    def _detect_long(self, pixels: RgbImage, plan: Tiles, threshold: float) -> _Found:
+        """As :meth:`_look`, in tiles along the longer side, overlaps suppressed once over all."""
+        upright = pixels.shape[0] >= pixels.shape[1]
+        end = max(pixels.shape[:2])
+        looks = [self._look(pixels, plan.whole, threshold)]
+        for start in plan.starts:
+            stop = start + plan.length
+            tile = pixels[start:stop] if upright else pixels[:, start:stop]
+            boxes, points = self._look(np.ascontiguousarray(tile), plan.sides, threshold)
+            along = int(upright)
+            low, high = boxes[:, along], boxes[:, along + 2]
+            whole = np.ones(len(boxes), dtype=bool)
+            if start > 0:
+                whole &= low > plan.edge
+            if stop < end:
+                whole &= high < plan.length - plan.edge
+            shift = np.array([0, start] if upright else [start, 0], dtype=np.float32)
+            boxes[:, :4] += np.tile(shift, 2)
+            looks.append((boxes[whole], None if points is None else points[whole] + shift))
+        return self._thinned(looks)
+
+    def _thinned(self, looks: Sequence[_Found]) -> _Found:
+        """What several looks at one picture found, best first, overlaps suppressed once."""
+        boxes = np.concatenate([found for found, _ in looks])
         order = np.argsort(-boxes[:, 4], kind="stable")
         kept = order[self._scrfd.nms(boxes[order])]
-        if points is None or their_points is None:
-            return boxes[kept], None
-        return boxes[kept], np.concatenate([points, their_points * back])[kept]
+        marks = [points for _, points in looks if points is not None]
+        return boxes[kept], np.concatenate(marks)[kept] if len(marks) == len(looks) else None
 
 
 class FivePoints:
