@@ -97,7 +97,7 @@ class Tiles:
     edge: float
 
     def holds(self, start: int, low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
-        """Which boxes from ``low`` to ``high``, (n,), in the tile at ``start`` end inside of it, and
+        """Which boxes from ``low`` to ``high``, (n,), in the tile at ``start`` end inside it, and
         not at an edge where the picture goes on."""
         first = start == self.starts[0]
         last = start == self.starts[-1]
