@@ -328,6 +328,18 @@ def test_faces_of_every_size_are_found_once_in_a_very_long_picture(
     assert all(off(nearest(found, each), each) < 0.08 for each in planted)
 
 
+def test_a_part_of_a_face_at_the_edge_of_a_tile_is_left_to_the_next_tile() -> None:
+    """The small detector sees no half faces, real ones do; so the rule is tried on boxes."""
+    plan = tiles(30_000, 1080, FINE)
+    assert plan is not None
+    low = np.array([-3.0, 2.0, 300.0, plan.length - 200.0, plan.length - 200.0])
+    high = np.array([150.0, 150.0, 500.0, plan.length - 1.0, plan.length + 40.0])
+    inside = [False, False, True, False, False]
+    assert plan.holds(plan.starts[3], low, high).tolist() == inside
+    assert plan.holds(0, low, high).tolist() == [True, True, True, False, False]
+    assert plan.holds(plan.starts[-1], low, high).tolist() == [False, False, True, True, True]
+
+
 def test_a_small_face_in_a_very_long_picture_is_found_and_embedded(pack: InsightFacePack) -> None:
     image = np.full((30_000, 1080, 3), 120, dtype=np.uint8)
     planted = plant(image, 300, 17_000, 120, 3)

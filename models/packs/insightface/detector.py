@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 from insightface.app.common import Face
 from insightface.model_zoo import SCRFD, Landmark
+from numpy.typing import NDArray
 
 from models.packs.insightface.package import Package, Scaling
 from models.types import Box, Detection, FloatArray, Landmarks, RgbImage
@@ -94,6 +95,14 @@ class Tiles:
     starts: tuple[int, ...]
     length: int
     edge: float
+
+    def holds(self, start: int, low: FloatArray, high: FloatArray) -> NDArray[np.bool_]:
+        """Which boxes from ``low`` to ``high``, (n,), in the tile at ``start`` end inside it, and
+        not at an edge where the picture goes on."""
+        first = start == self.starts[0]
+        last = start == self.starts[-1]
+        inside = first | (low > self.edge)
+        return np.asarray(inside & (last | (high < self.length - self.edge)), dtype=np.bool_)
 
 
 def tiles(height: int, width: int, finest: float) -> Tiles | None:
@@ -199,19 +208,13 @@ class Detector:
     def _detect_long(self, pixels: RgbImage, plan: Tiles, threshold: float) -> _Found:
         """As :meth:`_look`, in tiles along the longer side, overlaps suppressed once over all."""
         upright = pixels.shape[0] >= pixels.shape[1]
-        end = max(pixels.shape[:2])
         looks = [self._look(pixels, plan.whole, threshold)]
         for start in plan.starts:
             stop = start + plan.length
             tile = pixels[start:stop] if upright else pixels[:, start:stop]
             boxes, points = self._look(np.ascontiguousarray(tile), plan.sides, threshold)
             along = int(upright)
-            low, high = boxes[:, along], boxes[:, along + 2]
-            whole = np.ones(len(boxes), dtype=bool)
-            if start > 0:
-                whole &= low > plan.edge
-            if stop < end:
-                whole &= high < plan.length - plan.edge
+            whole = plan.holds(start, boxes[:, along], boxes[:, along + 2])
             shift = np.array([0, start] if upright else [start, 0], dtype=np.float32)
             boxes[:, :4] += np.tile(shift, 2)
             looks.append((boxes[whole], None if points is None else points[whole] + shift))
