@@ -126,7 +126,7 @@ class Views:
                 self._prepare(generation.contract_id)
                 return view
             view = ready
-            _log.warning("the generation %s answers now", generation.contract_id)
+            _log.info("the generation %s answers now", generation.contract_id)
         self._current, self._behind = view, None
         self._current = view = self._with_newest(view, calibration_id)
         return view

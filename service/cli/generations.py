@@ -10,6 +10,7 @@ from rich.text import Text
 from indexer.generations import missing, rows, switching
 from indexer.generations.rows import Change, Generation
 from indexer.times import moment_text
+from indexer.workspace import Workspace
 from service.cli import compared
 from service.cli.console import (
     AsJson,
@@ -17,6 +18,7 @@ from service.cli.console import (
     Reporter,
     catalog_for,
     columns,
+    err,
     expected_errors,
     out,
     print_json,
@@ -102,7 +104,7 @@ def switch(
     """Bring a whole generation into use. The one before is kept, and still receives what is new."""
     with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         found = switching.activate(workspace, contract_id, actor=ACTOR, keep_days=keep_days)
-    _say_in_use(found)
+        _say_in_use(workspace, found)
 
 
 @app.command("rollback")
@@ -115,7 +117,7 @@ def rollback(
     """Bring back the generation that was in use before."""
     with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
         found = switching.roll_back(workspace, actor=ACTOR, keep_days=keep_days)
-    _say_in_use(found)
+        _say_in_use(workspace, found)
 
 
 @app.command("take-over")
@@ -146,7 +148,7 @@ def drop(context: typer.Context, contract_id: Contract, data_dir: DataDir = None
     out.print(Text(f"Nothing is left of {contract_id}."))
 
 
-def _say_in_use(generation: Generation) -> None:
+def _say_in_use(ws: Workspace, generation: Generation) -> None:
     out.print(
         Text(
             f"{generation.contract_id} (pack {generation.pack}) is in use. Every open case is "
@@ -154,6 +156,17 @@ def _say_in_use(generation: Generation) -> None:
             "that was in use until now."
         )
     )
+    with ws.catalog.read() as session:
+        lost = missing.unenrolled(session, generation.contract_id)
+    if lost:
+        photos = "1 photo of an open case is" if lost == 1 else f"{lost:,} photos of open cases are"
+        err.print(
+            Text(
+                f"{photos} not enrolled in it: no face was found where it lay. Enrol anew what is missing; "
+                "`homeward generations compare` names the cases.",
+                "yellow",
+            )
+        )
 
 
 def _generation(one: Generation, left: missing.Missing) -> dict[str, Any]:
