@@ -162,8 +162,8 @@ def _say_in_use(ws: Workspace, generation: Generation) -> None:
         photos = "1 photo of an open case is" if lost == 1 else f"{lost:,} photos of open cases are"
         err.print(
             Text(
-                f"{photos} not enrolled in it: no face was found where it lay. Enrol anew what is missing; "
-                "`homeward generations compare` names the cases.",
+                f"{photos} not enrolled in it: no face was found where it lay. Enrol anew what is "
+                "missing; `homeward generations compare` names the cases.",
                 "yellow",
             )
         )
