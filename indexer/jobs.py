@@ -96,9 +96,10 @@ def list_jobs(
 
 
 def waiting(ws: HasCatalog) -> int:
-    """How many jobs are queued."""
+    """How many jobs are queued, deliveries left out."""
     with ws.catalog.read() as session:
-        return queue.waiting_in(session)
+        query = select(func.count()).where(Job.state == "queued", Job.kind.in_(queue.WORK))
+        return session.scalar(query) or 0
 
 
 def counts(ws: HasCatalog) -> dict[JobState, int]:

@@ -157,7 +157,8 @@ def test_what_was_backed_up_is_there_again(place: Place) -> None:
         assert ws.calibration.to_json() == CALIBRATION.to_json()
         assert jobs.get_job(ws, running).state == "queued"
         assert jobs.get_job(ws, running).attempts == 0
-        assert jobs.run_pending(ws) == 2
+        # Of the two ads, and of the case, since rates were measured.
+        assert jobs.run_pending(ws) == 3
         assert jobs.get_job(ws, waiting).state == "done"
         again = candidates.ranked(ws, case_id)
         ids = {item.candidate_id for item in again.items}
