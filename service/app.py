@@ -136,7 +136,8 @@ def _start(
     spool.mkdir(parents=True, exist_ok=True)
     pool = ComputePool(settings.compute_threads, settings.compute_backlog)
     # It looks at every stored picture, which nobody has to wait for.
-    threading.Thread(target=_say_outdated, args=(workspace,), name="outdated", daemon=True).start()
+    looking = threading.Thread(target=_say_outdated, args=(workspace,), name="outdated")
+    looking.start()
     runner = Runner(
         workspace,
         threads=settings.job_workers if settings.jobs_in_server else 0,
@@ -161,6 +162,7 @@ def _start(
     service = Service(
         settings=settings,
         opened=workspace,
+        looking=looking,
         pool=pool,
         keys=keys,
         runner=runner,
@@ -189,3 +191,5 @@ def _say_outdated(workspace: Workspace) -> None:
 def _stop(service: Service) -> None:
     service.runner.close()
     service.pool.close()
+    # A thread that still logs while the program ends would end it with an error.
+    service.looking.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class Service:
 
     settings: Settings
     opened: Workspace
+    looking: threading.Thread
     pool: ComputePool
     keys: KeyStore
     runner: Runner
