@@ -401,7 +401,7 @@ def test_two_processes_plan_the_same_work_once(ws: Workspace, opened: Reopen) ->
     for thread in threads:
         thread.join()
     assert [report.failures for report in reports] == [(), ()]
-    # One that looked before the other had done its share may plan that once more, and reads nothing.
+    # One that looked before the other had done its share may plan that again, and reads nothing.
     assert 2 <= sum(report.jobs for report in reports) <= 4
     assert set(check(ws).faces.values()) == {10}
 
