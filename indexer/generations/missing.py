@@ -44,22 +44,6 @@ def look(session: Session, contract_id: str) -> Missing:
     return Missing(images or 0, found or 0)
 
 
-def unenrolled(session: Session, contract_id: str) -> int:
-    """Photos of open cases whose face was not found (again): nobody is searched for by them."""
-    found = session.scalar(
-        select(func.count())
-        .select_from(Enrolment)
-        .join(Photo, Photo.photo_id == Enrolment.photo_id)
-        .join(Case, Case.case_id == Photo.case_id)
-        .where(
-            Case.status == "open",
-            Enrolment.contract_id == contract_id,
-            Enrolment.face_id.is_(None),
-        )
-    )
-    return found or 0
-
-
 def ad_images(contract_id: str, *, again: bool = False) -> Select[str | None]:
     """SHA-256 of images that ads show and the gallery of ads lacks: never analysed, or analysed
     (as a photo of a case, say) with a face that is not in it. Those of ads that wait in the queue

@@ -94,10 +94,7 @@ def settle(
             return
         known = session.get(Row, contract_id)
         if known is not None and known.state == "dropping":
-            raise GenerationStateInvalid(
-                f"The generation {contract_id} is being dropped.",
-                remedy="Try again in a minute, when nothing of it is left.",
-            )
+            raise _being_dropped(contract_id)
         if before is None:
             _give_up_unknown(session, contract_id)
         else:
@@ -122,6 +119,13 @@ def settle(
             start_anew(session)
 
 
+def _being_dropped(contract_id: str) -> GenerationStateInvalid:
+    return GenerationStateInvalid(
+        f"The generation {contract_id} is being dropped.",
+        remedy="Try again in a minute, when nothing of it is left.",
+    )
+
+
 def _give_up_unknown(session: Session, contract_id: str) -> None:
     """Faces of earlier versions under contracts that nobody can name a pack of."""
     others = session.scalars(
@@ -141,10 +145,7 @@ def begin(ws: Workspace, contract_id: str, pack: str, dimension: int, *, actor: 
                 session, contract_id, pack=pack, dimension=dimension, state="building", actor=actor
             )
         if known.state == "dropping":
-            raise GenerationStateInvalid(
-                f"The generation {contract_id} is being dropped.",
-                remedy="Try again in a minute, when nothing of it is left.",
-            )
+            raise _being_dropped(contract_id)
         return rows.find(session, contract_id)
 
 

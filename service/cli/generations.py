@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from indexer.generations import missing, rows, switching
+from indexer.generations import figures, missing, rows, switching
 from indexer.generations.rows import Change, Generation
 from indexer.times import moment_text
 from indexer.workspace import Workspace
@@ -157,7 +157,7 @@ def _say_in_use(ws: Workspace, generation: Generation) -> None:
         )
     )
     with ws.catalog.read() as session:
-        lost = missing.unenrolled(session, generation.contract_id)
+        lost = sum(figures.read_in_vain(session, generation.contract_id).values())
     if lost:
         photos = "1 photo of an open case is" if lost == 1 else f"{lost:,} photos of open cases are"
         err.print(
