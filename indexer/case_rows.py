@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 from indexer.batches import chunks
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
 from indexer.catalog.tables import Image as ImageRow
+from indexer.faces import box_of
 from indexer.records import CaseRecord, CaseStatus, LastSeen, Person, PhotoRecord, Purpose
 from indexer.times import moment_from_text, moment_text
-from models.types import Box
 
 _PERSON: TypeAdapter[Person] = TypeAdapter(Person)
 _LAST_SEEN: TypeAdapter[LastSeen] = TypeAdapter(LastSeen)
@@ -76,7 +76,7 @@ def photos_of(
                     height=height,
                     enrolled_face_index=photo.enrolled_face_index if face is None else face.index,
                     face_id="" if face is None else face.face_id,
-                    box=Box(photo.x, photo.y, photo.width, photo.height),
+                    box=box_of(photo),
                     enrolled=face is not None and face.searched,
                     job_id=photo.job_id,
                     created_at=photo.created_at,

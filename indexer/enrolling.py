@@ -11,7 +11,7 @@ from indexer import images, queue
 from indexer.cases import require_open
 from indexer.catalog.tables import Enrolment, GalleryMember, Photo
 from indexer.errors import CaseClosed, CaseNotFound
-from indexer.faces import apart, same_place
+from indexer.faces import apart, box_of, same_place
 from indexer.galleries import add_faces
 from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_case
@@ -96,7 +96,7 @@ def _enrol(
         failure = Failure(item=photo_id, code=one.code, detail=one.detail)
         _note(session, contract_id, photo_id, None, failure.code)
         return failure
-    box = Box(photo.x, photo.y, photo.width, photo.height)
+    box = box_of(photo)
     chosen = _nearest(one, box)
     if chosen is None:
         _note(session, contract_id, photo_id, None, "no_face_found")

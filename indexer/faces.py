@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 import numpy as np
 
 from indexer.catalog.tables import Face as FaceRow
+from indexer.catalog.tables import Judgement, Photo
 from indexer.errors import FaceIndexInvalid, FaceTooSmall, NoFaceFound, SeveralFacesFound
 from indexer.ids import random_id
 from indexer.records import FaceRecord, FaceSummary
@@ -77,7 +78,7 @@ def face_record(row: FaceRow) -> FaceRecord:
         sha256=row.sha256,
         contract_id=row.contract_id,
         face_index=row.face_index,
-        box=Box(row.x, row.y, row.width, row.height),
+        box=box_of(row),
         landmarks=Landmarks(
             np.asarray(row.landmarks, dtype=np.float32), cast("LandmarkScheme", row.scheme)
         ),
@@ -85,6 +86,11 @@ def face_record(row: FaceRow) -> FaceRecord:
         detection_score=row.detection_score,
         quality=_quality(row.quality),
     )
+
+
+def box_of(row: FaceRow | Judgement | Photo) -> Box:
+    """Where a face lies in its picture, in pixels, as its row says."""
+    return Box(row.x, row.y, row.width, row.height)
 
 
 def overlap(a: Box, b: Box) -> float:

@@ -29,7 +29,7 @@ from indexer.catalog.tables import (
 from indexer.catalog.tables import Face as FaceRow
 from indexer.catalog.tables import Image as ImageRow
 from indexer.errors import BlobDamaged, BlobMissing, FaceNotFound, ImageNotFound
-from indexer.faces import face_record, face_row, overlap
+from indexer.faces import box_of, face_record, face_row, overlap
 from indexer.galleries import drop_idle_vectors, refresh_faces, remove_faces
 from indexer.hashes import keep_hash
 from indexer.leads import drop_empty_leads
@@ -39,7 +39,7 @@ from indexer.workspace import Workspace
 from models.decode import ImageHeader, decode
 from models.errors import GpuLost, HomewardError, ImageRejected
 from models.pdq import pdq
-from models.types import Box, DecodedImage, Face, RgbImage
+from models.types import DecodedImage, Face, RgbImage
 
 _log = logging.getLogger(__name__)
 
@@ -254,8 +254,8 @@ def store_faces(
     rows: list[FaceRow] = []
     for i, face in enumerate(faces):
         wanted = keep is None or i in keep
-        row = max(known, key=lambda row: overlap(_box(row), face.box), default=None)
-        if row is None or overlap(_box(row), face.box) < SAME_FACE:
+        row = max(known, key=lambda row: overlap(box_of(row), face.box), default=None)
+        if row is None or overlap(box_of(row), face.box) < SAME_FACE:
             row = face_row(sha256, contract_id, next_index, face, vector=wanted)
             next_index += 1
             session.add(row)
@@ -267,10 +267,6 @@ def store_faces(
     _note_analysis(session, contract_id, sha256, None)
     session.flush()
     return rows
-
-
-def _box(row: FaceRow) -> Box:
-    return Box(row.x, row.y, row.width, row.height)
 
 
 def _note_analysis(

@@ -20,11 +20,10 @@ from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import Candidate, Face, Judgement
 from indexer.errors import CandidateNotFound
-from indexer.faces import same_place
+from indexer.faces import box_of, same_place
 from indexer.ids import new_id
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-from models.types import Box
 
 Conclusion: TypeAlias = Literal[
     "strongly_supports_same",
@@ -163,11 +162,7 @@ def _of_pair(session: Session, case_id: str, face: Face) -> list[Judgement]:
 
 
 def _same_face(face: Face, judgement: Judgement) -> bool:
-    return same_place(_box(face), _box(judgement))
-
-
-def _box(row: Face | Judgement) -> Box:
-    return Box(row.x, row.y, row.width, row.height)
+    return same_place(box_of(face), box_of(judgement))
 
 
 def _record(row: Judgement) -> JudgementRecord:

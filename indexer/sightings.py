@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, aliased
 
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Face, Image, ImageHash
-from indexer.faces import overlap, same_place
+from indexer.faces import box_of, overlap, same_place
 from indexer.hashes import MIN_QUALITY, NearHashes
 from indexer.ids import new_id
 from indexer.vectors.base import exact_scores
@@ -119,15 +119,11 @@ def _told(session: Session, case_id: str, face_ids: Collection[str]) -> dict[str
         for face, other, candidate_id, sighting_id in rows:
             same = face.face_id == other.face_id
             again = face.contract_id != other.contract_id
-            if again and same_place(_box(face), _box(other)):
+            if again and same_place(box_of(face), box_of(other)):
                 found.setdefault(face.face_id, (candidate_id, sighting_id))
             elif same:
                 found[face.face_id] = candidate_id, sighting_id
     return found
-
-
-def _box(row: Face) -> Box:
-    return Box(row.x, row.y, row.width, row.height)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,7 +210,7 @@ class _Sightings:
             for row, width, height, pdq in rows:
                 share = Box(row.x / width, row.y / height, row.width / width, row.height / height)
                 self._faces[row.face_id] = _Shown(
-                    row.sha256, row.contract_id, _box(row), share, row.vector, pdq
+                    row.sha256, row.contract_id, box_of(row), share, row.vector, pdq
                 )
 
     def _add(

@@ -19,7 +19,7 @@ from indexer.batches import chunks
 from indexer.candidates import Ranking, rank
 from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Judgement
 from indexer.enrolled import enrolled
-from indexer.faces import apart, same_place
+from indexer.faces import apart, box_of, same_place
 from indexer.generations.comparison import CaseComparison, JudgedPair, Moved, Place
 from indexer.workspace import Workspace
 from models.calibration import Shares, fuse
@@ -161,7 +161,7 @@ def _entries(own: Lists, other: Lists) -> list[tuple[Place, Place]]:
 
 
 def _judged(one: Judgement, sides: tuple[Lists, Lists]) -> JudgedPair:
-    box = Box(one.x, one.y, one.width, one.height)
+    box = box_of(one)
     return JudgedPair(
         judgement_id=one.judgement_id,
         conclusion=one.conclusion,
@@ -185,7 +185,7 @@ def _in_force(session: Session, case_id: str) -> list[Judgement]:
     kept: dict[str, list[Judgement]] = {}
     for row in rows:
         boxes = kept.setdefault(row.image_sha256, [])
-        if not any(same_place(_box(row), _box(later)) for later in boxes):
+        if not any(same_place(box_of(row), box_of(later)) for later in boxes):
             boxes.append(row)
     return sorted((row for group in kept.values() for row in group), key=lambda r: r.judgement_id)
 
@@ -229,10 +229,6 @@ def _pictures(
 def _nearest(seen: Sequence[_Seen], box: Box) -> _Seen | None:
     best = min(seen, key=lambda one: apart(one.box, box), default=None)
     return best if best is not None and same_place(best.box, box) else None
-
-
-def _box(row: Judgement) -> Box:
-    return Box(row.x, row.y, row.width, row.height)
 
 
 def _order(ranks: Sequence[tuple[int | None, int | None]]) -> float | None:
