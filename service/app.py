@@ -16,7 +16,8 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service import __version__, errors, web
-from service.accounts.keys import KeyStore, NewKey, Principal
+from service.accounts.keys import KeyStore, NewKey
+from service.accounts.principal import Principal
 from service.alerts.deliver import Deliverer
 from service.api import (
     ads,

@@ -9,8 +9,9 @@ from typing import Annotated
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from service.accounts.keys import Principal
-from service.errors import Forbidden, NotReady, Unauthenticated
+from service.accounts.access import require
+from service.accounts.principal import Principal
+from service.errors import NotReady, Unauthenticated
 from service.state import Service
 
 bearer = HTTPBearer(
@@ -45,10 +46,7 @@ def requires(scope: str) -> Callable[[Principal], Principal]:
     """A dependency that lets only keys with ``scope`` pass."""
 
     def check(principal: PrincipalDep) -> Principal:
-        if not principal.may(scope):
-            raise Forbidden(
-                f"This key lacks the scope {scope!r}.", remedy="Ask an administrator for a key."
-            )
+        require(principal, scope)
         return principal
 
     return check

@@ -26,6 +26,7 @@ from indexer.errors import (
     SeveralFacesFound,
 )
 from models.errors import HomewardError, PackError, ProviderUnavailable
+from service.accounts.access import Forbidden as Forbidden
 from service.search.render import face_json
 
 log = logging.getLogger("homeward.service")
@@ -136,12 +137,6 @@ class Unauthenticated(HomewardError):
             "The request carries no valid key.",
             remedy="Send the header 'Authorization: Bearer <key>'.",
         )
-
-
-class Forbidden(HomewardError):
-    """The key is valid but lacks the scope."""
-
-    code = "forbidden"
 
 
 class RateLimited(HomewardError):

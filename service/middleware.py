@@ -12,8 +12,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
+from indexer.acting import Acting, Channel, begin
 from models.errors import HomewardError
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.errors import (
     BadRequestBody,
     ProblemHTTPException,
@@ -41,6 +42,10 @@ SECURITY_HEADERS: Mapping[str, str] = {
     "cache-control": "no-store",
 }
 """Set on every answer that does not set its own (the pages bring their own policy)."""
+
+
+def _of_api(path: str) -> bool:
+    return path == API_PREFIX or path.startswith(f"{API_PREFIX}/")
 
 
 class RequestContext:
@@ -83,8 +88,10 @@ class RequestContext:
             await send(message)
 
         self.metrics.in_flight.inc()
+        channel: Channel = "api" if _of_api(scope["path"]) else "web"
         try:
-            await self.app(scope, receive, send_with_headers)
+            with begin(Acting(channel, "nobody", "nobody", request_id=request_id)):
+                await self.app(scope, receive, send_with_headers)
         except Exception as error:
             if status:
                 raise
@@ -126,16 +133,17 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or not (path == API_PREFIX or path.startswith("/v1/")):
+        if scope["type"] != "http" or not _of_api(path):
             await self.app(scope, receive, send)
             return
         try:
             principal = await self._principal(scope)
-            self.limiter.check(principal.key_id)
+            self.limiter.check(principal.actor_id)
         except HomewardError as error:
             await problem_for(scope, error)(scope, receive, send)
             return
         scope["state"]["principal"] = principal
+        principal.acts()
         await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:

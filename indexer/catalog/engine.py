@@ -28,7 +28,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from sqlalchemy.orm import Session
 
 from indexer.catalog import postgresql
-from indexer.catalog.tables import Base
+from indexer.catalog.schema import Base
 from indexer.errors import (
     CatalogAbsent,
     CatalogAway,

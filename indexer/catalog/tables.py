@@ -11,50 +11,29 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     CheckConstraint,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     String,
     Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import Mapped, mapped_column
 
+from indexer.catalog.base import AutoId, Base, Contract, Id, Json, Sha
 from indexer.catalog.types import UtcDateTime, Vector
 from models.types import FloatArray
-
-Id = String(36)
-Sha = String(64)
-Contract = String(120)
-AutoId = BigInteger().with_variant(Integer, "sqlite")
-Json = JSON(none_as_null=True)
-
-
-class Base(DeclarativeBase):
-    """Names every constraint, so that migrations can speak of them on any database."""
-
-    metadata = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
 
 
 class Case(Base):
     """``listed_floor``: the score of the last lead that its list of the best would show now;
     null while the list is not full, or not known.
 
+    ``suspended``: it is open, but may not be searched for lack of an approval.
     ``alert_expected_false`` and ``alert_budget`` are null where the installation's own values
     hold. ``alert_emails`` are the addresses of the case's owner and team.
     """
@@ -75,6 +54,7 @@ class Case(Base):
     default_purpose: Mapped[str | None] = mapped_column(String(40))
     notes: Mapped[str | None] = mapped_column(Text)
     legal_hold: Mapped[bool] = mapped_column(default=False)
+    suspended: Mapped[bool] = mapped_column(default=False)
     listed_floor: Mapped[float | None]
     alert_expected_false: Mapped[float | None]
     alert_budget: Mapped[int | None]
@@ -697,7 +677,11 @@ class PendingRemoval(Base):
 
 
 class ApiKey(Base):
-    """A key by the SHA-256 of its text; ``prefix`` is the part that may be shown."""
+    """A key by the SHA-256 of its text; ``prefix`` is the part that may be shown.
+
+    ``scopes`` holds names of scopes, ``role:<name>``, or ``administrator``, which is every scope.
+    ``agency`` is null for a key that works for all agencies.
+    """
 
     __tablename__ = "api_keys"
 
@@ -706,19 +690,28 @@ class ApiKey(Base):
     prefix: Mapped[str] = mapped_column(String(20))
     sha256: Mapped[str] = mapped_column(Sha, unique=True)
     scopes: Mapped[list[str]] = mapped_column(Json)
+    agency: Mapped[str | None] = mapped_column(String(100))
+    created_by: Mapped[str | None] = mapped_column(String(100))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class WebSession(Base):
-    """A signed-in browser by the SHA-256 of its cookie."""
+    """A signed-in browser by the SHA-256 of its cookie: a person's, or a key's as long as nobody
+    has an account."""
 
     __tablename__ = "web_sessions"
 
     session_id: Mapped[str] = mapped_column(Id, primary_key=True)
     token_sha256: Mapped[str] = mapped_column(Sha, unique=True)
-    key_id: Mapped[str] = mapped_column(ForeignKey("api_keys.key_id", ondelete="CASCADE"))
+    key_id: Mapped[str | None] = mapped_column(ForeignKey("api_keys.key_id", ondelete="CASCADE"))
+    user_id: Mapped[str | None] = mapped_column(
+        ForeignKey("users.user_id", ondelete="CASCADE"), index=True
+    )
+    address: Mapped[str | None] = mapped_column(String(64))
+    user_agent: Mapped[str | None] = mapped_column(String(200))
     data: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime] = mapped_column(UtcDateTime)

@@ -15,49 +15,23 @@ from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import new_id
 from indexer.times import utc_now
 from models.errors import HomewardError
+from service.accounts.principal import Principal
+from service.accounts.roles import ALL_SCOPES, ROLES, scopes_of
 
 ADMINISTRATOR = "administrator"
 CONFIGURED = "configured"
 """Name of the row that stands for the key given by a setting; its digest is never stored."""
 
+ROLE_PREFIX = "role:"
+"""Before the name of a role among the scopes of a key."""
+
 KEY_PREFIX = "hw_"
-ALL_SCOPES = frozenset(
-    {
-        "ads:delete",
-        "ads:read",
-        "ads:write",
-        "candidates:judge",
-        "alerts:read",
-        "cases:delete",
-        "cases:read",
-        "cases:write",
-        "generations:write",
-        "images:read",
-        "jobs:read",
-        "scores:read",
-        "search",
-        "webhooks:write",
-    }
-)
 
 
 class KeyNotFound(HomewardError):
     """No key has this id or prefix."""
 
     code = "key_not_found"
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Whoever presented a valid key."""
-
-    key_id: str
-    name: str
-    scopes: frozenset[str]
-
-    def may(self, scope: str) -> bool:
-        """Whether the key carries ``scope``; an administrator's key carries every one."""
-        return scope in self.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +74,14 @@ class KeyStore:
             row = session.scalar(select(ApiKey).where(ApiKey.sha256 == digest.hex()))
             found = None
             if row is not None and row.revoked_at is None:
-                found = Principal(row.key_id, row.name, _expanded(row.scopes))
+                found = principal_of(row)
         if self._configured is not None and hmac.compare_digest(digest, self._configured[0]):
             return self._configured[1]
         return found
 
     def in_force(self, key_id: str) -> bool:
         """Whether the key that was presented as ``key_id`` would still be taken."""
-        if self._configured is not None and key_id == self._configured[1].key_id:
+        if self._configured is not None and key_id == self._configured[1].actor_id:
             return True
         with self._catalog.read() as session:
             row = session.get(ApiKey, key_id)
@@ -182,8 +156,17 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _expanded(scopes: list[str]) -> frozenset[str]:
-    return ALL_SCOPES if ADMINISTRATOR in scopes else frozenset(scopes) & ALL_SCOPES
+def expanded(scopes: list[str]) -> frozenset[str]:
+    """The permissions that the scopes of a key stand for."""
+    if ADMINISTRATOR in scopes:
+        return ALL_SCOPES
+    roles = [role for role in ROLES if ROLE_PREFIX + role in scopes]
+    return (frozenset(scopes) & ALL_SCOPES) | scopes_of(roles)
+
+
+def principal_of(row: ApiKey) -> Principal:
+    """Whoever holds the key of ``row``."""
+    return Principal(row.key_id, row.name, expanded(row.scopes), agency=row.agency)
 
 
 def _record(row: ApiKey) -> KeyRecord:

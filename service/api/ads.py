@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from indexer import ads, forget, jobs
 from indexer.records import AdFilter, AdInput, AdReceipt, Upload
 from indexer.workspace import Workspace
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import (
     AdId,
     Cursor,
@@ -85,7 +85,7 @@ async def receive_ad(
             service.workspace,
             service.idempotency,
             request,
-            principal.key_id,
+            principal.actor_id,
             form.fingerprint(),
             work,
         )
@@ -127,7 +127,7 @@ def get_ad(service: ServiceDep, principal: Reader, ad_id: AdId) -> AdOut:
 @api.delete("/ads/{ad_id}", status_code=204, responses=problems(404, 409))
 def forget_ad(service: ServiceDep, principal: Deleter, ad_id: AdId) -> None:
     """Forget an ad; bytes shared with a case or another ad stay for them."""
-    forget.forget_ad(service.workspace, ad_id, actor=principal.key_id)
+    forget.forget_ad(service.workspace, ad_id, actor=principal.actor_id)
 
 
 @api.get("/jobs/{job_id}", response_model=JobOut, responses=problems(404), tags=["jobs"])

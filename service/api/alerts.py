@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import Depends, Query
 
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.alerts import feed
 from service.api.common import AlertId, Limit, problems, router
 from service.api.schemas.alerts import AlertList, AlertOut

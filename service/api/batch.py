@@ -17,7 +17,7 @@ from indexer.quarantine import BadItem
 from indexer.records import AdReceipt, SentBefore, Upload
 from indexer.workspace import Workspace
 from models.errors import HomewardError
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import LINES, IdempotencyHeader, answer, problems, router
 from service.api.forms import ad_of
 from service.api.schemas.ads import BatchAdIn, BatchItemOut, BatchOut, ImageOutcomeOut
@@ -97,7 +97,7 @@ async def receive_batch(
             max_lines=settings.max_batch_lines,
         ) as lines,
     ):
-        batch = _Batch(service.workspace, lines.read(settings.max_json_bytes), principal.key_id)
+        batch = _Batch(service.workspace, lines.read(settings.max_json_bytes), principal.actor_id)
 
         async def work() -> Answer:
             while not batch.ended:
@@ -113,7 +113,7 @@ async def receive_batch(
             service.workspace,
             service.idempotency,
             request,
-            principal.key_id,
+            principal.actor_id,
             lines.sha256,
             work,
             # Done anew each time: what was refused for want of room is taken then.

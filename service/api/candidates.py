@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import judgements
 from indexer.records import SearchFilter
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import (
     CandidateId,
     CaseId,
@@ -102,13 +102,13 @@ async def judge(
             judgement.conclusion,
             judgement.reason,
             components=judgement.components,
-            actor=principal.key_id,
+            actor=principal.actor_id,
         )
         return answer(201, JudgementOut.model_validate(record), record.case_id)
 
     content = hashlib.sha256(judgement.model_dump_json().encode()).hexdigest()
     return await once(
-        service.workspace, service.idempotency, request, principal.key_id, content, work
+        service.workspace, service.idempotency, request, principal.actor_id, content, work
     )
 
 
@@ -143,7 +143,7 @@ async def search(
                 part.read(),
                 purpose=given.purpose,
                 purpose_note=given.purpose_note,
-                actor=principal.key_id,
+                actor=principal.actor_id,
                 face_index=given.face_index,
                 k=given.k,
                 filters=SearchFilter(
@@ -160,7 +160,7 @@ async def search(
             service.workspace,
             service.idempotency,
             request,
-            principal.key_id,
+            principal.actor_id,
             form.fingerprint(),
             work,
             replay=False,

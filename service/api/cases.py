@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import cases, forget
 from indexer.records import CaseInput, LastSeen, Person
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import (
     CaseId,
     Cursor,
@@ -77,7 +77,7 @@ async def create_case(
 
     content = hashlib.sha256(case.model_dump_json().encode()).hexdigest()
     return await once(
-        service.workspace, service.idempotency, request, principal.key_id, content, work
+        service.workspace, service.idempotency, request, principal.actor_id, content, work
     )
 
 
@@ -112,7 +112,7 @@ def change_case(
 ) -> CaseOut:
     """Change the fields that are sent. `found` and `closed` end every search for the person."""
     record = cases.update_case(
-        service.workspace, case_id, _values(change, only_set=True), actor=principal.key_id
+        service.workspace, case_id, _values(change, only_set=True), actor=principal.actor_id
     )
     return CaseOut.model_validate(record)
 
@@ -120,7 +120,7 @@ def change_case(
 @api.delete("/cases/{case_id}", status_code=204, responses=problems(404, 409))
 def forget_case(service: ServiceDep, principal: Deleter, case_id: CaseId) -> None:
     """Forget a case: out of every search at once, bytes and rows within a minute."""
-    forget.forget_case(service.workspace, case_id, actor=principal.key_id)
+    forget.forget_case(service.workspace, case_id, actor=principal.actor_id)
 
 
 @api.post(
@@ -162,7 +162,7 @@ async def add_photo(
             service.workspace,
             service.idempotency,
             request,
-            principal.key_id,
+            principal.actor_id,
             form.fingerprint(),
             work,
         )
@@ -173,7 +173,7 @@ def forget_photo(
     service: ServiceDep, principal: Deleter, case_id: CaseId, photo_id: PhotoId
 ) -> None:
     """Forget a photo: its face is out of every search at once, its bytes within a minute."""
-    forget.forget_photo(service.workspace, case_id, photo_id, actor=principal.key_id)
+    forget.forget_photo(service.workspace, case_id, photo_id, actor=principal.actor_id)
 
 
 def _values(body: CaseIn | CasePatch, *, only_set: bool = False) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import alerts, jobs
 from indexer.records import JobRecord
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.alerts import feed
 from service.api.alerts import CaseFilter, FeedCursor
 from service.api.common import JobId, problems, router
@@ -39,7 +39,7 @@ def _stream(text: str) -> dict[int | str, dict[str, Any]]:
 
 async def _place(service: ServiceDep, principal: PrincipalDep) -> AsyncIterator[None]:
     """Held until the stream has ended."""
-    async with service.stream_place(principal.key_id):
+    async with service.stream_place(principal.actor_id):
         yield
 
 
@@ -126,4 +126,4 @@ async def job_events(
 
 
 def _allowed(service: Service, principal: Principal) -> Any:
-    return partial(service.keys.in_force, principal.key_id)
+    return partial(service.keys.in_force, principal.actor_id)

@@ -15,7 +15,7 @@ from indexer.generations.rows import Generation
 from indexer.generations.shown import ShownCase
 from indexer.ids import decode_cursor, encode_cursor
 from service import generations
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import Cursor, IdempotencyHeader, Limit, answer, problems, router
 from service.api.schemas.generations import ComparisonOut, GenerationList, GenerationOut
 from service.deps import ServiceDep, requires
@@ -95,7 +95,7 @@ async def activate_generation(
         request,
         service,
         principal,
-        lambda: generations.activate(service, contract_id, actor=principal.key_id),
+        lambda: generations.activate(service, contract_id, actor=principal.actor_id),
     )
 
 
@@ -111,7 +111,7 @@ async def roll_back(
         request,
         service,
         principal,
-        lambda: generations.roll_back(service, actor=principal.key_id),
+        lambda: generations.roll_back(service, actor=principal.actor_id),
     )
 
 
@@ -128,7 +128,7 @@ async def _change(
     async def work() -> Answer:
         return answer(200, await run_in_threadpool(changed), None)
 
-    return await once(service.workspace, service.idempotency, request, principal.key_id, "", work)
+    return await once(service.workspace, service.idempotency, request, principal.actor_id, "", work)
 
 
 def _generation(one: Listed) -> dict[str, Any]:

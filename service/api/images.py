@@ -12,7 +12,7 @@ from indexer import images, staging
 from indexer.blobs import Received
 from indexer.errors import DigestMismatch, ImageNotFound
 from indexer.workspace import Workspace
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.api.common import FaceId, ImageSha, problems, router
 from service.api.schemas.ads import StagedOut
 from service.deps import ServiceDep, requires
@@ -99,7 +99,7 @@ async def stage(
         service.upload_slot(),
         receive_image(request, workspace.blobs, limit) as file,
     ):
-        stored = await service.pool.run(_stage, workspace, sha256, file, principal.key_id)
+        stored = await service.pool.run(_stage, workspace, sha256, file, principal.actor_id)
     response.status_code = 201 if stored else 200
     return StagedOut(sha256=sha256, status="stored" if stored else "known")
 

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import notify
 from indexer.notify import WebhookRecord
-from service.accounts.keys import Principal
+from service.accounts.principal import Principal
 from service.alerts import webhooks
 from service.api.common import (
     Cursor,
@@ -51,7 +51,7 @@ async def add_webhook(
             webhooks.WebhookSender.of(service.settings),
             webhook.url,
             webhook.description,
-            principal.key_id,
+            principal.actor_id,
         )
 
     async def work() -> Answer:
@@ -61,7 +61,7 @@ async def add_webhook(
 
     content = hashlib.sha256(webhook.model_dump_json().encode()).hexdigest()
     return await once(
-        service.workspace, service.idempotency, request, principal.key_id, content, work
+        service.workspace, service.idempotency, request, principal.actor_id, content, work
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import getpass
 import json
 import sys
 import time
@@ -24,6 +25,7 @@ from rich.progress import (
 from rich.text import Text
 from typer.core import TyperCommand
 
+from indexer.acting import Acting, begin
 from indexer.catalog import Catalog
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -147,7 +149,8 @@ def expected_errors(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return command(*args, **kwargs)
+            with begin(Acting("cli", "cli", operator())):
+                return command(*args, **kwargs)
         except HomewardError as error:
             show_error(error)
             raise typer.Exit(USAGE if error.code in USAGE_CODES else FAILED) from None
@@ -159,6 +162,14 @@ def expected_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(FAILED) from None
 
     return wrapped
+
+
+def operator() -> str:
+    """Who is at the command line: the account of this machine."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return "cli:unknown"
 
 
 def show_error(error: HomewardError) -> None:

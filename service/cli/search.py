@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from service.cli.console import (
     columns,
     err,
     expected_errors,
+    operator,
     out,
     print_json,
     settings_for,
@@ -93,7 +93,7 @@ def search(
                 _read(photo, settings.max_image_bytes),
                 purpose=purpose,
                 purpose_note=note,
-                actor=f"cli:{_account()}",
+                actor=operator(),
                 face_index=face_index,
                 k=k,
                 filters=SearchFilter(site=site, region=region),
@@ -114,13 +114,6 @@ def _read(photo: Path, limit: int) -> bytes:
             f"{photo} cannot be read: {error.strerror}.",
             remedy="Name a picture that this account may read.",
         ) from None
-
-
-def _account() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
 
 
 def _show_faces(error: SeveralFacesFound) -> None:

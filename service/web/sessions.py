@@ -15,7 +15,8 @@ from indexer.catalog import Catalog
 from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import new_id
 from indexer.times import utc_now
-from service.accounts.keys import ADMINISTRATOR, ALL_SCOPES, CONFIGURED, Principal
+from service.accounts.keys import CONFIGURED, principal_of
+from service.accounts.principal import Principal
 
 IDLE: Final = timedelta(minutes=30)
 """A session ends when nothing was asked with it for so long (CJIS AC-11: at most 30 minutes)."""
@@ -77,7 +78,7 @@ def begin(catalog: Catalog, principal: Principal, now: datetime | None = None) -
             WebSession(
                 session_id=session_id,
                 token_sha256=_digest(token),
-                key_id=principal.key_id,
+                key_id=principal.actor_id,
                 data={},
                 created_at=now,
                 last_used_at=now,
@@ -109,7 +110,7 @@ def find(
             return None
         if key.name == CONFIGURED and not configured:
             return None
-        principal = Principal(key.key_id, key.name, _scopes(key.scopes))
+        principal = principal_of(key)
         session = Session(stored.session_id, principal, token)
         last_used, ends = stored.last_used_at, stored.created_at + LONGEST
     if now - last_used >= _TOUCH:
@@ -130,7 +131,3 @@ def end(catalog: Catalog, session: Session) -> None:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _scopes(stored: list[str]) -> frozenset[str]:
-    return ALL_SCOPES if ADMINISTRATOR in stored else frozenset(stored) & ALL_SCOPES

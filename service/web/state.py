@@ -13,8 +13,9 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
+from service.accounts.access import require
 from service.deps import ServiceDep
-from service.errors import Forbidden, RateLimited, Unauthenticated
+from service.errors import RateLimited, Unauthenticated
 from service.web import sessions
 from service.web.held import Held
 from service.web.render import Pages
@@ -74,6 +75,8 @@ def current_session(request: Request, service: ServiceDep) -> Session | None:
         service.workspace.catalog, token, configured=service.settings.api_key is not None
     )
     request.state.web_session = found
+    if found is not None:
+        found.principal.acts()
     return found
 
 
@@ -94,10 +97,7 @@ def requires(scope: str) -> Callable[[Session], Session]:
     """A dependency that lets only sessions pass whose key has ``scope``."""
 
     def check(session: SessionDep) -> Session:
-        if not session.principal.may(scope):
-            raise Forbidden(
-                f"This key lacks the scope {scope!r}.", remedy="Ask an administrator for a key."
-            )
+        require(session.principal, scope)
         return session
 
     return check

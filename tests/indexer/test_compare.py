@@ -17,7 +17,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from indexer import candidates, cases, forget, images, jobs, judgements, queue
-from indexer.catalog.tables import Base, Face, GalleryMember, Job, Judgement
+from indexer.catalog.schema import Base
+from indexer.catalog.tables import Face, GalleryMember, Job, Judgement
 from indexer.errors import GenerationNotFound, GenerationStateInvalid
 from indexer.generations import reports, switching
 from indexer.generations.compare import compare

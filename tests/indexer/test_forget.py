@@ -12,10 +12,10 @@ import pytest
 from sqlalchemy import text, update
 
 from indexer import ads, candidates, cases, forget, idempotency, images, jobs, quarantine, removals
+from indexer.catalog.schema import Base
 from indexer.catalog.tables import (
     Ad,
     Alert,
-    Base,
     Case,
     Face,
     IdempotentResponse,

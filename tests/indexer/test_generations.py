@@ -24,8 +24,8 @@ from indexer import (
     reading,
 )
 from indexer.calibrations import keep
+from indexer.catalog.schema import Base
 from indexer.catalog.tables import (
-    Base,
     Case,
     Enrolment,
     Face,

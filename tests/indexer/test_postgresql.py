@@ -16,7 +16,8 @@ from sqlalchemy.orm import Session
 
 from indexer import ads, cases, forget, jobs
 from indexer.catalog import Catalog, open_catalog, postgresql
-from indexer.catalog.tables import Base, GalleryLog, Purge
+from indexer.catalog.schema import Base
+from indexer.catalog.tables import GalleryLog, Purge
 from indexer.errors import CatalogAway, CatalogBusy, CatalogUnusable, StorageError, StorageFull
 from indexer.records import CaseInput, Person, Upload
 from indexer.workspace import Workspace, open_workspace

@@ -20,7 +20,8 @@ from indexer import ads, cases, files, jobs
 from indexer.blobs import LocalBlobStore, sha256_hex, short_name
 from indexer.catalog import open_catalog
 from indexer.catalog.engine import sqlite_url
-from indexer.catalog.tables import Base, Case
+from indexer.catalog.schema import Base
+from indexer.catalog.tables import Case
 from indexer.errors import (
     BlobDamaged,
     BlobMissing,

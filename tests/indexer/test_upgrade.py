@@ -19,7 +19,8 @@ from sqlalchemy import create_engine, func, inspect, select, text
 
 from indexer import ads, candidates, cases, images, jobs, purges
 from indexer.catalog.engine import open_catalog, sqlite_url
-from indexer.catalog.tables import Ad, Base, Candidate, Capture, Job, Search
+from indexer.catalog.schema import Base
+from indexer.catalog.tables import Ad, Candidate, Capture, Job, Search
 from indexer.errors import AdNotFound, CatalogUnusable
 from indexer.health import check
 from indexer.workspace import Workspace, open_workspace

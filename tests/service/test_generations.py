@@ -25,7 +25,8 @@ from models.contract import EmbeddingContract
 from models.packs.base import FacePack
 from models.pipeline import Analyser
 from models.types import Embedding, Face, Landmarks, RgbImage
-from service.accounts.keys import ALL_SCOPES, KeyStore
+from service.accounts.keys import KeyStore
+from service.accounts.roles import ALL_SCOPES
 from service.app import create_app
 from service.cli.main import app
 from service.config import Settings

@@ -7,7 +7,8 @@ from sqlalchemy import select
 
 from indexer.catalog.tables import ApiKey
 from indexer.workspace import Workspace
-from service.accounts.keys import ALL_SCOPES, KeyNotFound, KeyStore
+from service.accounts.keys import KeyNotFound, KeyStore
+from service.accounts.roles import ALL_SCOPES
 
 
 def test_the_first_key_is_made_once_and_never_stored(workspace: Workspace) -> None:
@@ -69,4 +70,4 @@ def test_the_configured_key_keeps_its_id_between_starts(workspace: Workspace) ->
     )
     assert first is not None
     assert second is not None
-    assert first.key_id == second.key_id
+    assert first.actor_id == second.actor_id

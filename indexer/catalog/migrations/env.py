@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from indexer.catalog.tables import Base
+from indexer.catalog.schema import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

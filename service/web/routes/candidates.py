@@ -80,7 +80,7 @@ async def reveal(
         case_id,
         candidate_id,
         face.sha256,
-        session.principal.key_id,
+        session.principal.actor_id,
         reason,
     )
     _, record = await service.pool.run(images.original, service.workspace, face.sha256)

@@ -101,7 +101,7 @@ async def edit_case(
     if case is None:
         return _case_form(web, session, typed, before, status=422)
     changes = forms.case_changes(before, case, typed)
-    actor = session.principal.key_id
+    actor = session.principal.actor_id
 
     def save() -> None:
         cases.update_case(service.workspace, case_id, changes, actor=actor)

@@ -71,7 +71,7 @@ async def end(
         service.workspace,
         case_id,
         {"status": status},
-        actor=session.principal.key_id,
+        actor=session.principal.actor_id,
     )
     web.held.drop_where(case_id=case_id)
     return go(f"/cases/{case_id}?done=case_ended")
@@ -95,7 +95,7 @@ async def reopen(
         service.workspace,
         case_id,
         {"status": "open"},
-        actor=session.principal.key_id,
+        actor=session.principal.actor_id,
     )
     service.runner.wake()
     return go(f"/cases/{case_id}?done=case_reopened")
@@ -122,7 +122,7 @@ async def delete(
         return _page(web, session, "delete_case.html", case, missing=missing)
     try:
         await run_in_threadpool(
-            forget.forget_case, service.workspace, case_id, actor=session.principal.key_id
+            forget.forget_case, service.workspace, case_id, actor=session.principal.actor_id
         )
     except HomewardError as error:
         return _page(web, session, "delete_case.html", case, error=error)
@@ -163,7 +163,7 @@ async def delete_photo(
             service.workspace,
             case_id,
             photo_id,
-            actor=session.principal.key_id,
+            actor=session.principal.actor_id,
         )
     except HomewardError as error:
         return _page(web, session, "delete_photo.html", case, error=error, photo=photo)

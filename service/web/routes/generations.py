@@ -117,7 +117,7 @@ def _roll_back(web: Web, service: Service, session: Session, confirmed: bool) ->
         missing = texts.text("switch.needed")
         return _switch_page(web, service, session, listed, back=True, missing=missing)
     try:
-        generations.roll_back(service, actor=session.principal.key_id)
+        generations.roll_back(service, actor=session.principal.actor_id)
     except HomewardError as error:
         return _switch_page(web, service, session, listed, back=True, error=error)
     return go("/generations?done=generation_switched")
@@ -153,7 +153,7 @@ def _switch(
         missing = texts.text("switch.needed")
         return _switch_page(web, service, session, listed, back=False, missing=missing)
     try:
-        generations.activate(service, contract_id, actor=session.principal.key_id)
+        generations.activate(service, contract_id, actor=session.principal.actor_id)
     except HomewardError as error:
         return _switch_page(web, service, session, listed, back=False, error=error)
     return go("/generations?done=generation_switched")

@@ -140,7 +140,7 @@ async def _results(
         held.data,
         purpose=held.wishes.purpose,
         purpose_note=held.wishes.purpose_note,
-        actor=session.principal.key_id,
+        actor=session.principal.actor_id,
         face_index=face_index,
         k=views.LIST_LENGTH,
         filters=held.wishes.filters,

@@ -14,7 +14,8 @@ from indexer.generations.comparison import Comparison
 from indexer.generations.views import Loaded
 from indexer.reindex import reindex
 from indexer.workspace import Workspace, open_workspace
-from service.accounts.keys import ALL_SCOPES, KeyStore
+from service.accounts.keys import KeyStore
+from service.accounts.roles import ALL_SCOPES
 from service.app import create_app
 from service.config import Settings
 from service.web.texts.pages import TEXTS
