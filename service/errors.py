@@ -38,6 +38,8 @@ RETRY_AFTER_SECONDS = 5
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
     "forbidden": 403,
+    "cross_origin": 403,
+    "host_refused": 421,
     "not_found": 404,
     "case_not_found": 404,
     "generation_not_found": 404,
@@ -140,13 +142,13 @@ class Unauthenticated(HomewardError):
 
 
 class RateLimited(HomewardError):
-    """Too many requests with one key."""
+    """Too many requests with one key, or from one address."""
 
     code = "rate_limited"
 
-    def __init__(self, limit: int, retry_after: int) -> None:
+    def __init__(self, limit: int, retry_after: int, *, detail: str = "") -> None:
         super().__init__(
-            f"This key may make {limit} requests a minute.",
+            detail or f"This key may make {limit} requests a minute.",
             remedy=f"Wait {retry_after} seconds and go on more slowly.",
         )
         self.retry_after = retry_after

@@ -20,6 +20,8 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Sign in in another tab, come back to the form and send it again.",
     ),
     "forbidden": ("This is not allowed", "", ""),
+    "cross_origin": ("This form came from elsewhere", "", ""),
+    "host_refused": ("This service does not go by that name", "", ""),
     "method_not_allowed": (
         "This address is reached by a form",
         "It cannot be opened directly.",
