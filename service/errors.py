@@ -37,9 +37,13 @@ RETRY_AFTER_SECONDS = 5
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
+    "sign_on_refused": 401,
+    "sign_on_away": 503,
     "forbidden": 403,
     "cross_origin": 403,
     "host_refused": 421,
+    "head_too_large": 431,
+    "address_too_long": 414,
     "not_found": 404,
     "case_not_found": 404,
     "generation_not_found": 404,

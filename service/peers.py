@@ -33,6 +33,9 @@ FORWARDING: Final = frozenset(
     }
 )
 MAX_HOPS: Final = 32
+MAX_HEADERS: Final = 100
+MAX_HEAD_BYTES: Final = 16_384
+MAX_ADDRESS_BYTES: Final = 8_192
 PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked for by address rather than by name, by those who watch over the process."""
 
@@ -45,6 +48,12 @@ class HostRefused(HomewardError):
     """The request is for a name that is not this service's."""
 
     code = "host_refused"
+
+
+class HeadTooLarge(HomewardError):
+    """The head of the request is larger than any that a client of ours would send."""
+
+    code = "head_too_large"
 
 
 class Peers:
@@ -67,6 +76,9 @@ class Peers:
         client = scope.get("client")
         if client is not None and self._trusts(client[0]):
             self._believe(scope, headers)
+        if refused := _too_much(scope):
+            await problem_for(scope, refused)(scope, receive, send)
+            return
         scope["headers"] = [item for item in headers if item[0].lower() not in FORWARDING]
         try:
             self._check_host(scope)
@@ -119,6 +131,23 @@ class Peers:
             remedy="Use the address that you were given; whoever runs the service lists its names "
             "in HOMEWARD_ALLOWED_HOSTS.",
         )
+
+
+def _too_much(scope: Scope) -> HeadTooLarge | None:
+    """The server bounds a head that comes in pieces, but not one that comes all at once."""
+    headers = scope["headers"]
+    size = sum(len(name) + len(value) + 4 for name, value in headers)
+    if len(headers) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+        what, code = "Its headers are", HeadTooLarge.code
+    elif len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MAX_ADDRESS_BYTES:
+        what, code = "Its address is", "address_too_long"
+    else:
+        return None
+    return HeadTooLarge(
+        f"The request cannot be taken. {what} too long.",
+        remedy="Send less in the head of the request.",
+        code=code,
+    )
 
 
 def _list(headers: list[tuple[bytes, bytes]], name: bytes) -> list[str]:

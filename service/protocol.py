@@ -15,8 +15,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from service.headers import HSTS, SECURITY_HEADERS
 
-MAX_HEAD_BYTES: Final = 16_384
-"""Request line and headers together, which bounds their number too."""
+MAX_PART_BYTES: Final = 32_768
+"""Of a head that is not complete yet; that of a complete one is looked at in ``peers``."""
 
 
 def protocol_class(header_timeout_seconds: float) -> type[asyncio.Protocol]:

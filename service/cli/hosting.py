@@ -23,7 +23,7 @@ from service.accounts.keys import NewKey
 from service.app import create_app
 from service.cli.console import out
 from service.config import Settings
-from service.protocol import MAX_HEAD_BYTES, protocol_class
+from service.protocol import MAX_PART_BYTES, protocol_class
 from service.tls import Certificate
 
 GRACE_SECONDS = 10
@@ -96,7 +96,7 @@ def server_config(
     return uvicorn.Config(
         application,
         http=protocol_class(settings.header_timeout_seconds),
-        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        h11_max_incomplete_event_size=MAX_PART_BYTES,
         ws="none",
         ssl_context_factory=(lambda _config, _default: certificate.context)
         if certificate
