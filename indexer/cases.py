@@ -106,8 +106,11 @@ def list_cases(
     status: CaseStatus | None = None,
     agency: str | None = None,
     text: str | None = None,
+    within: str | None = None,
 ) -> Page[CaseRecord]:
     """Cases with their photos, newest first; ``text`` is looked for in the case number.
+
+    ``agency`` is a wish; ``within`` the agency of who asks, beyond which nothing is listed.
 
     Raises :class:`InvalidCursor`.
     """
@@ -118,6 +121,8 @@ def list_cases(
         query = query.where(Case.status == status)
     if agency is not None:
         query = query.where(Case.agency == agency)
+    if within is not None:
+        query = query.where(Case.agency == within)
     if text:
         query = query.where(Case.case_number.icontains(text, autoescape=True))
     with ws.catalog.read() as session:

@@ -35,6 +35,16 @@ class PhotoNotFound(NotFound):
         )
 
 
+class LinkRequestNotFound(NotFound):
+    code = "link_request_not_found"
+
+    def __init__(self, link_request_id: str) -> None:
+        super().__init__(
+            f"There is no question {link_request_id!r} between agencies.",
+            remedy="Check the id, or list the questions.",
+        )
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 

@@ -558,7 +558,10 @@ class Alert(Base):
 
 
 class Webhook(Base):
-    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent."""
+    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent.
+
+    ``agency``: whose alerts are sent there; null for those of all agencies.
+    """
 
     __tablename__ = "webhooks"
 
@@ -566,6 +569,7 @@ class Webhook(Base):
     url: Mapped[str] = mapped_column(Text)
     description: Mapped[str] = mapped_column(String(200), default="")
     secret: Mapped[str] = mapped_column(String(200))
+    agency: Mapped[str | None] = mapped_column(String(100))
     created_by: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 

@@ -17,6 +17,7 @@ def upgrade() -> None:
         "cases",
         sa.Column("suspended", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+    op.add_column("webhooks", sa.Column("agency", sa.String(length=100), nullable=True))
     op.create_table(
         "approvals",
         sa.Column("approval_id", sa.String(length=36), nullable=False),
