@@ -28,6 +28,8 @@ from indexer.times import rfc3339, to_utc_ms, utc_now
 GENESIS: Final = "0" * 64
 """What the first record is chained to."""
 
+_NEWEST: Final = "audit_newest"
+
 Detail = str | int | float | bool | None | list[str]
 
 
@@ -109,7 +111,8 @@ def record(
 
 def append(session: Session, entries: Sequence[Entry]) -> None:
     """Put records at the end of the chain, in the caller's write transaction."""
-    seq, before = newest(session)
+    # A session of the catalog is one transaction, and it has the lock of writers.
+    seq, before = session.info.get(_NEWEST) or newest(session)
     rows = []
     now = to_utc_ms(utc_now())
     for entry in entries:
@@ -121,6 +124,7 @@ def append(session: Session, entries: Sequence[Entry]) -> None:
         rows.append({**row, "hash": before})
     # A list, so that the statement is the same however many there are.
     session.connection().execute(insert(AuditRecord), rows)
+    session.info[_NEWEST] = seq, before
 
 
 def newest(session: Session) -> tuple[int, str]:
