@@ -584,3 +584,15 @@ class IndexAway(StorageError):
             f"The vector index does not answer{f': {reason}.' if reason else '.'}",
             remedy="Check that Milvus runs and can be reached, then try again in a moment.",
         )
+
+
+class AuditUnavailable(StorageError):
+    """What was asked for cannot be recorded, so it is not shown."""
+
+    code = "audit_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The audit log cannot be written, and nothing is shown that is not recorded.",
+            remedy="Try again in a moment; if it stays, look at the disk and the database.",
+        )

@@ -7,6 +7,7 @@ from typing import Final, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.catalog.tables import Search
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page, Purpose, RankedCandidates, SearchFilter, SearchRecord
@@ -47,6 +48,24 @@ def add_search(
             },
             candidate_ids=[item.candidate_id for item in result.items],
         )
+    )
+    audit.record(
+        session,
+        "search.run",
+        subject=("search", search_id),
+        case_id=case_id,
+        purpose=purpose,
+        details={
+            "gallery_size": result.gallery_size,
+            "contract_id": result.contract_id,
+            "k": result.k,
+            "candidates": len(result.items),
+            "filters": sorted(
+                name
+                for name in ("site", "region", "posted_after", "posted_before")
+                if getattr(filters, name) is not None
+            ),
+        },
     )
     return search_id
 

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from indexer.acting import acting
 from indexer.errors import (
     DuplicateCaseNumber,
     FaceIndexInvalid,
@@ -96,6 +97,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "internal_error": 500,
     "catalog_absent": 503,
     "catalog_away": 503,
+    "audit_unavailable": 503,
     "backup_damaged": 503,
     "backup_failed": 503,
     "calibration_damaged": 503,
@@ -221,6 +223,7 @@ def problem(
 ) -> ProblemResponse:
     """Build a problem document for the request in ``scope``."""
     status = STATUS_BY_CODE.get(code, 422) if status is None else status
+    acting().refused = code
     body: dict[str, Any] = {
         "type": f"urn:homeward:problem:{code}",
         "title": title_of(code),
