@@ -38,7 +38,13 @@ RETRY_AFTER_SECONDS = 5
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
+    "sign_on_refused": 401,
+    "sign_on_away": 503,
     "forbidden": 403,
+    "cross_origin": 403,
+    "host_refused": 421,
+    "head_too_large": 431,
+    "address_too_long": 414,
     "not_found": 404,
     "agency_not_yours": 403,
     "case_not_found": 404,
@@ -144,13 +150,13 @@ class Unauthenticated(HomewardError):
 
 
 class RateLimited(HomewardError):
-    """Too many requests with one key."""
+    """Too many requests with one key, or from one address."""
 
     code = "rate_limited"
 
-    def __init__(self, limit: int, retry_after: int) -> None:
+    def __init__(self, limit: int, retry_after: int, *, detail: str = "") -> None:
         super().__init__(
-            f"This key may make {limit} requests a minute.",
+            detail or f"This key may make {limit} requests a minute.",
             remedy=f"Wait {retry_after} seconds and go on more slowly.",
         )
         self.retry_after = retry_after
