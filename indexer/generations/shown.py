@@ -21,6 +21,7 @@ from indexer.faces import face_record
 from indexer.generations import reports, rows
 from indexer.generations.comparison import CaseComparison, Comparison, Place, Worst
 from indexer.records import AdSummary, FaceRecord
+from indexer.searchable import clock, searchable
 from indexer.workspace import Workspace
 
 _AT_ONCE = 50
@@ -153,12 +154,12 @@ def _face_ids(one: CaseComparison) -> Iterator[str]:
 
 
 def _open_cases(session: Session, case_ids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Agency and number of those that are open."""
+    """Agency and number of those that may be searched."""
     found: dict[str, tuple[str, str]] = {}
     for some in chunks(case_ids):
         for case_id, agency, number in session.execute(
             select(Case.case_id, Case.agency, Case.case_number).where(
-                Case.case_id.in_(some), Case.status == "open"
+                Case.case_id.in_(some), searchable(clock(session))
             )
         ):
             found[case_id] = agency, number
