@@ -16,7 +16,6 @@ upkeep met it first.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, cast
@@ -358,7 +357,7 @@ def list_approvals(
     if cursor is not None:
         query = query.where(Approval.approval_id < decode_cursor(cursor))
     with ws.catalog.read() as session:
-        rows: Sequence[tuple[Approval, Case]] = session.execute(query).tuples().all()
+        rows = session.execute(query).all()
         items = tuple(_record(row, case) for row, case in rows[:limit])
     more = len(rows) > limit
     return Page(items, encode_cursor(items[-1].approval_id) if more else None)

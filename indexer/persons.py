@@ -20,13 +20,10 @@ def same_person(session: Session, one: str, other: str) -> bool:
     """
     if one == other:
         return True
-    makers = dict(
-        session.execute(
-            select(ApiKey.key_id, ApiKey.created_by).where(ApiKey.key_id.in_((one, other)))
-        )
-        .tuples()
-        .all()
+    rows = session.execute(
+        select(ApiKey.key_id, ApiKey.created_by).where(ApiKey.key_id.in_((one, other)))
     )
+    makers = {row.key_id: row.created_by for row in rows}
     made_one, made_other = makers.get(one), makers.get(other)
     if made_one == other or made_other == one:
         return True

@@ -41,6 +41,7 @@ class Approval(Base):
 class Hold(Base):
     """A legal hold on a case or an ad, from when it was set until it was lifted.
 
+    ``agency`` is that of the case, or of whoever set it on an ad (null: for all agencies).
     Rows stay when what they speak of is forgotten, without the words that may name a person.
     """
 
@@ -53,6 +54,7 @@ class Hold(Base):
     hold_id: Mapped[str] = mapped_column(Id, primary_key=True)
     kind: Mapped[str] = mapped_column(String(10))
     subject_id: Mapped[str] = mapped_column(Id)
+    agency: Mapped[str | None] = mapped_column(String(100))
     reason: Mapped[str] = mapped_column(String(40))
     note: Mapped[str | None] = mapped_column(Text)
     set_by: Mapped[str] = mapped_column(String(100))

@@ -27,6 +27,7 @@ def upgrade() -> None:
         sa.Column("hold_id", sa.String(length=36), nullable=False),
         sa.Column("kind", sa.String(length=10), nullable=False),
         sa.Column("subject_id", sa.String(length=36), nullable=False),
+        sa.Column("agency", sa.String(length=100), nullable=True),
         sa.Column("reason", sa.String(length=40), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
         sa.Column("set_by", sa.String(length=100), nullable=False),
