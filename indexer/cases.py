@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from indexer import audit, images, queue, removals
+from indexer import approvals, audit, images, queue, removals
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
 from indexer.case_rows import columns, photos_of, record
@@ -76,6 +76,7 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
         audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
@@ -173,8 +174,10 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         if status is not None and status != row.status:
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
+                approvals.end(session, row)
                 withdrawn = True
             elif status == "open":
+                approvals.begin(row, required=ws.options.approval_required)
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
                     # It hands on to the other generations.

@@ -179,6 +179,65 @@ class CaseClosed(HomewardError):
         )
 
 
+class ApprovalRequired(HomewardError):
+    """The case is open, but a search for it was not approved, or the approval is over."""
+
+    code = "approval_required"
+
+    def __init__(self, case_id: str) -> None:
+        super().__init__(
+            f"Case {case_id} may not be searched: no approval is in force.",
+            remedy="Ask for an approval of the search; a second person decides. Photos can be "
+            "enrolled meanwhile.",
+        )
+
+
+class ApprovalNotFound(NotFound):
+    code = "approval_not_found"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"There is no approval {approval_id!r}.", remedy="List the approvals of the case."
+        )
+
+
+class ApproverIsRequester(HomewardError):
+    """Whoever asked may not decide, nor through a key that they made."""
+
+    code = "approver_is_requester"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever asked for an approval cannot decide it, nor with a key that they made.",
+            remedy="Have another supervisor decide.",
+        )
+
+
+class ApprovalStateInvalid(HomewardError):
+    """What was asked for does not fit the approvals that the case has."""
+
+    code = "approval_state_invalid"
+
+
+class HoldNotFound(NotFound):
+    code = "hold_not_found"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"This {kind} is under no legal hold.", remedy="List the holds.")
+
+
+class LifterIsSetter(HomewardError):
+    """Where searches need a second person, so does the lifting of a hold."""
+
+    code = "lifter_is_setter"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever set a hold cannot lift it here, nor with a key that they made.",
+            remedy="Have another supervisor lift it.",
+        )
+
+
 class DuplicateCaseNumber(HomewardError):
     code = "duplicate_case_number"
 

@@ -33,7 +33,8 @@ class Case(Base):
     """``listed_floor``: the score of the last lead that its list of the best would show now;
     null while the list is not full, or not known.
 
-    ``suspended``: it is open, but may not be searched for lack of an approval.
+    ``suspended``: it is open, but may not be searched for lack of an approval; ``search_until``:
+    it may be until then (``indexer.searchable`` reads both).
     ``alert_expected_false`` and ``alert_budget`` are null where the installation's own values
     hold. ``alert_emails`` are the addresses of the case's owner and team.
     """
@@ -55,6 +56,7 @@ class Case(Base):
     notes: Mapped[str | None] = mapped_column(Text)
     legal_hold: Mapped[bool] = mapped_column(default=False)
     suspended: Mapped[bool] = mapped_column(default=False)
+    search_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     listed_floor: Mapped[float | None]
     alert_expected_false: Mapped[float | None]
     alert_budget: Mapped[int | None]
@@ -637,7 +639,11 @@ class IdempotentResponse(Base):
 
 
 class Search(Base):
-    """Append-only: who searched for which case, when, why, over what, with which outcome."""
+    """Append-only: who searched for which case, when, why, over what, with which outcome.
+
+    ``kind``: ``photo`` for one with a photo that is not enrolled, ``list`` for the candidate list
+    of a case.
+    """
 
     __tablename__ = "searches"
 
@@ -652,6 +658,7 @@ class Search(Base):
     k: Mapped[int]
     filters: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     candidate_ids: Mapped[list[str]] = mapped_column(Json)
+    kind: Mapped[str] = mapped_column(String(10), default="photo")
 
 
 class Purge(Base):
