@@ -574,3 +574,30 @@ class IndexAway(StorageError):
             f"The vector index does not answer{f': {reason}.' if reason else '.'}",
             remedy="Check that Milvus runs and can be reached, then try again in a moment.",
         )
+
+
+class SealBroken(StorageError):
+    """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
+
+    ``where``: which column, file or segment; never what it holds.
+    """
+
+    code = "seal_broken"
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"Encrypted data {f'in {where} ' if where else ''}was changed or damaged.",
+            remedy="Run `homeward encryption check` to find out how much, then restore a back-up.",
+        )
+
+
+class SealKeyMissing(StorageError):
+    """The key that something was sealed with is not there."""
+
+    code = "seal_key_missing"
+
+
+class KeysUnusable(StorageError):
+    """The encryption keys that are set cannot be used, or are not those of this data folder."""
+
+    code = "encryption_keys"

@@ -34,6 +34,7 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing.keyring import Keyring
 from models.calibration import Calibration
 from models.contract import require_same
 from models.decode import DEFAULT_LIMITS, DecodeLimits
@@ -120,6 +121,8 @@ class Workspace:
     ) -> None:
         self.data_dir = data_dir
         self.catalog = catalog
+        # What everything at rest is sealed with; none where encryption is off.
+        self.keyring: Keyring | None = catalog.keyring
         self.blobs = blobs
         self.analyser = analyser
         self.calibration = calibration

@@ -39,6 +39,7 @@ from indexer.errors import (
     StorageFull,
 )
 from indexer.files import file_lock
+from indexer.sealing.keyring import Keyring
 
 _log = logging.getLogger(__name__)
 _WRITES = "homeward_writes"
@@ -71,6 +72,12 @@ class Catalog:
     def is_sqlite(self) -> bool:
         """Whether the catalog is the embedded SQLite."""
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """What sealed columns are sealed with; none where encryption is off."""
+        found: Keyring | None = getattr(self.engine.dialect, "homeward_keyring", None)
+        return found
 
     @contextmanager
     def read(self) -> Generator[Session]:
