@@ -91,7 +91,12 @@ def _scrubbed(
         }
         after = replace(head, digests={**head.digests, **blanked})
     after = replace(after, dead=np.union1d(head.dead, rows), history=history)
-    write_atomic(next_path(folder, head.name), after.packed(keys))
+    try:
+        write_atomic(next_path(folder, head.name), after.packed(keys))
+    except BaseException:
+        if head.sealed:
+            drop_redo(folder, head.name)
+        raise
     _settle(folder, after, rows, handle)
     return after
 

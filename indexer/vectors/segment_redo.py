@@ -41,7 +41,9 @@ def steps(head: Head, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return np.split(rows, np.flatnonzero(np.diff(run)) + 1)
 
 
-def write_redo(folder: Path, handle: int, head: Head, rows: NDArray[np.int64], keys: Keyring) -> Head:
+def write_redo(
+    folder: Path, handle: int, head: Head, rows: NDArray[np.int64], keys: Keyring
+) -> Head:
     """Write the pieces of the open data file as they are without ``rows``, and make them last.
 
     Returns the head with their marks. Raises :class:`IndexDamaged` where a piece is damaged; the

@@ -27,7 +27,7 @@ from indexer.vectors.segment_head import MARK_BYTES, Head, Section, data_path, s
 def seal_piece(
     keys: Keyring, name: str, section: Section, piece: int, raw: memoryview | bytes
 ) -> tuple[bytes, bytes, str]:
-    """One piece of segment ``name`` sealed, the mark that was drawn for it, and the id of the key."""
+    """One piece of segment ``name`` sealed, the mark drawn for it, and the id of the key."""
     mark = os.urandom(MARK_BYTES)
     sealed = keys.seal(_context(name, section, piece, mark), raw)
     if len(sealed) != len(raw) + OVERHEAD:
