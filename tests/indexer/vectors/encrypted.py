@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from tests.indexer.vectors.segments import Rows, every, keyring, reopened, some_
 ROWS = some_rows()
 KEYS = keyring()
 FILES = {"one.data", "one.head"}
+
+Copies = Callable[[], Path]
+"""Makes another copy of a folder with the encrypted segment ``one`` each time."""
 
 
 def opened(folder: Path, name: str = "one") -> Segment:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +31,7 @@ from tests.indexer.vectors.encrypted import (
     FILES,
     KEYS,
     ROWS,
+    Copies,
     assert_intact,
     head_of,
     names,
@@ -89,7 +89,7 @@ def test_no_file_shows_a_vector_a_code_an_id_or_a_word(tmp_path: Path) -> None:
     assert shown(sealed, codes) == set()
 
 
-def test_a_scrubbed_row_is_gone_from_what_the_key_opens(sealed_copy: Callable[[], Path]) -> None:
+def test_a_scrubbed_row_is_gone_from_what_the_key_opens(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     before = opened(folder)
     codes = before.codes.codes.copy()
@@ -106,7 +106,7 @@ def test_a_scrubbed_row_is_gone_from_what_the_key_opens(sealed_copy: Callable[[]
 
 
 def test_a_view_that_learns_of_a_scrub_blanks_its_own_memory(
-    sealed_copy: Callable[[], Path],
+    sealed_copy: Copies,
 ) -> None:
     folder = sealed_copy()
     view = opened(folder)
@@ -119,7 +119,7 @@ def test_a_view_that_learns_of_a_scrub_blanks_its_own_memory(
     assert (view.codes.codes[DEAD] == ZERO).all()
 
 
-def test_what_is_open_outlives_closing_and_removing(sealed_copy: Callable[[], Path]) -> None:
+def test_what_is_open_outlives_closing_and_removing(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     view = opened(folder)
     view.close()
@@ -128,14 +128,14 @@ def test_what_is_open_outlives_closing_and_removing(sealed_copy: Callable[[], Pa
     assert_intact(view, DEAD[:2])
 
 
-def test_memory_that_changes_is_found(sealed_copy: Callable[[], Path]) -> None:
+def test_memory_that_changes_is_found(sealed_copy: Copies) -> None:
     view = opened(sealed_copy())
     view._data[view._section.offset + 300 * view._section.row_bytes :][:4] = 0x41
     with pytest.raises(IndexDamaged, match="changed in memory"):
         view.vectors(np.array([300]))
 
 
-def test_joined_with_a_plain_one(sealed_copy: Callable[[], Path]) -> None:
+def test_joined_with_a_plain_one(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     more = some_rows(2, 40)
     write(folder, "two", more)
@@ -152,7 +152,7 @@ def test_joined_with_a_plain_one(sealed_copy: Callable[[], Path]) -> None:
 
 
 def test_a_scrub_of_very_much_goes_step_by_step(
-    sealed_copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    sealed_copy: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is kept for a step stays small, and the history is the new one with the last only."""
     monkeypatch.setattr(segment_redo, "_AT_ONCE", 1 << 17)
@@ -214,9 +214,7 @@ def test_reading_and_opening_beside_scrubs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("section", ["ids", "tag_site", "tag_posted_ms", "codes", "vectors"])
-def test_a_flipped_bit_anywhere_in_a_piece_is_found(
-    sealed_copy: Callable[[], Path], section: str
-) -> None:
+def test_a_flipped_bit_anywhere_in_a_piece_is_found(sealed_copy: Copies, section: str) -> None:
     folder = sealed_copy()
     head = head_of(folder)
     found = head.section(section)
@@ -232,7 +230,7 @@ def test_a_flipped_bit_anywhere_in_a_piece_is_found(
     assert_intact(opened(folder), DEAD[:2])
 
 
-def test_a_flipped_bit_anywhere_in_a_head_is_found(sealed_copy: Callable[[], Path]) -> None:
+def test_a_flipped_bit_anywhere_in_a_head_is_found(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     size = (folder / "one.head").stat().st_size
     for offset in [*range(56), *range(56, size, 211), *range(size - 20, size)]:
@@ -244,9 +242,7 @@ def test_a_flipped_bit_anywhere_in_a_head_is_found(sealed_copy: Callable[[], Pat
 
 
 @pytest.mark.parametrize("name", ["one.data", "one.head"])
-def test_a_file_that_is_cut_or_too_long_or_gone_is_found(
-    sealed_copy: Callable[[], Path], name: str
-) -> None:
+def test_a_file_that_is_cut_or_too_long_or_gone_is_found(sealed_copy: Copies, name: str) -> None:
     folder = sealed_copy()
     path = folder / name
     whole = path.read_bytes()
@@ -283,7 +279,7 @@ def put(folder: Path, section: str, piece: int, sealed: bytes) -> None:
         file.write(sealed)
 
 
-def test_pieces_that_change_places_are_found(sealed_copy: Callable[[], Path]) -> None:
+def test_pieces_that_change_places_are_found(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     first, second = taken(folder, "vectors", 0), taken(folder, "vectors", 1)
     assert len(first) == len(second) and head_of(folder).section("vectors").pieces == 3
@@ -297,7 +293,7 @@ def test_pieces_that_change_places_are_found(sealed_copy: Callable[[], Path]) ->
 
 
 @pytest.mark.parametrize("section", ["ids", "codes", "vectors"])
-def test_a_piece_of_another_segment_is_found(sealed_copy: Callable[[], Path], section: str) -> None:
+def test_a_piece_of_another_segment_is_found(sealed_copy: Copies, section: str) -> None:
     folder = sealed_copy()
     write(folder, "two", ROWS, keys=KEYS)
     put(folder, section, 0, taken(folder, section, 0, "two"))
@@ -306,9 +302,7 @@ def test_a_piece_of_another_segment_is_found(sealed_copy: Callable[[], Path], se
 
 
 @pytest.mark.parametrize("section", ["codes", "vectors"])
-def test_a_piece_as_it_was_before_a_deletion_is_found(
-    sealed_copy: Callable[[], Path], section: str
-) -> None:
+def test_a_piece_as_it_was_before_a_deletion_is_found(sealed_copy: Copies, section: str) -> None:
     """Sealed by the same key for the same place, it would bring a deleted face back."""
     folder = sealed_copy()
     earlier = taken(folder, section, 0)
@@ -322,9 +316,7 @@ def test_a_piece_as_it_was_before_a_deletion_is_found(
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_one_of_the_two_files_as_it_was_before_is_found(
-    sealed_copy: Callable[[], Path], name: str
-) -> None:
+def test_one_of_the_two_files_as_it_was_before_is_found(sealed_copy: Copies, name: str) -> None:
     """Both together are an older copy of the segment, which the catalog tells by its dead rows."""
     folder, earlier = sealed_copy(), sealed_copy()
     scrub(folder, "one", DEAD, AFTER, KEYS)
@@ -333,7 +325,7 @@ def test_one_of_the_two_files_as_it_was_before_is_found(
         opened(folder)
 
 
-def test_files_of_different_segments_do_not_mix(sealed_copy: Callable[[], Path]) -> None:
+def test_files_of_different_segments_do_not_mix(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     write(folder, "two", some_rows(2), keys=KEYS)
     shutil.copy(folder / "two.head", folder / "one.head")
@@ -341,7 +333,7 @@ def test_files_of_different_segments_do_not_mix(sealed_copy: Callable[[], Path])
         opened(folder)
 
 
-def test_a_plain_one_is_not_taken_for_it(sealed_copy: Callable[[], Path]) -> None:
+def test_a_plain_one_is_not_taken_for_it(sealed_copy: Copies) -> None:
     """Where all is encrypted, a plain segment is one that somebody put there."""
     folder = sealed_copy()
     remove_segment(folder, "one")
@@ -354,7 +346,7 @@ def test_a_plain_one_is_not_taken_for_it(sealed_copy: Callable[[], Path]) -> Non
 # --- keys ------------------------------------------------------------------------------------
 
 
-def test_without_keys_it_is_refused_and_not_called_damaged(sealed_copy: Callable[[], Path]) -> None:
+def test_without_keys_it_is_refused_and_not_called_damaged(sealed_copy: Copies) -> None:
     """What is damaged is made anew, and that would be in plain."""
     folder = sealed_copy()
     for act in (lambda: reopened(folder), lambda: scrub(folder, "one", DEAD, AFTER)):
@@ -363,13 +355,13 @@ def test_without_keys_it_is_refused_and_not_called_damaged(sealed_copy: Callable
     assert_intact(opened(folder), DEAD[:2])
 
 
-def test_a_key_that_is_retired_makes_it_unreadable(sealed_copy: Callable[[], Path]) -> None:
+def test_a_key_that_is_retired_makes_it_unreadable(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     with pytest.raises(IndexDamaged, match=r"cannot be opened: .*data key 0000000000000001"):
         reopened(folder, keys=keyring(2, [2]))
 
 
-def test_another_key_of_the_same_name_opens_nothing(sealed_copy: Callable[[], Path]) -> None:
+def test_another_key_of_the_same_name_opens_nothing(sealed_copy: Copies) -> None:
     folder = sealed_copy()
     wrong = keyring(1, [1])
     wrong._keys = {"0000000000000001": keyring(2)._keys["0000000000000002"]}
@@ -378,7 +370,7 @@ def test_another_key_of_the_same_name_opens_nothing(sealed_copy: Callable[[], Pa
 
 
 def test_a_scrub_seals_with_the_key_of_now_and_both_are_named(
-    sealed_copy: Callable[[], Path],
+    sealed_copy: Copies,
 ) -> None:
     folder = sealed_copy()
     rotated = keyring(2, [1, 2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,7 @@ from tests.indexer.vectors.encrypted import (
     FILES,
     KEYS,
     ROWS,
+    Copies,
     assert_intact,
     head_of,
     names,
@@ -95,7 +96,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert outcomes == {"absent", "killed", "done"}
 
 
-def test_killed_while_scrubbing(sealed_copy: Callable[[], Path]) -> None:
+def test_killed_while_scrubbing(sealed_copy: Copies) -> None:
     """Whoever opens next finds all of the scrub or none, though no piece is ever written twice."""
     folders = [sealed_copy() for _ in range(24)]
     outcomes = set()
@@ -142,7 +143,7 @@ def broken_off(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_killed_while_finishing_a_scrub(
-    sealed_copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    sealed_copy: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = [sealed_copy() for _ in range(14)]
     for folder in folders:
@@ -154,7 +155,7 @@ def test_killed_while_finishing_a_scrub(
         assert_intact(segment, DEAD)
 
 
-def test_killed_while_removing(sealed_copy: Callable[[], Path]) -> None:
+def test_killed_while_removing(sealed_copy: Copies) -> None:
     folders = [sealed_copy() for _ in range(6)]
     killed_at_each_step("sealed-remove", folders)
     for folder in folders:
@@ -197,7 +198,7 @@ def test_each_step_is_on_the_disk_before_the_next(
 
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "flip", "place", "other"])
 def test_what_a_change_left_may_be_damaged_too(
-    sealed_copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch, damage: str
+    sealed_copy: Copies, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     """The pieces are opened under the marks of the new head, whoever put them there."""
     folder = sealed_copy()
@@ -221,7 +222,7 @@ def test_what_a_change_left_may_be_damaged_too(
 
 
 def test_a_torn_head_of_a_scrub_that_did_not_begin_is_dropped(
-    sealed_copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    sealed_copy: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = sealed_copy()
     broken_off(other, monkeypatch)
@@ -235,7 +236,7 @@ def test_a_torn_head_of_a_scrub_that_did_not_begin_is_dropped(
 
 
 def test_a_head_that_is_lost_is_made_good_by_the_next(
-    sealed_copy: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+    sealed_copy: Copies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = sealed_copy()
     broken_off(folder, monkeypatch)
