@@ -70,7 +70,11 @@ class LocalGallery:
         self._version = 0
         self._unsaved = 0
         self._rest_until = 0.0
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._files.close()
+            raise
 
     # --- answers ------------------------------------------------------------------------------
 

@@ -76,7 +76,7 @@ def shown(ws: Workspace, ids: list[str]) -> set[str]:
 def test_the_same_answers_and_no_face_in_any_file(ws: Workspace, tmp_path: Path) -> None:
     plain = filled(ws)
     ids = sorted(plain.ids())
-    assert shown(ws, ids) == {"vectors", "ids"}
+    assert shown(ws, ids) == {"vectors", "ids", "ids in letters"}
     use_keys(ws.catalog, keyring(plain=False))
     scan = scanner("local", 1)
     sealed = LocalGallery(
@@ -302,6 +302,7 @@ def test_killed_at_every_step_of_a_rotation(
         with ws.catalog.write() as session:
             remove_faces(session, "ads", CONTRACT, gone)
         expected, ids = answers(view), view.ids()
+        view.close()
     folders = [tmp_path / f"copy-{step}" for step in range(64)]
     for folder in folders:
         shutil.copytree(data, folder)
