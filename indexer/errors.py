@@ -655,3 +655,30 @@ class AuditUnavailable(StorageError):
             "The audit log cannot be written, and nothing is shown that is not recorded.",
             remedy="Try again in a moment; if it stays, look at the disk and the database.",
         )
+
+
+class SealBroken(StorageError):
+    """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
+
+    ``where``: which column, file or segment; never what it holds.
+    """
+
+    code = "seal_broken"
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"Encrypted data {f'in {where} ' if where else ''}was changed or damaged.",
+            remedy="Run `homeward encryption check` to find out how much, then restore a back-up.",
+        )
+
+
+class SealKeyMissing(StorageError):
+    """The key that something was sealed with is not there."""
+
+    code = "seal_key_missing"
+
+
+class KeysUnusable(StorageError):
+    """The encryption keys that are set cannot be used, or are not those of this data folder."""
+
+    code = "encryption_keys"
