@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from indexer.acting import acting
 from indexer.errors import (
     DuplicateCaseNumber,
     FaceIndexInvalid,
@@ -45,6 +46,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "head_too_large": 431,
     "address_too_long": 414,
     "not_found": 404,
+    "agency_not_yours": 403,
     "case_not_found": 404,
     "generation_not_found": 404,
     "comparison_not_found": 404,
@@ -59,9 +61,16 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "candidate_not_found": 404,
     "alert_not_found": 404,
     "webhook_not_found": 404,
+    "link_request_not_found": 404,
     "quarantine_item_not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,
+    "approval_not_found": 404,
+    "approval_required": 409,
+    "approval_state_invalid": 409,
+    "approver_is_requester": 403,
+    "hold_not_found": 404,
+    "lifter_is_setter": 403,
     "case_closed": 409,
     "contract_mismatch": 409,
     "duplicate_case_number": 409,
@@ -100,6 +109,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "internal_error": 500,
     "catalog_absent": 503,
     "catalog_away": 503,
+    "audit_unavailable": 503,
     "backup_damaged": 503,
     "backup_failed": 503,
     "calibration_damaged": 503,
@@ -225,6 +235,7 @@ def problem(
 ) -> ProblemResponse:
     """Build a problem document for the request in ``scope``."""
     status = STATUS_BY_CODE.get(code, 422) if status is None else status
+    acting().refused = code
     body: dict[str, Any] = {
         "type": f"urn:homeward:problem:{code}",
         "title": title_of(code),

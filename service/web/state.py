@@ -13,8 +13,8 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from service.accounts.access import require
-from service.deps import ServiceDep
+from service.accounts.access import known, require, require_records
+from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
 from service.web import cookies, sessions
 from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
@@ -92,13 +92,17 @@ def signed_in(session: MaybeSession) -> Session:
 SessionDep = Annotated[Session, Depends(signed_in)]
 
 
-def requires(scope: str) -> Callable[[Session], Session]:
-    """A dependency that lets only sessions pass whose key has ``scope``."""
+def requires(scope: str) -> Callable[..., Session]:
+    """A dependency that lets only sessions with ``scope`` pass, and only to records they may see:
+    every id in the address is looked at here, so that a page cannot forget to."""
+    known(scope)
 
-    def check(session: SessionDep) -> Session:
+    def check(request: Request, session: SessionDep, service: ServiceDep) -> Session:
         require(session.principal, scope)
+        require_records(service.workspace.catalog, session.principal, scope, request.path_params)
         return session
 
+    REQUIRED[check] = scope
     return check
 
 

@@ -76,6 +76,14 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Only open cases are enrolled and searched.",
         "Open it again first, if the person is missing again.",
     ),
+    "approval_required": (
+        "This case is not searched now",
+        "No approval of a search is in force.",
+        "Ask for one; a second person decides.",
+    ),
+    "approval_state_invalid": ("This does not fit what was asked or decided before", "", ""),
+    "approver_is_requester": ("Somebody else has to decide", "", ""),
+    "lifter_is_setter": ("Somebody else has to lift this hold", "", ""),
     "held_photo_gone": (
         "The photo is no longer held",
         "A photo waits for 15 minutes; nothing of it was stored.",
