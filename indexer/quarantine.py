@@ -149,7 +149,9 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
-    return [QuarantineRecord(*row[:-1], plain_length(row[-1], catalog.keyring)) for row in rows]
+    return [
+        QuarantineRecord(*tuple(row)[:-1], plain_length(row[-1], catalog.keyring)) for row in rows
+    ]
 
 
 def show(catalog: Catalog, item_id: str) -> tuple[QuarantineRecord, bytes]:
