@@ -150,7 +150,16 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
     return [
-        QuarantineRecord(*tuple(row)[:-1], plain_length(row[-1], catalog.keyring)) for row in rows
+        QuarantineRecord(
+            item_id=item_id,
+            at=at,
+            actor=actor,
+            place=place,
+            code=code,
+            detail=detail,
+            size=plain_length(length, catalog.keyring),
+        )
+        for item_id, at, actor, place, code, detail, length in rows
     ]
 
 
