@@ -51,8 +51,8 @@ def forms(client: TestClient) -> list[Address]:
 
 
 def stock(workspace: Workspace) -> dict[str, int]:
-    """How many rows each table has; what is noted of requests and sessions apart."""
-    apart = {AuditRecord.__tablename__, WebSession.__tablename__, "sign_in_failures"}
+    """How many rows each table has; what is noted of requests, looks and sessions apart."""
+    apart = {AuditRecord.__tablename__, WebSession.__tablename__, "sign_in_failures", "searches"}
     with workspace.catalog.read() as db:
         return {
             table.name: db.scalar(select(func.count()).select_from(table)) or 0

@@ -47,11 +47,11 @@ def test_brute_force_against_keys(workspace: Workspace, settings: Settings) -> N
         looked_up: list[str] = []
         real = service.keys.authenticate
 
-        def authenticate(text: str) -> Any:
+        def noted(text: str) -> Any:
             looked_up.append(text)
             return real(text)
 
-        service.keys.authenticate = authenticate
+        service.keys.authenticate = noted
         for number in range(20, 40):
             answer = client.get("/v1/cases", headers=wrong(number))
             problem(answer, 429, "rate_limited")
