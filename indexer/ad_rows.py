@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, literal, select, union
 from sqlalchemy.orm import Session
 
-from indexer import queue, staging
+from indexer import audit, queue, staging
 from indexer.ad_records import PLAIN, image_outcome
 from indexer.blobs import short_name
 from indexer.catalog.sealed import contact_forms
@@ -156,6 +156,18 @@ def take(
         session.add_all(rows[capture.capture_id])
         session.add_all(_page_rows(capture.capture_id, one))
     session.flush()
+    for capture, one in fresh:
+        audit.record(
+            session,
+            "ad.accept",
+            subject=("ad", capture.ad_id),
+            details={
+                "capture_id": capture.capture_id,
+                "job_id": capture.job_id,
+                "images": len(one.images),
+                "pages": len(one.pages),
+            },
+        )
     return outcomes | _receipts(session, taken, rows)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.batches import chunks
 from indexer.catalog import Catalog
 from indexer.catalog.sealed import plain_length
@@ -38,6 +39,10 @@ class BadItem:
     code: str
     detail: str
     content: bytes
+
+
+MOST_NAMED = 200
+"""Items that the record of their deletion names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,12 @@ def drop(catalog: Catalog, item_ids: Iterable[str] | None) -> int:
                 if session.get(Quarantined, item_id) is None:
                     raise QuarantineItemNotFound(item_id)
         _delete(session, ids)
+        if ids:
+            audit.record(
+                session,
+                "quarantine.drop",
+                details={"items": len(ids), "ids": ids[:MOST_NAMED]},
+            )
     if ids:
         catalog.scrub()
     return len(ids)

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from indexer import (
+    approvals,
     calibrations,
     idempotency,
     purges,
@@ -82,6 +83,8 @@ class WorkspaceOptions:
     nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
     down when it is full. ``ad_max_age_days``: ads that were not received for so long are
     forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
+    ``approval_required``: new cases wait for an approval before they are searched;
+    ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -101,6 +104,8 @@ class WorkspaceOptions:
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
     purge_ledger: Path | None = None
+    approval_required: bool = False
+    approval_days: int = 90
 
 
 class Workspace:
@@ -205,6 +210,7 @@ class Workspace:
             # One that fails does not keep the others from being done.
             for upkeep in (
                 queue.recover,
+                approvals.keep,
                 _discard_abandoned,
                 staging.expire,
                 _expire_quarantine,

@@ -33,7 +33,8 @@ class Case(Base):
     """``listed_floor``: the score of the last lead that its list of the best would show now;
     null while the list is not full, or not known.
 
-    ``suspended``: it is open, but may not be searched for lack of an approval.
+    ``suspended``: it is open, but may not be searched for lack of an approval; ``search_until``:
+    it may be until then (``indexer.searchable`` reads both).
     ``alert_expected_false`` and ``alert_budget`` are null where the installation's own values
     hold. ``alert_emails`` are the addresses of the case's owner and team.
     """
@@ -55,6 +56,7 @@ class Case(Base):
     notes: Mapped[str | None] = mapped_column(SealedText("cases.notes"))
     legal_hold: Mapped[bool] = mapped_column(default=False)
     suspended: Mapped[bool] = mapped_column(default=False)
+    search_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     listed_floor: Mapped[float | None]
     alert_expected_false: Mapped[float | None]
     alert_budget: Mapped[int | None]
@@ -564,7 +566,10 @@ class Alert(Base):
 
 
 class Webhook(Base):
-    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent."""
+    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent.
+
+    ``agency``: whose alerts are sent there; null for those of all agencies.
+    """
 
     __tablename__ = "webhooks"
 
@@ -574,6 +579,7 @@ class Webhook(Base):
         SealedText("webhooks.description", length=200), default=""
     )
     secret: Mapped[str] = mapped_column(SealedText("webhooks.secret", length=200))
+    agency: Mapped[str | None] = mapped_column(String(100))
     created_by: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -641,7 +647,11 @@ class IdempotentResponse(Base):
 
 
 class Search(Base):
-    """Append-only: who searched for which case, when, why, over what, with which outcome."""
+    """Append-only: who searched for which case, when, why, over what, with which outcome.
+
+    ``kind``: ``photo`` for one with a photo that is not enrolled, ``list`` for the candidate list
+    of a case.
+    """
 
     __tablename__ = "searches"
 
@@ -656,6 +666,7 @@ class Search(Base):
     k: Mapped[int]
     filters: Mapped[dict[str, Any]] = mapped_column(SealedJson("searches.filters"), default=dict)
     candidate_ids: Mapped[list[str]] = mapped_column(Json)
+    kind: Mapped[str] = mapped_column(String(10), default="photo")
 
 
 class Purge(Base):
