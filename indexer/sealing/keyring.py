@@ -83,9 +83,10 @@ class Keyring:
         self._lock = threading.Lock()
         self._reload = reload
         self._seals = 0
-        self._take(keys)
+        self.take(keys)
 
-    def _take(self, keys: DataKeys) -> None:
+    def take(self, keys: DataKeys) -> None:
+        """Have these keys from now on."""
         # One assignment each, and the current key last: a thread between them sees a whole set.
         self._keys = {key_id: _Key(key_id, key) for key_id, key in keys.keys.items()}
         self._contacts = derive(keys.lookup, b"homeward contacts")
@@ -164,7 +165,7 @@ class Keyring:
     def refresh(self) -> None:
         """Read the keys from the catalog anew. Raises as the opening of a catalog does."""
         if self._reload is not None:
-            self._take(self._reload())
+            self.take(self._reload())
 
     def take_seals(self) -> int:
         """How many values were sealed since this was asked last."""
