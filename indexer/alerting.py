@@ -20,6 +20,7 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Case
 from indexer.generations.rows import is_active
@@ -172,6 +173,18 @@ def _raise(
         .values(held_at=None)
     )
     queue_deliveries(session, alert, case, emails=ws.options.emails)
+    audit.record(
+        session,
+        "alert.raise",
+        subject=("alert", alert.alert_id),
+        case_id=case.case_id,
+        details={
+            "candidate_id": row.candidate_id,
+            "lead_id": row.lead_id,
+            "contract_id": row.contract_id,
+            "gallery_size": gallery_size,
+        },
+    )
     return alert.alert_id
 
 

@@ -35,6 +35,16 @@ class PhotoNotFound(NotFound):
         )
 
 
+class LinkRequestNotFound(NotFound):
+    code = "link_request_not_found"
+
+    def __init__(self, link_request_id: str) -> None:
+        super().__init__(
+            f"There is no question {link_request_id!r} between agencies.",
+            remedy="Check the id, or list the questions.",
+        )
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 
@@ -633,3 +643,42 @@ class IndexAway(StorageError):
             f"The vector index does not answer{f': {reason}.' if reason else '.'}",
             remedy="Check that Milvus runs and can be reached, then try again in a moment.",
         )
+
+
+class AuditUnavailable(StorageError):
+    """What was asked for cannot be recorded, so it is not shown."""
+
+    code = "audit_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The audit log cannot be written, and nothing is shown that is not recorded.",
+            remedy="Try again in a moment; if it stays, look at the disk and the database.",
+        )
+
+
+class SealBroken(StorageError):
+    """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
+
+    ``where``: which column, file or segment; never what it holds.
+    """
+
+    code = "seal_broken"
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"Encrypted data {f'in {where} ' if where else ''}was changed or damaged.",
+            remedy="Run `homeward encryption check` to find out how much, then restore a back-up.",
+        )
+
+
+class SealKeyMissing(StorageError):
+    """The key that something was sealed with is not there."""
+
+    code = "seal_key_missing"
+
+
+class KeysUnusable(StorageError):
+    """The encryption keys that are set cannot be used, or are not those of this data folder."""
+
+    code = "encryption_keys"

@@ -76,7 +76,7 @@ def forget_photo(
         ):
             queue.enqueue(session, "probe_case", case_id)
         _forget_responses(session, [case_id, photo_id])
-        record = record_purge(session, actor, "photo", photo_id, counts)
+        record = record_purge(session, actor, "photo", photo_id, counts, case_id=case_id)
     removals.finish_if_possible(ws)
     return record
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from indexer.audit.chain import record
+from indexer import audit
 from indexer.catalog.tables import Case, Search
 from indexer.errors import PurposeRequired
 from indexer.ids import decode_cursor, encode_cursor, new_id
@@ -81,7 +81,7 @@ def add_search(
             kind=kind,
         )
     )
-    record(
+    audit.record(
         session,
         f"search.{kind}",
         subject=("search", search_id),
@@ -92,6 +92,11 @@ def add_search(
             "contract_id": result.contract_id,
             "k": result.k,
             "candidates": len(result.items),
+            "filters": sorted(
+                name
+                for name in ("site", "region", "posted_after", "posted_before")
+                if getattr(filters, name) is not None
+            ),
             "agency": session.scalar(select(Case.agency).where(Case.case_id == case_id)),
         },
     )

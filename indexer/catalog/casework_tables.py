@@ -8,6 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id
+from indexer.catalog.sealed import SealedText
 from indexer.catalog.types import UtcDateTime
 
 
@@ -27,7 +28,7 @@ class Approval(Base):
         ForeignKey("cases.case_id", ondelete="CASCADE"), index=True
     )
     purpose: Mapped[str] = mapped_column(String(40))
-    note: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(SealedText("approvals.note"))
     emergency: Mapped[bool]
     state: Mapped[str] = mapped_column(String(10))
     asked_by: Mapped[str] = mapped_column(String(100))
@@ -83,8 +84,8 @@ class LinkRequest(Base):
     candidate_id: Mapped[str] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(10))
-    note: Mapped[str | None] = mapped_column(Text)
-    answer: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(SealedText("link_requests.note"))
+    answer: Mapped[str | None] = mapped_column(SealedText("link_requests.answer"))
     asked_by: Mapped[str] = mapped_column(String(100))
     asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     answered_by: Mapped[str | None] = mapped_column(String(100))

@@ -28,6 +28,8 @@ from models.packs.base import PackInfo
 from models.packs.licences import Rights
 from models.packs.registry import find_pack
 from models.types import Quality
+from service.accounts.access import job_kinds
+from service.accounts.principal import Principal
 from service.config import Settings
 from service.packs import rights_to
 from service.search.rank import Candidate, CandidateList, case_candidates
@@ -117,10 +119,15 @@ class AboutView:
 
 
 def case_rows(
-    ws: Workspace, *, status: CaseStatus | None, text: str | None, cursor: str | None
+    ws: Workspace,
+    *,
+    status: CaseStatus | None,
+    text: str | None,
+    cursor: str | None,
+    agency: str | None,
 ) -> Page[CaseRow]:
-    """Cases, newest first. Raises InvalidCursor."""
-    page = cases.list_cases(ws, status=status, text=text, cursor=cursor)
+    """Cases of one agency or of all, newest first. Raises InvalidCursor."""
+    page = cases.list_cases(ws, status=status, text=text, cursor=cursor, within=agency)
     with ws.catalog.read() as session:
         rows = tuple(
             CaseRow(
@@ -255,9 +262,12 @@ def candidate_of(
     return record, images.get_face(ws, record.face_id)
 
 
-def job_page(ws: Workspace, *, state: JobState | None, cursor: str | None) -> Page[JobRecord]:
-    """Jobs, newest first. Raises InvalidCursor."""
-    return jobs.list_jobs(ws, state=state, cursor=cursor)
+def job_page(
+    ws: Workspace, principal: Principal, *, state: JobState | None, cursor: str | None
+) -> Page[JobRecord]:
+    """The jobs that somebody may know of, newest first. Raises InvalidCursor."""
+    only = jobs.visible(job_kinds(principal), principal.agency)
+    return jobs.list_jobs(ws, state=state, cursor=cursor, only=only)
 
 
 def about_view(ws: Workspace, settings: Settings) -> AboutView:

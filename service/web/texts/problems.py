@@ -20,6 +20,12 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Sign in in another tab, come back to the form and send it again.",
     ),
     "forbidden": ("This is not allowed", "", ""),
+    "sign_on_refused": ("You could not be signed in", "", ""),
+    "sign_on_away": ("The provider does not answer", "", ""),
+    "cross_origin": ("This form came from elsewhere", "", ""),
+    "head_too_large": ("This request cannot be taken", "", ""),
+    "address_too_long": ("This address is too long", "", ""),
+    "host_refused": ("This service does not go by that name", "", ""),
     "method_not_allowed": (
         "This address is reached by a form",
         "It cannot be opened directly.",

@@ -17,6 +17,7 @@ def upgrade() -> None:
         "cases",
         sa.Column("suspended", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+    op.add_column("webhooks", sa.Column("agency", sa.String(length=100), nullable=True))
     op.add_column("cases", sa.Column("search_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column(
         "searches",
