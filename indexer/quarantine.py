@@ -149,7 +149,18 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
-    return [QuarantineRecord(*row[:-1], plain_length(row[-1], catalog.keyring)) for row in rows]
+    return [
+        QuarantineRecord(
+            item_id=item_id,
+            at=at,
+            actor=actor,
+            place=place,
+            code=code,
+            detail=detail,
+            size=plain_length(length, catalog.keyring),
+        )
+        for item_id, at, actor, place, code, detail, length in rows
+    ]
 
 
 def show(catalog: Catalog, item_id: str) -> tuple[QuarantineRecord, bytes]:
