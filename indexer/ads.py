@@ -24,6 +24,7 @@ from indexer.ids import decode_cursor, encode_cursor
 from indexer.incoming import Delivery, Prepared, prepare
 from indexer.records import AdFilter, AdInput, AdReceipt, AdRecord, Page, Upload
 from indexer.room import require_room
+from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
@@ -83,6 +84,7 @@ def receive_ads(
             if todo:
                 with ws.catalog.write() as session:
                     taken = take(ws, session, todo)
+                    withheld.arrived(session, ws, [*fresh, *again])
                 for at, outcome in taken.items():
                     outcomes[at] = outcome
     return [outcome for outcome in outcomes if outcome is not None]

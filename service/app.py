@@ -31,6 +31,7 @@ from service.api import (
     openapi,
     operations,
     webhooks,
+    withheld,
 )
 from service.compute import ComputePool
 from service.config import Settings
@@ -107,6 +108,7 @@ def create_app(
         alerts,
         webhooks,
         images,
+        withheld,
         generations,
         operations,
     ):

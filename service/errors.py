@@ -38,6 +38,7 @@ RETRY_AFTER_SECONDS = 5
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
     "forbidden": 403,
+    "picture_withheld": 403,
     "not_found": 404,
     "case_not_found": 404,
     "generation_not_found": 404,
@@ -53,6 +54,8 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "candidate_not_found": 404,
     "alert_not_found": 404,
     "webhook_not_found": 404,
+    "withheld_not_found": 404,
+    "hash_list_not_found": 404,
     "quarantine_item_not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,
@@ -61,6 +64,8 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "duplicate_case_number": 409,
     "idempotency_in_progress": 409,
     "legal_hold": 409,
+    "second_person_needed": 409,
+    "withheld_state_invalid": 409,
     "photo_already_enrolled": 409,
     "several_faces_found": 409,
     "too_many_webhooks": 409,
@@ -118,6 +123,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
 TITLES: Mapping[str, str] = {
     "unauthenticated": "A valid key is needed",
     "forbidden": "The key does not allow this",
+    "picture_withheld": "The picture is shown to nobody",
     "not_found": "There is nothing at this address",
     "method_not_allowed": "This address does not take this method",
     "validation_failed": "Some fields cannot be used",

@@ -112,6 +112,8 @@ AlertReader = Annotated[Session, Depends(requires("alerts:read"))]
 Administrator = Annotated[Session, Depends(requires("generations:write"))]
 ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
+Flagger = Annotated[Session, Depends(requires("images:flag"))]
+Settler = Annotated[Session, Depends(requires("withheld:settle"))]
 
 
 def is_secure(request: Request) -> bool:

@@ -13,6 +13,7 @@ from service.web.routes import (
     pictures,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -25,6 +26,7 @@ for _part in (
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     info,
 ):
