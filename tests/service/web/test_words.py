@@ -117,7 +117,7 @@ def test_where_the_rate_does_not_hold_no_number_of_strangers_is_named(
 def held(held_id: str, session_id: str = "s", data: bytes = b"x") -> HeldPhoto:
     return HeldPhoto(
         held_id=held_id, session_id=session_id, case_id="c", aim="enrol", data=data,
-        filename=None, faces=(), preview=b"", crops=(),
+        filename=None, faces=(), preview=b"", crops=(), sha256="0" * 64,
     )  # fmt: skip
 
 
