@@ -15,6 +15,7 @@ from service.web.routes import (
     provider,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -29,6 +30,7 @@ for _part in (
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     info,
 ):
