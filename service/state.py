@@ -11,6 +11,7 @@ from pathlib import Path
 
 from indexer.runner import Runner
 from indexer.workspace import Workspace
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore
 from service.alerts.streams import EventStreams, NoPlace
 from service.compute import ComputePool
@@ -32,6 +33,8 @@ class Service:
     runner: Runner
     metrics: Metrics
     spool_dir: Path
+    sign_ins: ComputePool
+    key_uses: KeyUses
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
     upload_places: asyncio.Semaphore = field(init=False)
     streams: EventStreams = field(init=False)

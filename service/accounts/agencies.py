@@ -21,6 +21,8 @@ from service.accounts.principal import Principal
 
 MAX_NAME: Final = 100
 MAX_TITLE: Final = 200
+ALL: Final = "*"
+"""What stands for all agencies where one is chosen from a list; no agency is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,12 @@ def create(catalog: Catalog, principal: Principal, name: str, title: str = "") -
     """Make an agency. Raises AgencyTaken, AgencyInvalid, Forbidden."""
     _require_all(principal)
     name, title = name.strip(), title.strip()
-    if not name or len(name) > MAX_NAME or len(title) > MAX_TITLE or _unprintable(name + title):
+    if (
+        name in ("", ALL)
+        or len(name) > MAX_NAME
+        or len(title) > MAX_TITLE
+        or _unprintable(name + title)
+    ):
         raise AgencyInvalid(
             f"The name of an agency has 1 to {MAX_NAME} characters, its title up to {MAX_TITLE}.",
             remedy="Choose a short name, such as the agency's ORI.",

@@ -3,12 +3,15 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
     candidates,
     cases,
     endings,
     generations,
     info,
+    keys,
+    people,
     photos,
     pictures,
     searches,
@@ -18,6 +21,9 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    account,
+    people,
+    keys,
     cases,
     photos,
     searches,
