@@ -21,6 +21,7 @@ from service.accounts.keys import KeyStore, NewKey
 from service.accounts.principal import Principal
 from service.alerts.deliver import Deliverer
 from service.api import (
+    accounts,
     ads,
     alerts,
     batch,
@@ -113,6 +114,7 @@ def create_app(
         webhooks,
         images,
         generations,
+        accounts,
         operations,
     ):
         app.include_router(part.api)

@@ -191,3 +191,12 @@ class TrainingDateInvalid(HomewardError):
     """The day on which a training ends cannot be read."""
 
     code = "training_date_invalid"
+
+
+class KeyNotFound(HomewardError):
+    """No key of this id that the caller manages."""
+
+    code = "key_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no key {key!r}.", remedy="List the keys.")

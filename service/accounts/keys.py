@@ -17,11 +17,12 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency
 from indexer.catalog.tables import ApiKey, WebSession
-from indexer.ids import new_id
+from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.records import Page
 from indexer.times import utc_now
-from models.errors import HomewardError
 from service.accounts import authority
 from service.accounts.errors import ExpiryInvalid, KeyNameInvalid, RoleUnknown
+from service.accounts.errors import KeyNotFound as KeyNotFound
 from service.accounts.key_uses import KeyUses
 from service.accounts.principal import Principal
 from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES, scopes_of
@@ -35,12 +36,6 @@ ROLE_PREFIX = "role:"
 
 KEY_PREFIX = "hw_"
 LONGEST_DAYS = 3650
-
-
-class KeyNotFound(HomewardError):
-    """No key has this id or prefix."""
-
-    code = "key_not_found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +159,18 @@ class KeyStore:
         with self._catalog.read() as session:
             return tuple(_record(row) for row in session.scalars(query))
 
+    def page(self, by: Principal, *, limit: int = 50, cursor: str | None = None) -> Page[KeyRecord]:
+        """The keys that ``by`` manages, oldest first. Raises :class:`InvalidCursor`."""
+        query = select(ApiKey).where(ApiKey.name != CONFIGURED).order_by(ApiKey.key_id)
+        if by.agency is not None:
+            query = query.where(ApiKey.agency == by.agency)
+        if cursor is not None:
+            query = query.where(ApiKey.key_id > decode_cursor(cursor))
+        with self._catalog.read() as session:
+            rows = session.scalars(query.limit(limit + 1)).all()
+            items = tuple(_record(row) for row in rows[:limit])
+        return Page(items, encode_cursor(items[-1].key_id) if len(rows) > limit else None)
+
     def revoke(self, key: str, by: Principal | None = None) -> KeyRecord:
         """Take back a key by id; raises :class:`KeyNotFound`, also for one that ``by`` does not
         manage."""
@@ -171,9 +178,7 @@ class KeyStore:
             row = session.get(ApiKey, key)
             managed = row is not None and (by is None or authority.manages(by, row.agency))
             if row is None or row.name == CONFIGURED or not managed:
-                raise KeyNotFound(
-                    f"There is no key {key[:60]!r}.", remedy="List them with `homeward keys list`."
-                )
+                raise KeyNotFound(key[:60])
             if row.revoked_at is None:
                 row.revoked_at = utc_now()
                 record(session, "key.revoke", subject=("key", row.key_id))

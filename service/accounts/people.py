@@ -22,7 +22,8 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
-from indexer.ids import new_id
+from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.records import Page
 from indexer.times import utc_now
 from service.accounts import authority
 from service.accounts.errors import (
@@ -186,6 +187,21 @@ def all_of(catalog: Catalog, principal: Principal) -> tuple[UserRecord, ...]:
         query = query.where(User.agency == principal.agency)
     with catalog.read() as session:
         return tuple(record_of(user) for user in session.scalars(query))
+
+
+def page(
+    catalog: Catalog, principal: Principal, *, limit: int = 50, cursor: str | None = None
+) -> Page[UserRecord]:
+    """The people whom the caller manages, oldest account first. Raises :class:`InvalidCursor`."""
+    query = select(User).order_by(User.user_id)
+    if principal.agency is not None:
+        query = query.where(User.agency == principal.agency)
+    if cursor is not None:
+        query = query.where(User.user_id > decode_cursor(cursor))
+    with catalog.read() as session:
+        rows = session.scalars(query.limit(limit + 1)).all()
+        items = tuple(record_of(user) for user in rows[:limit])
+    return Page(items, encode_cursor(items[-1].user_id) if len(rows) > limit else None)
 
 
 def get(catalog: Catalog, principal: Principal, user: str) -> UserRecord:

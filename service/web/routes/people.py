@@ -130,9 +130,8 @@ async def retire_agency(
         name, retired = form.text("name") or "", form.text("retired") == "yes"
 
     def change() -> Response:
-        act = agencies.retire if retired else agencies.reopen
         try:
-            act(service.workspace.catalog, session.principal, name)
+            agencies.change(service.workspace.catalog, session.principal, name, retired=retired)
         except HomewardError as error:
             return _page(web, service, session, error=error)
         return go("/people?done=changed")
