@@ -12,6 +12,7 @@ from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id, Json, Sha
+from indexer.catalog.sealed import SealedText
 from indexer.catalog.types import UtcDateTime
 
 
@@ -42,10 +43,12 @@ class User(Base):
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
     agency: Mapped[str | None] = mapped_column(ForeignKey("agencies.name"), index=True)
     login: Mapped[str] = mapped_column(String(100))
-    display_name: Mapped[str] = mapped_column(String(200), default="")
+    display_name: Mapped[str] = mapped_column(
+        SealedText("users.display_name", length=200), default=""
+    )
     roles: Mapped[list[str]] = mapped_column(Json)
     password: Mapped[str | None] = mapped_column(Text)
-    totp_secret: Mapped[str | None] = mapped_column(String(200))
+    totp_secret: Mapped[str | None] = mapped_column(SealedText("users.totp_secret", length=200))
     totp_step: Mapped[int | None]
     recovery_codes: Mapped[list[str]] = mapped_column(Json, default=list)
     issuer: Mapped[str | None] = mapped_column(String(300))

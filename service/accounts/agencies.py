@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
 from indexer.agencies import add_agency
 from indexer.audit.chain import Detail, record

@@ -15,14 +15,9 @@ from indexer.catalog.account_tables import Agency, User
 from service.accounts.access import Forbidden
 from service.accounts.errors import AgencyNotFound, LastAdministrator, RoleUnknown
 from service.accounts.principal import Principal
-from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES, Role, scopes_of
+from service.accounts.roles import PERMISSIONS, ROLES, Role, scopes_of
 
 ADMINISTRATOR: Role = "administrator"
-
-
-def operator(name: str) -> Principal:
-    """Whoever is at the command line of the machine."""
-    return Principal(name, name, ALL_SCOPES, kind="cli")
 
 
 def known_roles(roles: Iterable[str]) -> list[str]:

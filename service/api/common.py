@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from indexer.errors import (
     AdNotFound,
     AlertNotFound,
+    ApprovalNotFound,
     CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
@@ -122,6 +123,7 @@ AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
 CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
+ApprovalId = Annotated[str, _id(ApprovalNotFound), _UUID, Path()]
 WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 UserId = Annotated[str, _id(UserNotFound), _UUID, Path()]
 KeyId = Annotated[str, _id(KeyNotFound), _UUID, Path()]

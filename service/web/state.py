@@ -13,17 +13,16 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from service.accounts.access import Forbidden, require
+from service.accounts.access import Forbidden, known, require, require_records
 from service.accounts.errors import SetUpUnfinished
-from service.deps import ServiceDep
+from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
-from service.web import sessions
+from service.web import cookies, sessions
+from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
 from service.web.held import Held
 from service.web.render import Pages
 from service.web.sessions import Session
 
-SESSION_COOKIE: Final = "homeward_session"
-FORM_COOKIE: Final = "homeward_form"
 FAILURES: Final = 5
 FAILURE_MINUTES: Final = 15
 
@@ -68,7 +67,7 @@ WebDep = Annotated[Web, Depends(get_web)]
 
 def current_session(request: Request, service: ServiceDep) -> Session | None:
     """The session of the browser that asks, if it is signed in."""
-    token = request.cookies.get(SESSION_COOKIE, "")
+    token = cookies.read(request, SESSION_COOKIE)
     if not 20 <= len(token) <= 100:
         return None
     service.opened.views.refresh()
@@ -115,13 +114,17 @@ def of_person(session: SessionDep) -> Session:
 PersonSession = Annotated[Session, Depends(of_person)]
 
 
-def requires(scope: str) -> Callable[[Session], Session]:
-    """A dependency that lets only sessions pass whose key has ``scope``."""
+def requires(scope: str) -> Callable[..., Session]:
+    """A dependency that lets only sessions with ``scope`` pass, and only to records they may see:
+    every id in the address is looked at here, so that a page cannot forget to."""
+    known(scope)
 
-    def check(session: SessionDep) -> Session:
+    def check(request: Request, session: SessionDep, service: ServiceDep) -> Session:
         require(session.principal, scope)
+        require_records(service.workspace.catalog, session.principal, scope, request.path_params)
         return session
 
+    REQUIRED[check] = scope
     return check
 
 
@@ -135,6 +138,8 @@ Administrator = Annotated[Session, Depends(requires("generations:write"))]
 ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
 AccountManager = Annotated[Session, Depends(requires("accounts:write"))]
+Flagger = Annotated[Session, Depends(requires("images:flag"))]
+Settler = Annotated[Session, Depends(requires("withheld:settle"))]
 
 
 def address_of(request: Request) -> str:
@@ -147,12 +152,3 @@ def home_of(session: Session | None) -> str:
     if session is None or session.principal.may("cases:read"):
         return "/cases"
     return "/people" if session.principal.may("accounts:write") else "/about"
-
-
-def is_secure(request: Request) -> bool:
-    """Whether the browser speaks TLS, here or to a proxy in front.
-
-    A forged header only makes a cookie stricter.
-    """
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    return request.url.scheme == "https" or forwarded == "https"

@@ -7,6 +7,7 @@ from service.web.routes import (
     alerts,
     candidates,
     cases,
+    casework,
     endings,
     generations,
     info,
@@ -16,6 +17,7 @@ from service.web.routes import (
     pictures,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -25,12 +27,14 @@ for _part in (
     people,
     keys,
     cases,
+    casework,
     photos,
     searches,
     candidates,
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     info,
 ):

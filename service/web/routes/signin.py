@@ -14,20 +14,18 @@ from service.accounts.errors import SetUpRefused, SignInRefused
 from service.deps import ServiceDep
 from service.errors import Forbidden
 from service.state import Service
-from service.web import sessions, texts
+from service.web import cookies, sessions, texts
+from service.web.cookies import FORM_COOKIE, SESSION_COOKIE
 from service.web.forms import page_form
 from service.web.routes.common import go, page_router
 from service.web.sessions import Session
 from service.web.state import (
-    FORM_COOKIE,
-    SESSION_COOKIE,
     BegunSession,
     MaybeSession,
     Web,
     WebDep,
     address_of,
     home_of,
-    is_secure,
 )
 
 router = page_router()
@@ -40,17 +38,10 @@ def _inside(there: str | None) -> str:
     return there if there and len(there) <= 500 and _OWN_PATH.fullmatch(there) else "/"
 
 
-def set_cookie(request: Request, answer: Response, name: str, value: str) -> None:
-    """A cookie that no script sees and no other site sends."""
-    answer.set_cookie(
-        name, value, path="/", httponly=True, samesite="strict", secure=is_secure(request)
-    )
-
-
 def let_in(request: Request, session: Session, answer: Response) -> Response:
     """Give the browser the cookie of a session that was just begun or got a fresh token."""
-    answer.delete_cookie(FORM_COOKIE, path="/", httponly=True, samesite="strict")
-    set_cookie(request, answer, SESSION_COOKIE, session.token)
+    cookies.drop(request, answer, FORM_COOKIE)
+    cookies.put(request, answer, SESSION_COOKIE, session.token)
     return answer
 
 
@@ -86,7 +77,7 @@ async def _form_page(
         note=note,
         accounts=await run_in_threadpool(people.accounts_exist, service.workspace.catalog),
     )
-    set_cookie(request, answer, FORM_COOKIE, token)
+    cookies.put(request, answer, FORM_COOKIE, token)
     return answer
 
 
@@ -118,7 +109,7 @@ async def sign_in(request: Request, web: WebDep, service: ServiceDep) -> Respons
     """Exchange name, password and code, or a key, for a session."""
     names = ("login", "password", "code", "key", "next")
     try:
-        cookie = request.cookies.get(FORM_COOKIE, "")
+        cookie = cookies.read(request, FORM_COOKIE)
         async with page_form(request, service, cookie, names) as form:
             given = {name: form.text(name) or "" for name in names}
     except Forbidden:
@@ -184,7 +175,7 @@ def _welcome(
         code=code,
         problem=problem,
     )
-    set_cookie(request, answer, FORM_COOKIE, token)
+    cookies.put(request, answer, FORM_COOKIE, token)
     return answer
 
 
@@ -192,7 +183,7 @@ def _welcome(
 async def welcome(request: Request, web: WebDep, service: ServiceDep) -> Response:
     """Exchange a set-up code for a session in which an account can be set up, and nothing else."""
     try:
-        cookie = request.cookies.get(FORM_COOKIE, "")
+        cookie = cookies.read(request, FORM_COOKIE)
         async with page_form(request, service, cookie, ("code",)) as form:
             code = form.text("code") or ""
     except Forbidden:
@@ -220,5 +211,5 @@ async def sign_out(
     web.held.drop_where(session_id=session.session_id)
     await run_in_threadpool(sessions.end, service.workspace.catalog, session)
     answer = go("/sign-in?ended=1")
-    answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
+    cookies.drop(request, answer, SESSION_COOKIE)
     return answer
