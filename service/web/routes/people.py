@@ -85,19 +85,23 @@ async def add_person(
             )
         except HomewardError as error:
             return _page(web, service, session, found=found, error=error)
-        return _code_page(web, request, session, made)
+        return _code_page(web, service, request, session, made)
 
     return await run_in_threadpool(make)
 
 
-def _code_page(web: Web, request: Request, session: Session, made: people.NewUser) -> Response:
+def _code_page(
+    web: Web, service: Service, request: Request, session: Session, made: people.NewUser
+) -> Response:
+    here = f"{request.url.scheme}://{request.url.netloc}"
+    base = (service.settings.public_url or here).rstrip("/")
     return web.pages.page(
         "set_up_code.html",
         session=session,
         person=made.record,
         code=made.code,
         expires=made.expires_at,
-        address=f"{request.url.scheme}://{request.url.netloc}/welcome?code={made.code}",
+        address=f"{base}/welcome?code={made.code}",
     )
 
 
@@ -251,7 +255,7 @@ async def reset_person(
 
     def change() -> Response:
         made = people.reset(service.workspace.catalog, session.principal, _known(user_id))
-        return _code_page(web, request, session, made)
+        return _code_page(web, service, request, session, made)
 
     return await run_in_threadpool(change)
 
