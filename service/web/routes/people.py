@@ -10,6 +10,7 @@ from fastapi import Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from indexer.times import date_in_range
 from models.errors import HomewardError
 from service.accounts import agencies, browsers, people
 from service.accounts.errors import TrainingDateInvalid, UserNotFound
@@ -218,7 +219,7 @@ def _day(text: str) -> date | None:
         return None
     if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
         try:
-            return date.fromisoformat(text)
+            return date_in_range(date.fromisoformat(text))
         except ValueError:
             pass
     raise TrainingDateInvalid(texts.text("field.date"), remedy="Nothing was changed.")
