@@ -43,6 +43,18 @@ ACTIONS: Final[Mapping[str, str]] = {
     "GET /v1/generations/{contract_id}/comparison": "comparison.read",
     "POST /v1/generations/{contract_id}/activate": "generation.switch",
     "POST /v1/generations/rollback": "generation.roll_back",
+    "PUT /v1/cases/{case_id}/hold": "hold.set",
+    "DELETE /v1/cases/{case_id}/hold": "hold.lift",
+    "PUT /v1/ads/{ad_id}/hold": "hold.set",
+    "DELETE /v1/ads/{ad_id}/hold": "hold.lift",
+    "GET /v1/holds": "hold.list",
+    "POST /v1/cases/{case_id}/approvals": "approval.ask",
+    "GET /v1/cases/{case_id}/approvals": "approval.list",
+    "GET /v1/approvals": "approval.list",
+    "POST /v1/approvals/{approval_id}/decision": "approval.decide",
+    "POST /v1/images/{sha256}/flag": "picture.flag",
+    "GET /v1/withheld": "withheld.list",
+    "POST /v1/withheld/{sha256}/settle": "picture.settle",
     # --- the pages
     "POST /sign-in": "session.begin",
     "POST /sign-out": "session.end",
@@ -84,6 +96,21 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /generations/{contract_id}/switch": "generation.switch",
     "GET /generations/rollback": "generation.roll_back_form",
     "POST /generations/rollback": "generation.roll_back",
+    "GET /cases/{case_id}/hold": "hold.form",
+    "POST /cases/{case_id}/hold": "hold.set",
+    "GET /ads/{ad_id}/hold": "hold.form",
+    "POST /ads/{ad_id}/hold": "hold.set",
+    "GET /holds": "hold.list",
+    "GET /cases/{case_id}/approvals": "approval.list",
+    "POST /cases/{case_id}/approvals": "approval.ask",
+    "GET /approvals": "approval.list",
+    "GET /approvals/{approval_id}": "approval.read",
+    "POST /approvals/{approval_id}": "approval.decide",
+    "GET /faces/{face_id}/flag": "picture.flag_form",
+    "GET /pictures/{sha256}/flag": "picture.flag_form",
+    "POST /pictures/{sha256}/flag": "picture.flag",
+    "GET /withheld": "withheld.list",
+    "POST /withheld/{sha256}/settle": "picture.settle",
 }
 
 UNRECORDED: Final[Mapping[str, str]] = {
@@ -108,6 +135,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "alert_id": "alert",
     "webhook_id": "webhook",
     "contract_id": "generation",
+    "approval_id": "approval",
 }
 """What an id in an address is the id of; others, such as those of held uploads, are not recorded:
 they open what is held."""

@@ -242,8 +242,8 @@ def test_guessing_in_an_open_session_locks_too(catalog: Catalog) -> None:
 @pytest.mark.parametrize(
     "password",
     ["eleven char", "x" * 257, "passwordpassword", "password123456", "123456789012",
-     "aaaaaaaaaaaaaa", "abcabcabcabcabc", "homeward-2026", "Homeward Homeward", "rita.stone-1", "qwertyuiop123",
-     "RitaStone2026"],
+     "aaaaaaaaaaaaaa", "abcabcabcabcabc", "homeward-2026", "Homeward Homeward", "rita.stone-1",
+     "qwertyuiop123", "RitaStone2026"],
 )  # fmt: skip
 def test_passwords_that_are_guessed_first_are_refused(password: str) -> None:
     with pytest.raises(PasswordRefused):
