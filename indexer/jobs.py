@@ -18,7 +18,7 @@ from typing import Final, Protocol, cast, get_args
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import enrolling, queue, reading
+from indexer import audit, enrolling, queue, reading
 from indexer.ad_faces import images_of_job
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Case, Job, Photo, Webhook
@@ -154,6 +154,7 @@ def retry(ws: HasCatalog, job_id: str) -> JobRecord:
         job.attempts = job.done = 0
         job.run_after = job.started_at = job.finished_at = None
         job.failures = []
+        audit.record(session, "job.retry", subject=("job", job_id), details={"kind": job.kind})
         return job_record(job)
 
 
@@ -166,6 +167,7 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
         job = _in_state(session, job_id, ("queued", "failed"))
         job.state = "dropped"
         job.finished_at = utc_now()
+        audit.record(session, "job.drop", subject=("job", job_id), details={"kind": job.kind})
         return job_record(job)
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import queue
+from indexer import audit, queue
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Alert, Case, Face, IdempotentResponse, Job, Webhook
 from indexer.enrolled import limited_pictures
@@ -231,6 +231,7 @@ def add_webhook(
             )
         session.add(row)
         session.flush()
+        audit.record(session, "webhook.create", subject=("webhook", row.webhook_id))
         return _record(row)
 
 
@@ -273,6 +274,7 @@ def remove_webhook(catalog: Catalog, webhook_id: str) -> WebhookRecord:
             delete(IdempotentResponse).where(IdempotentResponse.subject_id == webhook_id)
         )
         session.delete(row)
+        audit.record(session, "webhook.remove", subject=("webhook", webhook_id))
         return record
 
 

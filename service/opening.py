@@ -159,6 +159,8 @@ def open_for(
             min_free_bytes=settings.min_free_bytes,
             reserve_bytes=RESERVE_BYTES,
             ad_max_age_days=settings.ad_max_age_days,
+            approval_required=settings.approval == "required",
+            approval_days=settings.approval_days,
             purge_ledger=settings.purge_ledger_path,
         ),
         restoring=restoring,

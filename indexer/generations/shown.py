@@ -21,6 +21,7 @@ from indexer.faces import face_record
 from indexer.generations import reports, rows
 from indexer.generations.comparison import CaseComparison, Comparison, Place, Worst
 from indexer.records import AdSummary, FaceRecord
+from indexer.searchable import clock, searchable
 from indexer.workspace import Workspace
 
 _AT_ONCE = 50
@@ -165,13 +166,13 @@ def _face_ids(one: CaseComparison) -> Iterator[str]:
 def _open_cases(
     session: Session, case_ids: Collection[str], agency: str | None
 ) -> dict[str, tuple[str, str]]:
-    """Agency and number of those that are open and, where it is given, of ``agency``."""
+    """Agency and number of those that may be searched and, where it is given, of ``agency``."""
     mine = true() if agency is None else Case.agency == agency
     found: dict[str, tuple[str, str]] = {}
     for some in chunks(case_ids):
         for case_id, agency, number in session.execute(
             select(Case.case_id, Case.agency, Case.case_number).where(
-                Case.case_id.in_(some), Case.status == "open", mine
+                Case.case_id.in_(some), searchable(clock(session)), mine
             )
         ):
             found[case_id] = agency, number

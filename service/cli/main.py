@@ -6,12 +6,14 @@ import typer
 
 from service import __version__
 from service.cli import (
+    approvals,
     backup,
     calibrate,
     commands,
     evaluate,
     gallery,
     generations,
+    hold,
     ingest,
     jobs,
     keys,
@@ -68,6 +70,8 @@ app.add_typer(generations.app, name="generations")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(hold.app, name="hold")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")

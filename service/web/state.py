@@ -16,13 +16,12 @@ from limits.strategies import FixedWindowRateLimiter
 from service.accounts.access import known, require, require_records
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
-from service.web import sessions
+from service.web import cookies, sessions
+from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
 from service.web.held import Held
 from service.web.render import Pages
 from service.web.sessions import Session
 
-SESSION_COOKIE: Final = "homeward_session"
-FORM_COOKIE: Final = "homeward_form"
 FAILURES: Final = 5
 FAILURE_MINUTES: Final = 15
 
@@ -67,7 +66,7 @@ WebDep = Annotated[Web, Depends(get_web)]
 
 def current_session(request: Request, service: ServiceDep) -> Session | None:
     """The session of the browser that asks, if it is signed in."""
-    token = request.cookies.get(SESSION_COOKIE, "")
+    token = cookies.read(request, SESSION_COOKIE)
     if not 20 <= len(token) <= 100:
         return None
     service.opened.views.refresh()
@@ -116,12 +115,3 @@ AlertReader = Annotated[Session, Depends(requires("alerts:read"))]
 Administrator = Annotated[Session, Depends(requires("generations:write"))]
 ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
-
-
-def is_secure(request: Request) -> bool:
-    """Whether the browser speaks TLS, here or to a proxy in front.
-
-    A forged header only makes a cookie stricter.
-    """
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    return request.url.scheme == "https" or forwarded == "https"

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
 from indexer import candidates, cases, images, jobs
-from indexer.errors import CandidateNotFound, FaceNotFound
+from indexer.errors import ApprovalRequired, CandidateNotFound, FaceNotFound
 from indexer.records import (
     AdSummary,
     CandidateRecord,
@@ -95,11 +95,13 @@ class CaseRow:
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """A case with its photos and, while it is open, its candidates."""
+    """A case with its photos and, while it may be searched, its candidates. ``waits``: for an
+    approval."""
 
     case: CaseRecord
     photos: tuple[PhotoView, ...]
     listed: ListView | None
+    waits: ApprovalRequired | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,13 @@ def case_view(ws: Workspace, case_id: str, *, with_candidates: bool) -> CaseView
     """Everything the page of a case shows; the search is made now. Raises CaseNotFound."""
     case = cases.get_case(ws, case_id)
     listed = None
+    waits = None
     if with_candidates and case.status == "open":
-        listed = list_view(case_candidates(ws, case_id, LIST_LENGTH))
-    return CaseView(case, tuple(_photo_view(ws, photo) for photo in case.photos), listed)
+        try:
+            listed = list_view(case_candidates(ws, case_id, LIST_LENGTH))
+        except ApprovalRequired as error:
+            waits = error
+    return CaseView(case, tuple(_photo_view(ws, photo) for photo in case.photos), listed, waits)
 
 
 def _photo_view(ws: Workspace, photo: PhotoRecord) -> PhotoView:
