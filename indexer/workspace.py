@@ -35,6 +35,7 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing import work
 from indexer.sealing.keyring import Keyring
 from indexer.sealing.keys import attach
 from indexer.sealing.outer import OuterKeys
@@ -207,7 +208,7 @@ class Workspace:
             return
         try:
             # One that fails does not keep the others from being done.
-            for work in (
+            for upkeep in (
                 queue.recover,
                 approvals.keep,
                 _discard_abandoned,
@@ -221,9 +222,10 @@ class Workspace:
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
+                work.keep,
             ):
                 try:
-                    work(self)
+                    upkeep(self)
                 except Exception:  # noqa: BLE001 - tried again at the next call
                     _log.exception("upkeep failed; it is tried again")
         finally:
