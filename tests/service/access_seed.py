@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from indexer import cases, images, jobs, notify
+from indexer import approvals, cases, images, jobs, notify
 from indexer.ads import receive_ad
 from indexer.blobs import sha256_hex
-from indexer.catalog.tables import Alert, ApiKey, Candidate, WebSession
+from indexer.catalog.tables import Alert, Candidate, Case, WebSession
 from indexer.records import AdInput, CaseInput, FaceSummary, Person, Upload
 from indexer.workspace import Workspace
+from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.accounts.roles import ROLES
 from service.web.held import Held, HeldPhoto, Wishes
-from service.web.sessions import form_token
+from service.web.sessions import begin_for_user, form_token
 from tests.indexer.raising import raise_alert
 from tests.service.conftest import KEY
+from tests.service.people import make_person
 
 OWN: Final = "north"
 OTHER: Final = "south"
@@ -36,7 +37,6 @@ NAME: Final = "Zephyrine Quillfeather"
 NOTES: Final = "violet umbrella"
 
 HTML: Final = {"accept": "text/html"}
-_COOKIE: Final = re.compile(r"(homeward_\w+)=([^;]+)")
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ CALLERS: Final = (
 
 @dataclass
 class Seed:
-    """The records, the keys and the sessions. ``ids`` are those of ``OWN``, by the name they
-    have in addresses; ``secrets`` may be in no answer to whoever is not of ``OWN``."""
+    """The records, the people, their keys and sessions. ``ids`` are those of ``OWN``, by the
+    name they have in addresses; ``secrets`` may be in no answer to whoever is not of ``OWN``."""
 
     app: FastAPI
     client: TestClient
@@ -69,6 +69,7 @@ class Seed:
     ids: dict[str, str] = field(default_factory=dict)
     secrets: set[str] = field(default_factory=set)
     keys: dict[Caller, str] = field(default_factory=dict)
+    people: dict[Caller, str] = field(default_factory=dict)
     cookies: dict[Caller, str] = field(default_factory=dict)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -82,18 +83,21 @@ class Seed:
     def sow(self) -> None:
         """Make everything, once."""
         store = KeyStore(self.ws.catalog)
+        with self.ws.catalog.write() as session:
+            for agency in (OWN, OTHER):
+                agencies.add(session, agency)
         for caller in CALLERS:
-            if caller.agency is not None:
-                made = store.create(str(caller), (f"role:{caller.role}",))
-                with self.ws.catalog.write() as session:
-                    session.execute(
-                        update(ApiKey)
-                        .where(ApiKey.key_id == made.record.key_id)
-                        .values(agency=caller.agency)
-                    )
-                self.keys[caller] = made.text
-            elif caller.role == FULL:
+            if caller.role == NOBODY:
+                continue
+            roles = (caller.role,) if caller.agency else ROLES
+            self.people[caller] = make_person(
+                self.ws.catalog, f"user{len(self.people)}", roles, caller.agency
+            ).user_id
+            if caller.agency is None:
                 self.keys[caller] = KEY
+                continue
+            made = store.create(str(caller), (f"role:{caller.role}",), agency=caller.agency)
+            self.keys[caller] = made.text
         self.ids = {**self.case(NUMBER, person=Person(name=NAME), notes=NOTES), **self.ad()}
         with self.ws.catalog.read() as session:
             found = session.scalars(
@@ -104,10 +108,11 @@ class Seed:
                 select(Alert.alert_id).where(Alert.case_id == self.ids["case_id"])
             ).one()
         self.ids |= self.webhook()
+        self.ids["approval_id"] = self.approval("N-78-0413")["approval_id"]
         self.ids |= {"contract_id": self.ws.contract_id, "index": "0", "name": "no-such-file"}
         self.ids["held_id"] = Held.new_id()
         shared = {"ad_id", "contract_id", "index", "name", "ad_job_id"}
-        self.secrets = {NUMBER, NAME, NOTES} | {
+        self.secrets = {NUMBER, NAME, NOTES, "N-78-0413"} | {
             value for name, value in self.ids.items() if name not in shared
         }
         # The other agency has something of its own, so that its lists are not empty.
@@ -140,6 +145,19 @@ class Seed:
         jobs.run_pending(self.ws)
         return {"ad_id": receipt.ad_id, "ad_job_id": receipt.job_id}
 
+    def suspended(self, number: str | None = None) -> dict[str, str]:
+        """A case that is searched only once that is approved."""
+        made = self.case(number)
+        with self.ws.catalog.write() as session:
+            session.get_one(Case, made["case_id"]).suspended = True
+        return made
+
+    def approval(self, number: str | None = None) -> dict[str, str]:
+        """A request that waits for a decision."""
+        made = self.suspended(number)
+        asked = approvals.ask(self.ws, made["case_id"], "locate_missing_person")
+        return {"approval_id": asked.approval_id}
+
     def webhook(self) -> dict[str, str]:
         """A webhook of ``OWN``."""
         made = notify.add_webhook(
@@ -151,9 +169,7 @@ class Seed:
         """A photo that waits for this caller's choice of a face."""
         with self.ws.catalog.read() as session:
             newest = select(WebSession.session_id).order_by(WebSession.session_id.desc())
-            if caller.agency is not None:
-                name = select(ApiKey.key_id).where(ApiKey.name == str(caller))
-                newest = newest.where(WebSession.key_id.in_(name))
+            newest = newest.where(WebSession.user_id == self.people[caller])
             session_id = session.scalars(newest).first()
         assert session_id is not None
         _, faces = images.examine(self.ws, self.pictures["portrait"])
@@ -181,23 +197,7 @@ class Seed:
 
     def sign_in(self, caller: Caller) -> str:
         """A fresh session of the pages; returns its cookie."""
-        before = self.client.get("/sign-in", headers=HTML)
-        form = _COOKIE.search(before.headers["set-cookie"])
-        assert form is not None
-        answer = self.client.post(
-            "/sign-in",
-            headers={**HTML, "cookie": f"{form[1]}={form[2]}"},
-            files=[
-                ("csrf", (None, form_token(form[2]))),
-                ("key", (None, self.keys[caller])),
-                ("next", (None, "/about")),
-            ],
-            follow_redirects=False,
-        )
-        assert answer.status_code == 303, answer.text
-        found = [one for one in _COOKIE.findall(str(answer.headers)) if one[0].endswith("session")]
-        self.client.cookies.clear()
-        return str(found[0][1])
+        return begin_for_user(self.ws.catalog, self.people[caller]).token
 
     def cookie(self, caller: Caller) -> str:
         """The session of a caller, begun at its first use."""

@@ -3,9 +3,10 @@
 A new route needs a line here, or ``test_access_matrix`` fails. Its key is ``METHOD path`` as in
 the router. ``who``: the roles that may use it; the full key always may. Then, where needed:
 
-- ``of="agency"``: the address names a record of the agency "north" (``Seed.ids`` has its id, by
-  the name of the part of the address); for the other agency it does not exist (404). It is told
-  apart by the test itself from the names in ``service.accounts.access.OWNED``.
+Where the address names a record of an agency (by the names in ``service.accounts.access.OWNED``),
+``Seed.ids`` holds the id of one of the agency "north", and for the other agency it does not exist
+(404); the test finds that out by itself.
+
 - ``blind``: roles that hold the permission and still never see this record (404).
 - ``ok``: the statuses that count as success, also documented answers such as "none is kept".
 - ``send``: the body, as a function of the seed and the caller: ``json``, ``form`` (fields),
@@ -19,8 +20,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
+from indexer import holds
+from indexer.acting import Acting, begin
 from tests.service.access_seed import NOBODY, Body, Caller, Fresh, Seed
 
 
@@ -42,6 +45,8 @@ class Line:
     own_session: bool = False
 
 
+HOLD: Final = get_args(holds.HoldReason)[0]
+SUPERVISOR: Final = ("supervisor",)
 CASE_WORK: Final = ("investigator", "supervisor")
 ADMIN: Final = ("administrator",)
 EVERYBODY: Final = ("scraper", *CASE_WORK, "auditor", "administrator")
@@ -83,6 +88,26 @@ def ended(seed: Seed, _caller: Caller) -> Mapping[str, str]:
     made = seed.case()
     update_case(seed.ws, made["case_id"], {"status": "closed"})
     return made
+
+
+def suspended(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.suspended()
+
+
+def approval(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.approval()
+
+
+def on_hold(kind: Literal["case", "ad"]) -> Fresh:
+    """A case or an ad with a hold that the caller's agency has set."""
+
+    def make(seed: Seed, caller: Caller) -> Mapping[str, str]:
+        made = seed.case() if kind == "case" else seed.ad()
+        with begin(Acting(agency=caller.agency)):
+            holds.set_hold(seed.ws, kind, made[f"{kind}_id"], HOLD)
+        return made
+
+    return make
 
 
 def new_case(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
@@ -180,6 +205,19 @@ TABLE: Final[dict[str, Line]] = {
     # It is in use already; and none before it is kept.
     "POST /v1/generations/{contract_id}/activate": Line(ADMIN, (200, 409)),
     "POST /v1/generations/rollback": Line(ADMIN, (409,)),
+    "POST /v1/cases/{case_id}/approvals": Line(
+        CASE_WORK, (201,), as_json(purpose="locate_missing_person"), suspended
+    ),
+    "GET /v1/cases/{case_id}/approvals": Line(CASE_WORK),
+    "GET /v1/approvals": Line(SUPERVISOR),
+    "POST /v1/approvals/{approval_id}/decision": Line(
+        SUPERVISOR, send=as_json(decision="refuse"), fresh=approval
+    ),
+    "PUT /v1/cases/{case_id}/hold": Line(SUPERVISOR, send=as_json(reason=HOLD), fresh=fresh_case),
+    "DELETE /v1/cases/{case_id}/hold": Line(SUPERVISOR, fresh=on_hold("case")),
+    "PUT /v1/ads/{ad_id}/hold": Line(SUPERVISOR, send=as_json(reason=HOLD), fresh=fresh_ad),
+    "DELETE /v1/ads/{ad_id}/hold": Line(SUPERVISOR, fresh=on_hold("ad")),
+    "GET /v1/holds": Line(SUPERVISOR),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
@@ -230,6 +268,20 @@ TABLE: Final[dict[str, Line]] = {
     # Held for one session: whoever did not bring the photo finds nothing.
     "GET /held/{held_id}/preview": Line(CASE_WORK, fresh=held("enrol")),
     "GET /held/{held_id}/faces/{index}": Line(CASE_WORK, fresh=held("enrol")),
+    "GET /cases/{case_id}/approvals": Line(CASE_WORK),
+    "POST /cases/{case_id}/approvals": Line(
+        CASE_WORK, (303,), form(purpose="locate_missing_person"), suspended
+    ),
+    "GET /approvals": Line(SUPERVISOR),
+    "GET /approvals/{approval_id}": Line(SUPERVISOR),
+    "POST /approvals/{approval_id}": Line(SUPERVISOR, (303,), form(decision="refuse"), approval),
+    "GET /holds": Line(SUPERVISOR),
+    "GET /cases/{case_id}/hold": Line(SUPERVISOR),
+    "POST /cases/{case_id}/hold": Line(
+        SUPERVISOR, (303,), form(action="set", reason=HOLD), fresh_case
+    ),
+    "GET /ads/{ad_id}/hold": Line(SUPERVISOR),
+    "POST /ads/{ad_id}/hold": Line(SUPERVISOR, (303,), form(action="set", reason=HOLD), fresh_ad),
     "GET /generations": Line(ADMIN),
     "GET /generations/{contract_id}/comparison": Line((), (404,)),
     "GET /generations/{contract_id}/comparison/{case_id}": Line((), (404,)),
