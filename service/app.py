@@ -33,6 +33,7 @@ from service.api import (
     openapi,
     operations,
     webhooks,
+    withheld,
 )
 from service.audit.layer import Audited
 from service.audit.recorder import Recorder
@@ -124,6 +125,7 @@ def create_app(
         alerts,
         webhooks,
         images,
+        withheld,
         generations,
         operations,
     ):

@@ -13,6 +13,7 @@ from service.cli import (
     evaluate,
     gallery,
     generations,
+    hashes,
     hold,
     ingest,
     jobs,
@@ -67,6 +68,7 @@ app.command("calibrate", cls=BareOptionCommand)(calibrate.calibrate)
 app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(generations.app, name="generations")
+app.add_typer(hashes.app, name="hashes")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")

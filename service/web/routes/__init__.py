@@ -14,6 +14,7 @@ from service.web.routes import (
     pictures,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
@@ -27,6 +28,7 @@ for _part in (
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     info,
 ):

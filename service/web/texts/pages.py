@@ -11,6 +11,7 @@ from typing import Final
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
     # --- frame -------------------------------------------------------------------------------
@@ -341,6 +342,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "job.enrol_case": "Enrol the photos of a case anew",
     "job.embed_images": "Read pictures of ads for one generation",
     "job.embed_case": "Enrol the photos of a case for one generation",
+    "job.check_pictures": "Compare pictures with lists of hashes",
+    "job.read_again": "Read stored pictures of ads for a case",
+    "job.tidy_faces": "Take away or read again faces of ads",
     "job.state.queued": "queued",
     "job.state.running": "running",
     "job.state.done": "done",
@@ -377,4 +381,5 @@ TEXTS: Final[Mapping[str, str]] = {
     **ALERT_TEXTS,
     **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
+    **WITHHELD_TEXTS,
 }

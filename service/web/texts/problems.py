@@ -14,6 +14,11 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "The address leads to no page.",
         "Go to the list of cases, or check the address.",
     ),
+    "picture_withheld": (
+        "This picture is withheld",
+        "It is shown to nobody; what it belongs to can be read.",
+        "Go back; the designated role decides what becomes of the picture.",
+    ),
     "unauthenticated": (
         "Please sign in again",
         "The session has ended, so nothing was changed.",
