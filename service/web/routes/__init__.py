@@ -12,6 +12,7 @@ from service.web.routes import (
     info,
     photos,
     pictures,
+    provider,
     searches,
     signin,
     withheld,
@@ -20,6 +21,7 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
     cases,
     casework,
     photos,

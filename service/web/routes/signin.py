@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -14,18 +11,10 @@ from service.errors import Forbidden
 from service.web import cookies, sessions, texts
 from service.web.cookies import FORM_COOKIE, SESSION_COOKIE
 from service.web.forms import page_form
-from service.web.routes.common import go, page_router
+from service.web.routes.common import HOME, go, inside, page_router
 from service.web.state import MaybeSession, SessionDep, Web, WebDep
 
 router = page_router()
-
-HOME: Final = "/cases"
-_OWN_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~%?=&+-]*")
-
-
-def _inside(there: str | None) -> str:
-    """``there`` if it is an address of this site, else the list of cases."""
-    return there if there and len(there) <= 500 and _OWN_PATH.fullmatch(there) else HOME
 
 
 def _form_page(
@@ -60,7 +49,7 @@ async def sign_in_page(
     ended: bool = False,
 ) -> Response:
     """The form for the access key."""
-    there = _inside(next)
+    there = inside(next)
     if session is not None:
         return go(there)
     return _form_page(request, web, there, note=texts.text("signin.ended") if ended else "")
@@ -74,7 +63,7 @@ async def sign_in(request: Request, web: WebDep, service: ServiceDep) -> Respons
     try:
         cookie = cookies.read(request, FORM_COOKIE)
         async with page_form(request, service, cookie, ("key", "next")) as form:
-            key, there = form.text("key") or "", _inside(form.text("next"))
+            key, there = form.text("key") or "", inside(form.text("next"))
     except Forbidden:
         return _form_page(request, web, HOME, problem=texts.text("signin.expired"), status=403)
     principal = None
