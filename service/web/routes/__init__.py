@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
     candidates,
     cases,
@@ -10,6 +11,8 @@ from service.web.routes import (
     endings,
     generations,
     info,
+    keys,
+    people,
     photos,
     pictures,
     provider,
@@ -22,6 +25,9 @@ router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
     provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,

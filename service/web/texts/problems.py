@@ -104,7 +104,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "legal_hold": ("Legal hold", "", ""),
     "rate_limited": (
         "Too many tries",
-        "The key was wrong too often from this address.",
+        "Signing in failed too often from this address.",
         "Wait some minutes before the next try.",
     ),
     "internal_error": (
