@@ -39,6 +39,9 @@ RETRY_AFTER_SECONDS = 5
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
     "sign_on_refused": 401,
+    "sign_in_elsewhere_refused": 403,
+    "second_factor_missing": 403,
+    "link_refused": 409,
     "sign_on_away": 503,
     "forbidden": 403,
     "sign_in_refused": 401,

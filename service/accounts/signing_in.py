@@ -200,3 +200,49 @@ def _admitted(session: Session, user: User, code: str, now: datetime) -> str | N
     if user.totp_secret is None:
         return "password"
     return second_factor.take(user, code, now)
+
+
+def second_step(
+    catalog: Catalog, user_id: str, code: str, *, address: str = "", now: datetime | None = None
+) -> None:
+    """The code of a person who has proved the first factor elsewhere; counted as other tries are.
+
+    Raises SignInRefused, TooManyFailures.
+    """
+    now = now or utc_now()
+    with catalog.read() as session:
+        found = session.get(User, user_id)
+        name = login_digest(found.login if found is not None else "")
+    tried = begin_try(catalog, name, address, now)
+    with catalog.write() as session:
+        user = session.get(User, user_id)
+        means = None
+        if user is not None and may_enter(session, user) and not tried.locked:
+            means = second_factor.take(user, code, now)
+        if user is not None and means is not None:
+            session.execute(delete(SignInFailure).where(SignInFailure.name == name))
+            people.principal_of(user).acts()
+            record(
+                session,
+                "sign_in.done",
+                subject=("user", user.user_id),
+                details={"means": f"provider_and_{means}", "address": address[:_ADDRESS]},
+            )
+            return
+        record(
+            session,
+            "sign_in.failed",
+            subject=("user", user_id) if user is not None else None,
+            outcome=SignInRefused.code,
+            details={
+                "login_sha256": name,
+                "address": address[:_ADDRESS],
+                "locked": tried.locked,
+            },
+        )
+    raise SignInRefused
+
+
+def may_enter(session: Session, user: User) -> bool:
+    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
+    return _usable(session, user)

@@ -28,7 +28,7 @@ from service.errors import PROBLEM_JSON
 from service.idempotency import Answer
 from service.jsonbody import JsonRoute
 
-STANDARD_PROBLEMS = (401, 403, 422, 429, 500, 503)
+STANDARD_PROBLEMS = (401, 403, 414, 422, 429, 500, 503)
 DESCRIPTIONS = {
     401: "No valid key",
     403: "The key lacks the scope",
@@ -36,6 +36,7 @@ DESCRIPTIONS = {
     408: "The body took too long",
     409: "Conflict with the state of the record; see `code`",
     413: "Larger than a limit; see `code`",
+    414: "The address is longer than any that this service has",
     415: "A type or format that is not taken",
     422: "The request cannot be used; see `code` and `errors`",
     429: "Too many requests with this key; wait for `Retry-After` seconds",

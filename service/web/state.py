@@ -17,6 +17,7 @@ from service.accounts.access import Forbidden, known, require, require_records
 from service.accounts.errors import SetUpUnfinished
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
+from service.signon.provider import Provider
 from service.web import cookies, sessions
 from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
 from service.web.held import Held
@@ -53,6 +54,7 @@ class Web:
     pages: Pages = field(default_factory=Pages)
     held: Held = field(default_factory=Held)
     throttle: SignInThrottle = field(default_factory=SignInThrottle)
+    provider: Provider | None = None
 
 
 def get_web(request: Request) -> Web:

@@ -15,6 +15,7 @@ from service.web.routes import (
     people,
     photos,
     pictures,
+    provider,
     searches,
     signin,
     withheld,
@@ -23,6 +24,7 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
     account,
     people,
     keys,

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -17,7 +14,7 @@ from service.state import Service
 from service.web import cookies, sessions, texts
 from service.web.cookies import FORM_COOKIE, SESSION_COOKIE
 from service.web.forms import page_form
-from service.web.routes.common import go, page_router
+from service.web.routes.common import HOME, go, inside, page_router
 from service.web.sessions import Session
 from service.web.state import (
     BegunSession,
@@ -29,13 +26,6 @@ from service.web.state import (
 )
 
 router = page_router()
-
-_OWN_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~%?=&+-]*")
-
-
-def _inside(there: str | None) -> str:
-    """``there`` if it is an address of this site, else its first page."""
-    return there if there and len(there) <= 500 and _OWN_PATH.fullmatch(there) else "/"
 
 
 def let_in(request: Request, session: Session, answer: Response) -> Response:
@@ -97,7 +87,7 @@ async def sign_in_page(
     ended: bool = False,
 ) -> Response:
     """The form for name, password and code; for a key while nobody has an account."""
-    there = _inside(next)
+    there = inside(next)
     if session is not None:
         return go(there)
     note = texts.text("signin.ended") if ended else ""
@@ -114,8 +104,8 @@ async def sign_in(request: Request, web: WebDep, service: ServiceDep) -> Respons
             given = {name: form.text(name) or "" for name in names}
     except Forbidden:
         problem = texts.text("signin.expired")
-        return await _form_page(request, web, service, "/", problem=problem, status=403)
-    there = _inside(given["next"])
+        return await _form_page(request, web, service, HOME, problem=problem, status=403)
+    there = inside(given["next"])
     catalog = service.workspace.catalog
     if not await run_in_threadpool(people.accounts_exist, catalog):
         return await _with_key(request, web, service, given["key"], there)

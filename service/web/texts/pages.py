@@ -12,6 +12,7 @@ from service.web.texts.accounts import ACCOUNT_TEXTS
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.provider import PROVIDER_TEXTS
 from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -386,5 +387,6 @@ TEXTS: Final[Mapping[str, str]] = {
     **ALERT_TEXTS,
     **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
+    **PROVIDER_TEXTS,
     **WITHHELD_TEXTS,
 }

@@ -26,6 +26,8 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "forbidden": ("This is not allowed", "", ""),
     "sign_on_refused": ("You could not be signed in", "", ""),
+    "sign_in_elsewhere_refused": ("No account here may be used with that", "", ""),
+    "second_factor_missing": ("A second factor is missing", "", ""),
     "sign_on_away": ("The provider does not answer", "", ""),
     "cross_origin": ("This form came from elsewhere", "", ""),
     "head_too_large": ("This request cannot be taken", "", ""),
