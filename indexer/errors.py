@@ -586,3 +586,30 @@ class AuditUnavailable(StorageError):
             "The audit log cannot be written, and nothing is shown that is not recorded.",
             remedy="Try again in a moment; if it stays, look at the disk and the database.",
         )
+
+
+class AuditDamaged(StorageError):
+    """A record of the audit log is not as it was written."""
+
+    code = "audit_damaged"
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(
+            f"Record {seq} of the audit log is not as it was written.",
+            remedy="Run `homeward audit verify`, and keep the catalog as it is for inspection.",
+        )
+
+
+class HeadsDamaged(StorageError):
+    """A line of the file of heads is none of ours."""
+
+    code = "heads_damaged"
+
+
+class StampInvalid(HomewardError):
+    """What a time-stamping authority answered is no stamp over what it was asked for."""
+
+    code = "stamp_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, remedy="Check HOMEWARD_STAMP_URL and HOMEWARD_STAMP_CA_FILE.")

@@ -58,6 +58,7 @@ PRIORITIES: dict[JobKind, int] = {
     "enrol_case": 0,
     "deliver_webhook": 5,
     "deliver_email": 5,
+    "stamp_head": 5,
     "ingest_ad": 10,
     "embed_case": 15,
     "embed_images": 20,
@@ -67,7 +68,7 @@ PRIORITIES: dict[JobKind, int] = {
 EMBEDDING: tuple[JobKind, ...] = ("embed_case", "embed_images")
 """Work under a contract that the job names: for generations beside the one in use, mostly."""
 WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad", *EMBEDDING)
-DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
+DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email", "stamp_head")
 
 _TAKEN = "taken"
 _PAUSES: dict[bool, tuple[float, float]] = {False: (2.0, 900.0), True: (10.0, 3600.0)}

@@ -38,6 +38,7 @@ JobKind: TypeAlias = Literal[
     "embed_case",
     "deliver_webhook",
     "deliver_email",
+    "stamp_head",
 ]
 ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]

@@ -22,6 +22,7 @@ from indexer import (
     room,
     staging,
 )
+from indexer.audit import heads, stamps
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
@@ -77,7 +78,9 @@ class WorkspaceOptions:
     own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
     nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
     down when it is full. ``ad_max_age_days``: ads that were not received for so long are
-    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
+    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions;
+    ``audit_heads``: file that heads of the audit log are noted in; ``stamps``: whether a
+    time-stamping authority is asked for stamps over them.
     """
 
     min_face_px: float = 20.0
@@ -97,6 +100,8 @@ class WorkspaceOptions:
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
     purge_ledger: Path | None = None
+    audit_heads: Path | None = None
+    stamps: bool = False
 
 
 class Workspace:
@@ -140,6 +145,7 @@ class Workspace:
         self.in_hand: set[str] = set()
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
+        self.heads_noted = heads.Noted()
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
         self._maintenance = threading.Lock()
@@ -207,6 +213,8 @@ class Workspace:
                 removals.finish,
                 removals.sweep_if_due,
                 purges.write_ledger,
+                heads.keep,
+                stamps.keep_asking,
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
@@ -224,6 +232,7 @@ class Workspace:
             self.views.close()
         finally:
             self._stop_beating()
+            self._note_head()
             if self._runner_lock is not None:
                 queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
                 self._runner_lock.close()
@@ -252,6 +261,12 @@ class Workspace:
                 queue.resign(self)
             except Exception:  # noqa: BLE001 - the free lock tells the others as well
                 _log.exception("this process could not sign off")
+
+    def _note_head(self) -> None:
+        try:
+            heads.keep(self, now=True)
+        except Exception:  # noqa: BLE001 - the next start notes it
+            _log.exception("the head of the audit log could not be noted")
 
     def __enter__(self) -> Self:
         return self
@@ -301,7 +316,12 @@ def open_workspace(
     if restoring:
         # A drill must not write into what belongs to what runs: its file of purges, its server.
         options = replace(
-            options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
+            options,
+            ad_max_age_days=0,
+            purge_ledger=data_dir / "purges.jsonl",
+            audit_heads=None,
+            stamps=False,
+            vectors=LOCAL,
         )
     catalog = make_catalog(data_dir, catalog_url, restoring=restoring)
     try:

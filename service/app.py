@@ -23,6 +23,7 @@ from service.alerts.deliver import Deliverer
 from service.api import (
     ads,
     alerts,
+    audit,
     batch,
     candidates,
     cases,
@@ -116,6 +117,7 @@ def create_app(
         webhooks,
         images,
         generations,
+        audit,
         operations,
     ):
         app.include_router(part.api)

@@ -160,6 +160,8 @@ def open_for(
             reserve_bytes=RESERVE_BYTES,
             ad_max_age_days=settings.ad_max_age_days,
             purge_ledger=settings.purge_ledger_path,
+            audit_heads=settings.audit_heads_path,
+            stamps=settings.stamp_url is not None,
         ),
         restoring=restoring,
         blobs=blobs or open_object_store(settings),

@@ -43,6 +43,8 @@ ACTIONS: Final[Mapping[str, str]] = {
     "GET /v1/generations/{contract_id}/comparison": "comparison.read",
     "POST /v1/generations/{contract_id}/activate": "generation.switch",
     "POST /v1/generations/rollback": "generation.roll_back",
+    "GET /v1/audit": "audit.read",
+    "GET /v1/audit/head": "audit.head",
     # --- the pages
     "POST /sign-in": "session.begin",
     "POST /sign-out": "session.end",
@@ -84,6 +86,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /generations/{contract_id}/switch": "generation.switch",
     "GET /generations/rollback": "generation.roll_back_form",
     "POST /generations/rollback": "generation.roll_back",
+    "GET /audit": "audit.read",
 }
 
 UNRECORDED: Final[Mapping[str, str]] = {

@@ -6,6 +6,7 @@ import typer
 
 from service import __version__
 from service.cli import (
+    audit,
     backup,
     calibrate,
     commands,
@@ -71,6 +72,7 @@ app.add_typer(keys.app, name="keys")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

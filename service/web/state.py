@@ -111,6 +111,7 @@ Viewer = Annotated[Session, Depends(requires("images:read"))]
 AlertReader = Annotated[Session, Depends(requires("alerts:read"))]
 Administrator = Annotated[Session, Depends(requires("generations:write"))]
 ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
+Auditor = Annotated[Session, Depends(requires("audit:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
 
 

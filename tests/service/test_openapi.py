@@ -104,6 +104,8 @@ def test_every_call_documents_its_errors(client: TestClient) -> None:
         "POST /v1/generations/rollback",
         "GET /v1/images/{sha256}",
         "GET /v1/faces/{face_id}/crop",
+        "GET /v1/audit",
+        "GET /v1/audit/head",
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",

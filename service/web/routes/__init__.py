@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from service.web.routes import (
     alerts,
+    audit,
     candidates,
     cases,
     endings,
@@ -26,6 +27,7 @@ for _part in (
     endings,
     pictures,
     generations,
+    audit,
     info,
 ):
     router.include_router(_part.router)

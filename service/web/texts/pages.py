@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.web.texts.alerts import ALERT_TEXTS
+from service.web.texts.audit import TEXTS as AUDIT_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -374,5 +375,6 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
     **ALERT_TEXTS,
+    **AUDIT_TEXTS,
     **GENERATION_TEXTS,
 }
