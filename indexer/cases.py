@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from indexer import audit, images, queue, removals
+from indexer import approvals, audit, images, queue, removals
 from indexer.acting import note
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
@@ -77,6 +77,7 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
         audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
@@ -108,8 +109,11 @@ def list_cases(
     status: CaseStatus | None = None,
     agency: str | None = None,
     text: str | None = None,
+    within: str | None = None,
 ) -> Page[CaseRecord]:
     """Cases with their photos, newest first; ``text`` is looked for in the case number.
+
+    ``agency`` is a wish; ``within`` the agency of who asks, beyond which nothing is listed.
 
     Raises :class:`InvalidCursor`.
     """
@@ -120,6 +124,8 @@ def list_cases(
         query = query.where(Case.status == status)
     if agency is not None:
         query = query.where(Case.agency == agency)
+    if within is not None:
+        query = query.where(Case.agency == within)
     if text:
         query = query.where(Case.case_number.icontains(text, autoescape=True))
     with ws.catalog.read() as session:
@@ -170,8 +176,10 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         if status is not None and status != row.status:
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
+                approvals.end(session, row)
                 withdrawn = True
             elif status == "open":
+                approvals.begin(row, required=ws.options.approval_required)
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
                     # It hands on to the other generations.

@@ -35,6 +35,16 @@ class PhotoNotFound(NotFound):
         )
 
 
+class LinkRequestNotFound(NotFound):
+    code = "link_request_not_found"
+
+    def __init__(self, link_request_id: str) -> None:
+        super().__init__(
+            f"There is no question {link_request_id!r} between agencies.",
+            remedy="Check the id, or list the questions.",
+        )
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 
@@ -169,6 +179,65 @@ class CaseClosed(HomewardError):
         )
 
 
+class ApprovalRequired(HomewardError):
+    """The case is open, but a search for it was not approved, or the approval is over."""
+
+    code = "approval_required"
+
+    def __init__(self, case_id: str) -> None:
+        super().__init__(
+            f"Case {case_id} may not be searched: no approval is in force.",
+            remedy="Ask for an approval of the search; a second person decides. Photos can be "
+            "enrolled meanwhile.",
+        )
+
+
+class ApprovalNotFound(NotFound):
+    code = "approval_not_found"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"There is no approval {approval_id!r}.", remedy="List the approvals of the case."
+        )
+
+
+class ApproverIsRequester(HomewardError):
+    """Whoever asked may not decide, nor through a key that they made."""
+
+    code = "approver_is_requester"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever asked for an approval cannot decide it, nor with a key that they made.",
+            remedy="Have another supervisor decide.",
+        )
+
+
+class ApprovalStateInvalid(HomewardError):
+    """What was asked for does not fit the approvals that the case has."""
+
+    code = "approval_state_invalid"
+
+
+class HoldNotFound(NotFound):
+    code = "hold_not_found"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"This {kind} is under no legal hold.", remedy="List the holds.")
+
+
+class LifterIsSetter(HomewardError):
+    """Where searches need a second person, so does the lifting of a hold."""
+
+    code = "lifter_is_setter"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever set a hold cannot lift it here, nor with a key that they made.",
+            remedy="Have another supervisor lift it.",
+        )
+
+
 class DuplicateCaseNumber(HomewardError):
     code = "duplicate_case_number"
 
@@ -184,6 +253,59 @@ class LegalHold(HomewardError):
     """Exported evidence hangs on the record; it may not be deleted."""
 
     code = "legal_hold"
+
+
+class PictureWithheld(HomewardError):
+    """The pixels of the picture go to nobody."""
+
+    code = "picture_withheld"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This picture is withheld: it is shown to nobody. What it belongs to can be read.",
+            remedy="Ask the designated role, who may settle what becomes of it.",
+        )
+
+
+class WithheldNotFound(NotFound):
+    code = "withheld_not_found"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"No picture {sha256!r} is withheld.", remedy="Check the SHA-256.")
+
+
+class WithheldStateInvalid(HomewardError):
+    """The picture is in a state in which this cannot be decided."""
+
+    code = "withheld_state_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            detail,
+            remedy="Look at the list again: a picture is first reported and preserved or released; "
+            "bytes go only after they were preserved.",
+        )
+
+
+class SecondPersonNeeded(HomewardError):
+    """Whoever flagged a picture does not release it."""
+
+    code = "second_person_needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever flagged a picture may not release it.",
+            remedy="Have another person of the designated role decide.",
+        )
+
+
+class HashListNotFound(NotFound):
+    code = "hash_list_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is no list {name!r}.", remedy="See `homeward hashes list` for their names."
+        )
 
 
 class PurposeRequired(HomewardError):
@@ -613,3 +735,43 @@ class StampInvalid(HomewardError):
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail, remedy="Check HOMEWARD_STAMP_URL and HOMEWARD_STAMP_CA_FILE.")
+
+
+class SealBroken(StorageError):
+    """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
+
+    ``where``: which column, file or segment; never what it holds.
+    """
+
+    code = "seal_broken"
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"Encrypted data {f'in {where} ' if where else ''}was changed or damaged.",
+            remedy="Run `homeward encryption check` to find out how much, then restore a back-up.",
+        )
+
+
+class SealKeyMissing(StorageError):
+    """The key that something was sealed with is not there."""
+
+    code = "seal_key_missing"
+
+
+class KeysUnusable(StorageError):
+    """The encryption keys that are set cannot be used, or are not those of this data folder."""
+
+    code = "encryption_keys"
+
+
+class EncryptionOff(StorageError):
+    """Something was asked of encryption where there is none."""
+
+    code = "encryption_off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This data folder is not encrypted.",
+            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and run "
+            "`homeward encryption on`.",
+        )

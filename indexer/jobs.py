@@ -3,8 +3,9 @@
 ``ingest_ad`` analyses the images of one capture, puts their faces into the gallery of ads and
 compares them with the open cases. ``probe_case`` compares a case with the ads. ``enrol_case``
 enrols the stored photos of a case that was opened again, then probes. ``embed_images`` and
-``embed_case`` do as much under a contract that they name, for another generation. Each can be
-broken off anywhere and done again; a failure of one item is recorded and does not stop the others.
+``embed_case`` do as much under a contract that they name, for another generation.
+``check_pictures`` compares what is stored with lists of hashes. Each can be broken off anywhere and
+done again; a failure of one item is recorded and does not stop the others.
 """
 
 from __future__ import annotations
@@ -12,19 +13,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Protocol, cast, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol, cast, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import audit, enrolling, queue, reading
 from indexer.ad_faces import images_of_job
 from indexer.catalog import Catalog
-from indexer.catalog.tables import (
-    Job,
-    Photo,
-)
+from indexer.catalog.tables import Case, Job, Photo, Webhook
 from indexer.errors import (
     CalibrationDamaged,
     CatalogAway,
@@ -45,12 +43,20 @@ from indexer.memory import give_back_if_due
 from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progress
 from indexer.times import utc_now
 from indexer.trials import try_again
+from indexer.withheld import checks
 from indexer.workspace import Workspace
 from models.errors import ContractMismatch, GpuLost, HomewardError
 
 _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
+
+OF_ADS: Final[frozenset[JobKind]] = frozenset({"ingest_ad", "embed_images"})
+OF_CASES: Final[frozenset[JobKind]] = frozenset(
+    {"probe_case", "enrol_case", "embed_case", "deliver_email"}
+)
+OF_WEBHOOKS: Final[frozenset[JobKind]] = frozenset({"deliver_webhook"})
+"""Whose the subjects of jobs are."""
 
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
@@ -80,11 +86,34 @@ def get_job(ws: HasCatalog, job_id: str) -> JobRecord:
         return job_record(row)
 
 
+def visible(kinds: Collection[JobKind], agency: str | None) -> ColumnElement[bool]:
+    """SQL that is true of jobs of these kinds that concern nobody but ``agency`` (None: all)."""
+    if agency is None:
+        return Job.kind.in_(kinds)
+    cases = select(Case.case_id).where(Case.agency == agency)
+    webhooks = select(Webhook.webhook_id).where(Webhook.agency == agency)
+    return or_(
+        Job.kind.in_(OF_ADS & set(kinds)),
+        Job.kind.in_(OF_CASES & set(kinds)) & Job.subject_id.in_(cases),
+        Job.kind.in_(OF_WEBHOOKS & set(kinds)) & Job.subject_id.in_(webhooks),
+    )
+
+
 def list_jobs(
-    ws: HasCatalog, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+    ws: HasCatalog,
+    *,
+    state: JobState | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    only: ColumnElement[bool] | None = None,
 ) -> Page[JobRecord]:
-    """Jobs, newest first. Raises :class:`InvalidCursor`."""
+    """Jobs, newest first; ``only``: of those that are :func:`visible` to somebody.
+
+    Raises :class:`InvalidCursor`.
+    """
     query = select(Job).order_by(Job.job_id.desc()).limit(limit + 1)
+    if only is not None:
+        query = query.where(only)
     if state is not None:
         query = query.where(Job.state == state)
     if cursor is not None:
@@ -248,6 +277,7 @@ _DOING: dict[JobKind, Callable[[Workspace, JobRecord], None]] = {
     "enrol_case": enrolling.enrol_case,
     "embed_case": enrolling.enrol_case,
     "embed_images": reading.embed_images,
+    "check_pictures": checks.check_pictures,
 }
 
 

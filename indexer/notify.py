@@ -7,12 +7,11 @@ nothing to deliver.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import audit, queue
@@ -23,6 +22,7 @@ from indexer.errors import TooManyWebhooks, WebhookNotFound
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
 from indexer.times import utc_now
+from indexer.withheld.notices import address_digest
 from indexer.workspace import Workspace
 
 MAX_WEBHOOKS: Final = 50
@@ -36,6 +36,7 @@ class WebhookRecord:
     url: str = field(repr=False)
     description: str
     secret: str = field(repr=False)
+    agency: str | None = None
     created_by: str
     created_at: datetime
 
@@ -85,11 +86,14 @@ class EmailDelivery:
 def queue_deliveries(session: Session, alert: Alert, case: Case, *, emails: bool) -> None:
     """Queue what tells of an alert, in the caller's transaction.
 
-    One job for each webhook, and one for the case's addresses where ``emails`` can be sent. A
-    mail of the case that still waits for its first try tells of this alert too, so that many
-    alerts at once are one mail.
+    One job for each webhook of all agencies or of the case's, and one for the case's addresses
+    where ``emails`` can be sent. A mail of the case that still waits for its first try tells of
+    this alert too, so that many alerts at once are one mail.
     """
-    for webhook_id in session.scalars(select(Webhook.webhook_id).order_by(Webhook.webhook_id)):
+    told = or_(Webhook.agency.is_(None), Webhook.agency == case.agency)
+    for webhook_id in session.scalars(
+        select(Webhook.webhook_id).where(told).order_by(Webhook.webhook_id)
+    ):
         queue.enqueue(session, "deliver_webhook", webhook_id, alert_id=alert.alert_id)
     if emails and case.alert_emails and not _mail_waits(session, case.case_id):
         queue.enqueue(session, "deliver_email", case.case_id, alert_id=alert.alert_id)
@@ -120,6 +124,9 @@ def webhook_delivery(ws: Workspace, job_id: str) -> WebhookDelivery | None:
         webhook = session.get(Webhook, job.subject_id)
         if webhook is None:
             return None
+        if webhook.agency not in (None, session.get_one(Case, alert.case_id).agency):
+            # The case went to another agency since.
+            return None
         face = session.get(Face, alert.face_id)
         return WebhookDelivery(
             _record(webhook),
@@ -145,7 +152,7 @@ def email_delivery(ws: Workspace, job_id: str) -> EmailDelivery | None:
         job, alert = found
         addresses = tuple(dict.fromkeys(session.get_one(Case, alert.case_id).alert_emails))
         told = set(job.payload.get("told", ()))
-        waiting = tuple(address for address in addresses if _digest(address) not in told)
+        waiting = tuple(address for address in addresses if address_digest(address) not in told)
         if not waiting:
             return None
         alerts = session.scalar(
@@ -168,7 +175,7 @@ def note_told(ws: Workspace, job_id: str, address: str) -> None:
     with ws.catalog.write() as session:
         job = session.get(Job, job_id)
         if job is not None:
-            told = [*job.payload.get("told", ()), _digest(address)]
+            told = [*job.payload.get("told", ()), address_digest(address)]
             job.payload = {**job.payload, "told": told}
 
 
@@ -185,17 +192,21 @@ def _alert_of(session: Session, job_id: str) -> tuple[Job, Alert] | None:
     return None if alert is None else (job, alert)
 
 
-def _digest(address: str) -> str:
-    return hashlib.sha256(address.encode()).hexdigest()[:32]
-
-
 # --- webhooks --------------------------------------------------------------------------------
 
 
 def add_webhook(
-    catalog: Catalog, url: str, *, secret: str, description: str = "", actor: str = "system"
+    catalog: Catalog,
+    url: str,
+    *,
+    secret: str,
+    description: str = "",
+    actor: str = "system",
+    agency: str | None = None,
 ) -> WebhookRecord:
-    """Have alerts sent to ``url`` from now on. Raises :class:`TooManyWebhooks`.
+    """Have alerts sent to ``url`` from now on: all, or those of one ``agency``.
+
+    Raises :class:`TooManyWebhooks`.
 
     Whether the address may be used is the caller's to check.
     """
@@ -204,6 +215,7 @@ def add_webhook(
         url=url,
         description=description,
         secret=secret,
+        agency=agency,
         created_by=actor,
         created_at=utc_now(),
     )
@@ -220,10 +232,12 @@ def add_webhook(
 
 
 def list_webhooks(
-    catalog: Catalog, *, limit: int = 50, cursor: str | None = None
+    catalog: Catalog, *, limit: int = 50, cursor: str | None = None, agency: str | None = None
 ) -> Page[WebhookRecord]:
-    """Webhooks, oldest first. Raises :class:`InvalidCursor`."""
+    """Webhooks, oldest first: all, or those of one ``agency``. Raises :class:`InvalidCursor`."""
     query = select(Webhook).order_by(Webhook.webhook_id).limit(limit + 1)
+    if agency is not None:
+        query = query.where(Webhook.agency == agency)
     if cursor is not None:
         query = query.where(Webhook.webhook_id > decode_cursor(cursor))
     with catalog.read() as session:
@@ -266,6 +280,7 @@ def _record(row: Webhook) -> WebhookRecord:
         url=row.url,
         description=row.description,
         secret=row.secret,
+        agency=row.agency,
         created_by=row.created_by,
         created_at=row.created_at,
     )

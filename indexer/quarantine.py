@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from indexer import audit
 from indexer.batches import chunks
 from indexer.catalog import Catalog
+from indexer.catalog.sealed import plain_length
 from indexer.catalog.tables import Quarantined
 from indexer.errors import QuarantineItemNotFound
 from indexer.times import utc_now
@@ -148,7 +149,11 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
-    return [QuarantineRecord(*row) for row in rows]
+    keyring = catalog.keyring
+    return [
+        QuarantineRecord(item_id, at, actor, place, code, detail, plain_length(size, keyring))
+        for item_id, at, actor, place, code, detail, size in rows
+    ]
 
 
 def show(catalog: Catalog, item_id: str) -> tuple[QuarantineRecord, bytes]:

@@ -9,9 +9,10 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from indexer import (
+    approvals,
     calibrations,
     idempotency,
     purges,
@@ -35,10 +36,17 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing import work
+from indexer.sealing.keyring import Keyring
+from indexer.sealing.keys import attach
+from indexer.sealing.outer import OuterKeys
 from models.calibration import Calibration
 from models.contract import require_same
 from models.decode import DEFAULT_LIMITS, DecodeLimits
 from models.types import Face, Landmarks, RgbImage
+
+if TYPE_CHECKING:
+    from indexer.withheld.checks import ListedPdq
 
 _log = logging.getLogger(__name__)
 
@@ -78,9 +86,13 @@ class WorkspaceOptions:
     own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
     nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
     down when it is full. ``ad_max_age_days``: ads that were not received for so long are
-    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions;
-    ``audit_heads``: file that heads of the audit log are noted in; ``stamps``: whether a
-    time-stamping authority is asked for stamps over them.
+    forgotten, 0 for never; ``ad_faces``: whether faces of ads are kept that are no candidates
+    (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
+    picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
+    that lists deletions; ``audit_heads``: file that heads of the audit log are noted in;
+    ``stamps``: whether a time-stamping authority is asked for stamps over them.
+    ``approval_required``: new cases wait for an approval before they are
+    searched; ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -99,9 +111,14 @@ class WorkspaceOptions:
     min_free_bytes: int = 0
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
+    ad_faces: Literal["standard", "transient"] = "standard"
+    withheld_hours: float = 24.0
+    withheld_emails: tuple[str, ...] = ()
     purge_ledger: Path | None = None
     audit_heads: Path | None = None
     stamps: bool = False
+    approval_required: bool = False
+    approval_days: int = 90
 
 
 class Workspace:
@@ -125,6 +142,8 @@ class Workspace:
     ) -> None:
         self.data_dir = data_dir
         self.catalog = catalog
+        # What everything at rest is sealed with; none where encryption is off.
+        self.keyring: Keyring | None = catalog.keyring
         self.blobs = blobs
         self.analyser = analyser
         self.calibration = calibration
@@ -148,6 +167,8 @@ class Workspace:
         self.heads_noted = heads.Noted()
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
+        # Of the lists of hashes, as long as they do not change.
+        self.listed_pdq: ListedPdq | None = None
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -203,13 +224,15 @@ class Workspace:
             return
         try:
             # One that fails does not keep the others from being done.
-            for work in (
+            for upkeep in (
                 queue.recover,
+                approvals.keep,
                 _discard_abandoned,
                 staging.expire,
                 _expire_quarantine,
                 idempotency.expire,
                 retention.forget_aged,
+                _note_overdue,
                 removals.finish,
                 removals.sweep_if_due,
                 purges.write_ledger,
@@ -218,9 +241,10 @@ class Workspace:
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
+                work.keep,
             ):
                 try:
-                    work(self)
+                    upkeep(self)
                 except Exception:  # noqa: BLE001 - tried again at the next call
                     _log.exception("upkeep failed; it is tried again")
         finally:
@@ -293,6 +317,7 @@ def open_workspace(
     pack: str = "",
     load: Load = load_nothing,
     take_over: bool = False,
+    keys: OuterKeys | None = None,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
@@ -303,12 +328,13 @@ def open_workspace(
     analyser, whose contract has to be the one in use (``generations.rows.active``). ``take_over``:
     where it is another one, that is in use from now on, and what is stored has to be read again.
     ``load`` loads the packs of other generations. ``calibration``: the one that
-    the pack brings, for as long as none was measured here (``indexer.calibrations``).
+    the pack brings, for as long as none was measured here (``indexer.calibrations``). ``keys``:
+    the outer keys of an encrypted folder; a new one is encrypted where there are any.
 
-    Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
-    :class:`RestoreUnfinished` (unless ``restoring``), :class:`CalibrationDamaged`, and
-    ``ContractMismatch`` for a calibration of another contract, or an analyser that does not make
-    the vectors in use.
+    Raises :class:`KeysUnusable` where they do not fit, :class:`StorageDenied`,
+    :class:`StorageFull`, :class:`CatalogUnusable`, :class:`RestoreUnfinished` (unless
+    ``restoring``), :class:`CalibrationDamaged`, and ``ContractMismatch`` for a calibration of
+    another contract, or an analyser that does not make the vectors in use.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
@@ -323,9 +349,11 @@ def open_workspace(
             stamps=False,
             vectors=LOCAL,
         )
-    catalog = make_catalog(data_dir, catalog_url, restoring=restoring)
+    catalog = make_catalog(data_dir, catalog_url, restoring=restoring, keys=keys)
     try:
         blobs = blobs or LocalBlobStore(data_dir / "blobs")
+        if catalog.keyring is not None:
+            blobs.seal_with(catalog.keyring)
         blobs.sweep()
         switching.settle(
             catalog, analyser.contract_id, pack, analyser.dimension, take_over=take_over
@@ -352,7 +380,11 @@ def open_workspace(
 
 
 def make_catalog(
-    data_dir: Path, catalog_url: str | None = None, *, restoring: bool = False
+    data_dir: Path,
+    catalog_url: str | None = None,
+    *,
+    restoring: bool = False,
+    keys: OuterKeys | None = None,
 ) -> Catalog:
     """The open catalog of a data folder, made with the folder where there is none, and upgraded.
 
@@ -366,7 +398,13 @@ def make_catalog(
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
-    return open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+    catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+    try:
+        attach(catalog, keys)
+    except BaseException:
+        catalog.close()
+        raise
+    return catalog
 
 
 def require_restored(data_dir: Path) -> None:
@@ -386,6 +424,12 @@ def _discard_abandoned(ws: Workspace) -> None:
 
 def _expire_quarantine(ws: Workspace) -> None:
     quarantine.expire(ws.catalog)
+
+
+def _note_overdue(ws: Workspace) -> None:
+    from indexer.withheld.rows import note_overdue
+
+    note_overdue(ws)
 
 
 def _keep_generations(ws: Workspace) -> None:

@@ -27,21 +27,25 @@ from service.api import (
     batch,
     candidates,
     cases,
+    casework,
     events,
     generations,
     images,
     openapi,
     operations,
     webhooks,
+    withheld,
 )
 from service.audit.layer import Audited
 from service.audit.recorder import Recorder
 from service.compute import ComputePool
 from service.config import Settings
+from service.headers import SecurityHeaders
 from service.metrics import Metrics
 from service.middleware import BodyLimit, Gate, RequestContext
 from service.opening import open_for
-from service.ratelimit import RateLimiter
+from service.peers import Peers
+from service.ratelimit import AddressLimits, RateLimiter
 from service.state import Service
 
 _log = logging.getLogger(__name__)
@@ -97,25 +101,32 @@ def create_app(
     app.state.settings = settings
     errors.install(app)
     # Each is put around those before it: the last one added sees a request first.
+    app.add_middleware(web.OwnForms, public_url=settings.public_url)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,
         timeout_seconds=settings.upload_timeout_seconds,
     )
     app.add_middleware(
-        Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
+        Gate,
+        authenticate=authenticate,
+        limiter=RateLimiter(settings.rate_limit_per_minute),
+        addresses=AddressLimits(settings.failures_per_minute, settings.rate_limit_per_minute),
     )
     app.add_middleware(Audited, recorder=recorder)
+    app.add_middleware(Peers, trusted=settings.trusted_networks, hosts=settings.host_names)
     app.add_middleware(RequestContext, metrics=metrics)
     for part in (
         cases,
         batch,
         ads,
         candidates,
+        casework,
         events,
         alerts,
         webhooks,
         images,
+        withheld,
         generations,
         audit,
         operations,
@@ -123,6 +134,7 @@ def create_app(
         app.include_router(part.api)
     openapi.install(app)
     web.install(app, settings)
+    app.add_middleware(SecurityHeaders)
     return app
 
 

@@ -14,13 +14,15 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
 from indexer.object_blobs import bucket_and_prefix
+from indexer.records import is_email
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 from models.runtime import RuntimeOptions
+from service.netconfig import NetworkSettings
 
 MIN_KEY_LENGTH = 16
 """Shortest API key that is taken from a setting, in characters."""
@@ -36,7 +38,11 @@ def _cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
 
 
-class Settings(BaseSettings):
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
+
+
+class Settings(NetworkSettings):
     """Everything that can be set, each as ``HOMEWARD_<NAME>``. No secret has a default."""
 
     model_config = SettingsConfigDict(
@@ -102,8 +108,6 @@ class Settings(BaseSettings):
     alert_budget_per_week: Annotated[int, Field(ge=1, le=100_000)] = 20
     webhook_allow_private: bool = False
     webhook_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
-    public_url: str | None = None
-    """Where people reach the pages; links in e-mails begin with it."""
     smtp_host: str | None = None
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
@@ -122,6 +126,16 @@ class Settings(BaseSettings):
 
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
+    approval: Literal["off", "required"] = "off"
+    """Whether a case waits for a second person's approval before it is searched."""
+    approval_days: Annotated[int, Field(ge=1, le=366)] = 90
+    """How long an approval holds where whoever gives it does not say."""
+    ad_faces: Literal["standard", "transient"] = "standard"
+    """Whether faces of ads that are no candidates of open cases are kept."""
+    withheld_hours: Annotated[float, Field(gt=0, le=8_760)] = 24.0
+    """How long the designated role has to settle a withheld picture."""
+    withheld_emails: str = ""
+    """Addresses of the designated role, separated by commas; told of withheld pictures."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
 
@@ -192,10 +206,22 @@ class Settings(BaseSettings):
             raise ValueError("the address has to read https://host or http://host, with no user")
         return value
 
+    @field_validator("withheld_emails")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        if not all(is_email(one) for one in _listed(value)):
+            raise ValueError("addresses read name@host.example, separated by commas")
+        return value
+
     @field_validator("data_dir", "purge_ledger", "audit_heads", "stamp_ca_file")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @property
+    def withheld_addresses(self) -> tuple[str, ...]:
+        """Who is told of withheld pictures by e-mail."""
+        return _listed(self.withheld_emails)
 
     @property
     def decode_limits(self) -> DecodeLimits:
@@ -269,6 +295,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         problems = "; ".join(
             f"HOMEWARD_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            if item["loc"]
+            else str(item["msg"]).removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsInvalid(

@@ -38,8 +38,16 @@ RETRY_AFTER_SECONDS = 5
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
+    "sign_on_refused": 401,
+    "sign_on_away": 503,
     "forbidden": 403,
+    "cross_origin": 403,
+    "host_refused": 421,
+    "head_too_large": 431,
+    "address_too_long": 414,
+    "picture_withheld": 403,
     "not_found": 404,
+    "agency_not_yours": 403,
     "case_not_found": 404,
     "generation_not_found": 404,
     "comparison_not_found": 404,
@@ -54,14 +62,25 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "candidate_not_found": 404,
     "alert_not_found": 404,
     "webhook_not_found": 404,
+    "link_request_not_found": 404,
+    "withheld_not_found": 404,
+    "hash_list_not_found": 404,
     "quarantine_item_not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,
+    "approval_not_found": 404,
+    "approval_required": 409,
+    "approval_state_invalid": 409,
+    "approver_is_requester": 403,
+    "hold_not_found": 404,
+    "lifter_is_setter": 403,
     "case_closed": 409,
     "contract_mismatch": 409,
     "duplicate_case_number": 409,
     "idempotency_in_progress": 409,
     "legal_hold": 409,
+    "second_person_needed": 409,
+    "withheld_state_invalid": 409,
     "photo_already_enrolled": 409,
     "several_faces_found": 409,
     "too_many_webhooks": 409,
@@ -123,6 +142,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
 TITLES: Mapping[str, str] = {
     "unauthenticated": "A valid key is needed",
     "forbidden": "The key does not allow this",
+    "picture_withheld": "The picture is shown to nobody",
     "not_found": "There is nothing at this address",
     "method_not_allowed": "This address does not take this method",
     "validation_failed": "Some fields cannot be used",
@@ -145,13 +165,13 @@ class Unauthenticated(HomewardError):
 
 
 class RateLimited(HomewardError):
-    """Too many requests with one key."""
+    """Too many requests with one key, or from one address."""
 
     code = "rate_limited"
 
-    def __init__(self, limit: int, retry_after: int) -> None:
+    def __init__(self, limit: int, retry_after: int, *, detail: str = "") -> None:
         super().__init__(
-            f"This key may make {limit} requests a minute.",
+            detail or f"This key may make {limit} requests a minute.",
             remedy=f"Wait {retry_after} seconds and go on more slowly.",
         )
         self.retry_after = retry_after

@@ -24,6 +24,7 @@ from indexer.errors import DeliveryFailed
 from indexer.ids import new_id
 from indexer.notify import AlertNote, WebhookRecord, add_webhook
 from indexer.times import rfc3339, utc_now
+from indexer.withheld.notices import Notice
 from models.calibration import band
 from service import __version__
 from service.alerts.addresses import (
@@ -228,6 +229,15 @@ def alert_body(alert: AlertNote) -> str:
     )
 
 
+def notice_body(notice: Notice) -> str:
+    """The message about a withheld picture: which entry, and by when to settle it."""
+    return _body(
+        notice.event,
+        notice.at,
+        {"withheld_id": notice.withheld_id, "due_at": rfc3339(notice.due_at)},
+    )
+
+
 def send_test(sender: WebhookSender, webhook: WebhookRecord) -> str:
     """Send a message that stands for no alert; returns its id. Raises DeliveryFailed."""
     message_id = new_id()
@@ -245,14 +255,22 @@ def _body(kind: str, at: datetime, data: dict[str, Any]) -> str:
 
 
 def set_webhook(
-    catalog: Catalog, sender: WebhookSender, url: str, description: str, actor: str
+    catalog: Catalog,
+    sender: WebhookSender,
+    url: str,
+    description: str,
+    actor: str,
+    agency: str | None = None,
 ) -> WebhookRecord:
-    """Have alerts sent to ``url``; the secret is made here and shown once.
+    """Have alerts sent to ``url``, all or those of one ``agency``; the secret is made here and
+    shown once.
 
     Raises WebhookRefused, NameUnknown and TooManyWebhooks.
     """
     sender.check(url)
-    return add_webhook(catalog, url, secret=new_secret(), description=description, actor=actor)
+    return add_webhook(
+        catalog, url, secret=new_secret(), description=description, actor=actor, agency=agency
+    )
 
 
 def shown(webhook: WebhookRecord, *, secret: bool = False) -> dict[str, Any]:

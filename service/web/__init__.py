@@ -6,12 +6,13 @@ from fastapi import FastAPI
 
 from service.config import Settings
 from service.packs import page_warning
+from service.web.origins import OwnForms
 from service.web.problems import ProblemPages
 from service.web.render import Pages
 from service.web.routes import router
 from service.web.state import Web
 
-__all__ = ["install", "router"]
+__all__ = ["OwnForms", "install", "router"]
 
 
 def install(app: FastAPI, settings: Settings) -> None:

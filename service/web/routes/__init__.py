@@ -7,6 +7,7 @@ from service.web.routes import (
     audit,
     candidates,
     cases,
+    casework,
     endings,
     generations,
     info,
@@ -14,18 +15,21 @@ from service.web.routes import (
     pictures,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
     cases,
+    casework,
     photos,
     searches,
     candidates,
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     audit,
     info,

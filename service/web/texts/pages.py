@@ -10,7 +10,9 @@ from typing import Final
 
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.audit import TEXTS as AUDIT_TEXTS
+from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
     # --- frame -------------------------------------------------------------------------------
@@ -164,7 +166,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "reveal.title": "Whole picture of a candidate",
     "reveal.ask": "Pictures from ads can be explicit or show other people. Look at the whole "
     "picture only if the face alone does not settle your question. Who looked, when and for "
-    "which reason is written to the log.",
+    "which reason is written to the audit log before it is shown.",
     "reveal.reason": "Reason",
     "reveal.submit": "Show the whole picture",
     "reveal.shown": "The face that was compared is framed.",
@@ -341,6 +343,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "job.enrol_case": "Enrol the photos of a case anew",
     "job.embed_images": "Read pictures of ads for one generation",
     "job.embed_case": "Enrol the photos of a case for one generation",
+    "job.check_pictures": "Compare pictures with lists of hashes",
+    "job.read_again": "Read stored pictures of ads for a case",
+    "job.tidy_faces": "Take away or read again faces of ads",
     "job.state.queued": "queued",
     "job.state.running": "running",
     "job.state.done": "done",
@@ -376,5 +381,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.bands": "What the bands mean",
     **ALERT_TEXTS,
     **AUDIT_TEXTS,
+    **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
+    **WITHHELD_TEXTS,
 }
