@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import approvals, audit, images, queue, removals
+from indexer.acting import note
 from indexer.agencies import ensure_agency
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
@@ -135,6 +136,7 @@ def list_cases(
         photos = photos_of(session, ws.contract_id, [row.case_id for row in shown])
         items = tuple(record(row, photos.get(row.case_id, ())) for row in shown)
     more = len(rows) > limit
+    note(cases=[item.case_id for item in items])
     return Page(items, encode_cursor(items[-1].case_id) if more else None)
 
 

@@ -25,6 +25,7 @@ from service.api import (
     accounts,
     ads,
     alerts,
+    audit,
     batch,
     candidates,
     cases,
@@ -134,6 +135,7 @@ def create_app(
         withheld,
         generations,
         accounts,
+        audit,
         operations,
     ):
         app.include_router(part.api)

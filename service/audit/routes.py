@@ -43,21 +43,23 @@ ACTIONS: Final[Mapping[str, str]] = {
     "GET /v1/generations/{contract_id}/comparison": "comparison.read",
     "POST /v1/generations/{contract_id}/activate": "generation.switch",
     "POST /v1/generations/rollback": "generation.roll_back",
+    "GET /v1/approvals": "approval.list",
+    "GET /v1/cases/{case_id}/approvals": "approval.list",
+    "POST /v1/cases/{case_id}/approvals": "approval.ask",
+    "POST /v1/approvals/{approval_id}/decision": "approval.decide",
+    "GET /v1/holds": "hold.list",
     "PUT /v1/cases/{case_id}/hold": "hold.set",
     "DELETE /v1/cases/{case_id}/hold": "hold.lift",
     "PUT /v1/ads/{ad_id}/hold": "hold.set",
     "DELETE /v1/ads/{ad_id}/hold": "hold.lift",
-    "GET /v1/holds": "hold.list",
-    "POST /v1/cases/{case_id}/approvals": "approval.ask",
-    "GET /v1/cases/{case_id}/approvals": "approval.list",
-    "GET /v1/approvals": "approval.list",
-    "POST /v1/approvals/{approval_id}/decision": "approval.decide",
     "POST /v1/images/{sha256}/flag": "picture.flag",
     "GET /v1/withheld": "withheld.list",
     "POST /v1/withheld/{sha256}/settle": "picture.settle",
+    "GET /v1/audit": "audit.read",
+    "GET /v1/audit/head": "audit.head",
     # --- the pages
-    "POST /sign-in": "session.begin",
-    "POST /sign-out": "session.end",
+    "POST /sign-in": "sign_in.try",
+    "POST /sign-out": "sign_out.done",
     "GET /cases": "case.list",
     "GET /cases/new": "case.create_form",
     "POST /cases/new": "case.create",
@@ -111,6 +113,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /pictures/{sha256}/flag": "picture.flag",
     "GET /withheld": "withheld.list",
     "POST /withheld/{sha256}/settle": "picture.settle",
+    "GET /audit": "audit.read",
 }
 
 UNRECORDED: Final[Mapping[str, str]] = {
@@ -134,8 +137,8 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "face_id": "face",
     "alert_id": "alert",
     "webhook_id": "webhook",
-    "contract_id": "generation",
     "approval_id": "approval",
+    "contract_id": "generation",
 }
 """What an id in an address is the id of; others, such as those of held uploads, are not recorded:
 they open what is held."""

@@ -8,6 +8,7 @@ from service import __version__
 from service.cli import (
     agencies,
     approvals,
+    audit,
     backup,
     calibrate,
     commands,
@@ -81,6 +82,7 @@ app.add_typer(hold.app, name="hold")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

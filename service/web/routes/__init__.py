@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from service.web.routes import (
     account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
@@ -38,6 +39,7 @@ for _part in (
     pictures,
     withheld,
     generations,
+    audit,
     info,
 ):
     router.include_router(_part.router)
