@@ -10,6 +10,7 @@ from service.cli import (
     backup,
     calibrate,
     commands,
+    encryption,
     evaluate,
     gallery,
     generations,
@@ -75,6 +76,7 @@ app.add_typer(hold.app, name="hold")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(encryption.app, name="encryption")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 
