@@ -131,7 +131,9 @@ def back_up(
             with storage_errors(str(target)):
                 handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
                 with os.fdopen(handle, "wb") as file:
-                    manifest = _write(file, copy, catalog, blobs, homeward, outer_names, progress)
+                    manifest = _write(
+                        file, copy, catalog, blobs, homeward, outer_names, opens, progress
+                    )
                     file.flush()
                     os.fsync(file.fileno())
                 # Unlike a rename, a link never takes the place of a file that came meanwhile.
