@@ -118,13 +118,13 @@ def start_work(session: Session, key_id: str, outer: OuterKeys, *, plain: bool =
     work = session.scalars(select(SealingWork).where(SealingWork.finished_at.is_(None))).first()
     if work is None:
         work = SealingWork(work_id=new_id(), started_at=utc_now())
-        session.add(work)
         if plain:
             lookup = session.scalars(select(DataKey).where(DataKey.purpose == "lookup")).one()
             work.plain = _proof(_unwrapped(lookup, outer), work.work_id)
     work.data_key_id = key_id
     work.part = work.after = ""
     work.done = 0
+    session.add(work)
     session.flush()
 
 
