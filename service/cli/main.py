@@ -12,6 +12,7 @@ from service.cli import (
     backup,
     calibrate,
     commands,
+    encryption,
     evaluate,
     gallery,
     generations,
@@ -83,6 +84,7 @@ app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
+app.add_typer(encryption.app, name="encryption")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 
