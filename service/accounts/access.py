@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, true
 
 from indexer import jobs
 from indexer.catalog import Catalog
-from indexer.catalog.casework_tables import LinkRequest
+from indexer.catalog.casework_tables import Approval, LinkRequest
 from indexer.catalog.tables import (
     Alert,
     Candidate,
@@ -31,6 +31,7 @@ from indexer.catalog.tables import (
 )
 from indexer.errors import (
     AlertNotFound,
+    ApprovalNotFound,
     CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
@@ -194,6 +195,15 @@ def _link_request(principal: Principal, request_id: str) -> ColumnElement[bool]:
     return select(LinkRequest.request_id).where(*mine).exists()
 
 
+def _approval(principal: Principal, approval_id: str) -> ColumnElement[bool]:
+    mine = (
+        Approval.approval_id == approval_id,
+        Case.case_id == Approval.case_id,
+        _theirs(principal),
+    )
+    return select(Approval.approval_id).where(*mine).exists()
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """``visible``: SQL that is true where the caller sees the record; ``missing``: the answer
@@ -213,6 +223,7 @@ OWNED: Final[Mapping[str, Owned]] = {
     "sha256": Owned(_image, ImageNotFound, str.lower),
     "face_id": Owned(_face, FaceNotFound),
     "webhook_id": Owned(_webhook, WebhookNotFound),
+    "approval_id": Owned(_approval, ApprovalNotFound),
     "link_request_id": Owned(_link_request, LinkRequestNotFound),
 }
 """The names of ids in addresses that stand for what belongs to an agency."""
