@@ -58,12 +58,10 @@ def listed(
 
 
 def _record(ws: Workspace, asked: Asked) -> str:
-    who = acting()
-    before = who.recorded
     with ws.catalog.write() as session:
         # Once more: many may ask the same at once, and only one of them writes it down.
         require_searchable(session, asked.case_id)
-        search_id = recorded_lately(session, asked, utc_now()) or add_search(
+        return recorded_lately(session, asked, utc_now()) or add_search(
             session,
             actor=asked.actor,
             case_id=asked.case_id,
@@ -73,6 +71,3 @@ def _record(ws: Workspace, asked: Asked) -> str:
             filters=asked.filters,
             kind="list",
         )
-    # That the case or its list was read is recorded as well, each time.
-    who.recorded = before
-    return search_id

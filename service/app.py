@@ -32,6 +32,7 @@ from service.api import (
     images,
     openapi,
     operations,
+    reports,
     webhooks,
 )
 from service.audit.layer import Audited
@@ -125,6 +126,7 @@ def create_app(
         images,
         generations,
         operations,
+        reports,
     ):
         app.include_router(part.api)
     openapi.install(app)

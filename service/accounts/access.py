@@ -234,6 +234,7 @@ FREE: Final[Mapping[str, str]] = {
     "held_id": "held for one session, which alone can name it",
     "index": "the number of a face in a held photo",
     "name": "a file of our own",
+    "year": "the year of a report, which names nobody",
 }
 """The names of parts of addresses that stand for nothing of an agency, and why."""
 

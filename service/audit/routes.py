@@ -52,6 +52,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "PUT /v1/ads/{ad_id}/hold": "hold.set",
     "DELETE /v1/ads/{ad_id}/hold": "hold.lift",
     "GET /v1/holds": "hold.list",
+    "GET /v1/reports/transparency/{year}": "report.read",
     # --- the pages
     "POST /sign-in": "session.begin",
     "POST /sign-out": "session.end",
@@ -91,6 +92,7 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /cases/{case_id}/hold": "hold.change",
     "GET /ads/{ad_id}/hold": "hold.set_form",
     "POST /ads/{ad_id}/hold": "hold.change",
+    "GET /reports/transparency": "report.read",
     "GET /faces/{face_id}": "face.read",
     "GET /held/{held_id}/preview": "held.read",
     "GET /held/{held_id}/faces/{index}": "held.read",

@@ -21,6 +21,7 @@ from service.cli import (
     purge,
     quarantine,
     reindex,
+    report,
     search,
     serve,
     webhooks,
@@ -72,6 +73,7 @@ app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(hold.app, name="hold")
+app.add_typer(report.app, name="report")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")

@@ -12,6 +12,7 @@ from service.web.routes import (
     info,
     photos,
     pictures,
+    reports,
     searches,
     signin,
 )
@@ -28,6 +29,7 @@ for _part in (
     endings,
     pictures,
     generations,
+    reports,
     info,
 ):
     router.include_router(_part.router)
