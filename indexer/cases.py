@@ -82,7 +82,13 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
         approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
-        audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
+        audit.record(
+            session,
+            "case.create",
+            subject=("case", row.case_id),
+            case_id=row.case_id,
+            details={"agency": row.agency},
+        )
         return record(row, ())
 
 
@@ -180,6 +186,13 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
                 approvals.end(session, row)
+                audit.record(
+                    session,
+                    "case.end",
+                    subject=("case", case_id),
+                    case_id=case_id,
+                    details={"status": status, "agency": row.agency},
+                )
                 withdrawn = True
             elif status == "open":
                 approvals.begin(row, required=ws.options.approval_required)

@@ -35,6 +35,7 @@ from service.api import (
     images,
     openapi,
     operations,
+    reports,
     webhooks,
     withheld,
 )
@@ -137,6 +138,7 @@ def create_app(
         accounts,
         audit,
         operations,
+        reports,
     ):
         app.include_router(part.api)
     openapi.install(app)

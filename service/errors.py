@@ -93,6 +93,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "method_not_allowed": 405,
     "upload_timeout": 408,
     "approval_not_found": 404,
+    "year_not_over": 409,
     "approval_required": 409,
     "approval_state_invalid": 409,
     "approver_is_requester": 403,

@@ -25,6 +25,7 @@ from service.cli import (
     purge,
     quarantine,
     reindex,
+    report,
     search,
     serve,
     users,
@@ -80,6 +81,7 @@ app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(hold.app, name="hold")
+app.add_typer(report.app, name="report")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")

@@ -17,6 +17,7 @@ from service.web.routes import (
     photos,
     pictures,
     provider,
+    reports,
     searches,
     signin,
     withheld,
@@ -40,6 +41,7 @@ for _part in (
     withheld,
     generations,
     audit,
+    reports,
     info,
 ):
     router.include_router(_part.router)
