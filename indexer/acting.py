@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 ActorKind = Literal["user", "key", "cli", "system", "nobody"]
 Channel = Literal["api", "web", "cli", "system"]
@@ -21,7 +21,9 @@ Channel = Literal["api", "web", "cli", "system"]
 class Acting:
     """``actor``: the id of a person or key, ``cli:<account>`` or the name of a part of Homeward.
 
-    ``agency`` is None for those who work for all agencies.
+    ``agency`` is None for those who work for all agencies. ``recorded``: whether an act of this
+    request is in the audit log already; ``refused``: the code of the error that was answered;
+    ``noted``: what goes into the record of a read (:func:`note`).
     """
 
     channel: Channel = "system"
@@ -30,6 +32,9 @@ class Acting:
     agency: str | None = None
     request_id: str | None = None
     purpose: str | None = None
+    recorded: bool = False
+    refused: str | None = None
+    noted: dict[str, Any] = field(default_factory=dict)
 
 
 _current: ContextVar[Acting] = ContextVar("homeward_acting")
@@ -49,3 +54,9 @@ def begin(who: Acting) -> Generator[Acting]:
         yield who
     finally:
         _current.reset(token)
+
+
+def note(**facts: str | int | float | bool | list[str] | None) -> None:
+    """Add to the record of the read that is going on: ids, figures and words of fixed lists, never
+    what a person wrote. ``case_id``, ``purpose`` and ``outcome`` become columns of their own."""
+    acting().noted.update(facts)

@@ -9,9 +9,10 @@ from datetime import datetime
 from sqlalchemy import func, literal, select, union
 from sqlalchemy.orm import Session
 
-from indexer import queue, staging
+from indexer import audit, queue, staging
 from indexer.ad_records import PLAIN, image_outcome
 from indexer.blobs import short_name
+from indexer.catalog.sealed import contact_forms
 from indexer.catalog.tables import (
     Ad,
     AdContact,
@@ -26,6 +27,7 @@ from indexer.galleries import refresh_ad
 from indexer.ids import new_id
 from indexer.incoming import Prepared
 from indexer.records import AdInput, AdReceipt
+from indexer.sealing.keyring import Keyring
 from indexer.times import to_utc_ms, utc_now
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -133,7 +135,7 @@ def take(
         known = frozenset(seen.known & accepted.keys())
         row = _upsert_ad(session, seen, one.ad)
         if same is None:
-            contacts += _contacts(seen, row.ad_id, one.ad)
+            contacts += _contacts(seen, row.ad_id, one.ad, ws.keyring)
             same = _capture(session, row.ad_id, one)
             seen.captures[row.ad_id, one.digest] = same
             fresh.append((same, one))
@@ -154,6 +156,18 @@ def take(
         session.add_all(rows[capture.capture_id])
         session.add_all(_page_rows(capture.capture_id, one))
     session.flush()
+    for capture, one in fresh:
+        audit.record(
+            session,
+            "ad.accept",
+            subject=("ad", capture.ad_id),
+            details={
+                "capture_id": capture.capture_id,
+                "job_id": capture.job_id,
+                "images": len(one.images),
+                "pages": len(one.pages),
+            },
+        )
     return outcomes | _receipts(session, taken, rows)
 
 
@@ -229,15 +243,16 @@ def _upsert_ad(session: Session, seen: _Seen, ad: AdInput) -> Ad:
     return row
 
 
-def _contacts(seen: _Seen, ad_id: str, ad: AdInput) -> list[AdContact]:
+def _contacts(seen: _Seen, ad_id: str, ad: AdInput, keyring: Keyring | None) -> list[AdContact]:
     """Contacts that the ad did not have. Those of earlier captures stay findable: a number that
     was taken off the ad is a trace."""
     added = []
     for kind, values in (("phone", ad.phones), ("email", ad.emails), ("handle", ad.handles)):
         for key in {contact_key(kind, value) for value in values} - {""}:
-            if (ad_id, kind, key) not in seen.contacts:
-                seen.contacts.add((ad_id, kind, key))
-                added.append(AdContact(ad_id=ad_id, kind=kind, key=key))
+            forms = contact_forms(keyring, key)
+            if not any((ad_id, kind, form) in seen.contacts for form in forms):
+                seen.contacts.add((ad_id, kind, forms[0]))
+                added.append(AdContact(ad_id=ad_id, kind=kind, key=forms[0]))
     return added
 
 

@@ -12,6 +12,7 @@ from indexer import queue, removals, staging
 from indexer.ad_records import ad_records
 from indexer.ad_rows import contact_key, missing_images, take
 from indexer.blobs import Received
+from indexer.catalog.sealed import contact_forms
 from indexer.catalog.tables import (
     Ad,
     AdContact,
@@ -24,6 +25,7 @@ from indexer.ids import decode_cursor, encode_cursor
 from indexer.incoming import Delivery, Prepared, prepare
 from indexer.records import AdFilter, AdInput, AdReceipt, AdRecord, Page, Upload
 from indexer.room import require_room
+from indexer.sealing.keyring import Keyring
 from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -186,25 +188,27 @@ def list_ads(
     if cursor is not None:
         query = query.where(Ad.ad_id < decode_cursor(cursor))
     if filters is not None:
-        query = _filtered(query, filters)
+        query = _filtered(query, filters, ws.keyring)
     with ws.catalog.read() as session:
         rows = session.scalars(query).all()
         items = ad_records(session, ws.contract_id, rows[:limit])
     return Page(tuple(items), encode_cursor(items[-1].ad_id) if len(rows) > limit else None)
 
 
-def _filtered(query: Select[Ad], filters: AdFilter) -> Select[Ad]:
+def _filtered(query: Select[Ad], filters: AdFilter, keyring: Keyring | None) -> Select[Ad]:
     if filters.site is not None:
         query = query.where(Ad.site == filters.site)
     if filters.phone is not None:
-        key = contact_key("phone", filters.phone)
+        keys = contact_forms(keyring, contact_key("phone", filters.phone))
         query = query.where(
             select(AdContact.ad_id)
-            .where(AdContact.ad_id == Ad.ad_id, AdContact.kind == "phone", AdContact.key == key)
+            .where(AdContact.ad_id == Ad.ad_id, AdContact.kind == "phone", AdContact.key.in_(keys))
             .exists()
         )
     if filters.place is not None:
-        columns = (Ad.city, Ad.region, Ad.country, Ad.location_text)
+        columns = [Ad.city, Ad.region, Ad.country]
+        if keyring is None:  # sealed, it can be shown, but not searched
+            columns.append(Ad.location_text)
         query = query.where(
             or_(*(column.icontains(filters.place, autoescape=True) for column in columns))
         )

@@ -20,12 +20,14 @@ from datetime import timedelta
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Case
 from indexer.generations.rows import is_active
 from indexer.ids import new_id
 from indexer.notify import queue_deliveries
 from indexer.records import AlertLimit
+from indexer.searchable import clock, is_searchable
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 
@@ -89,10 +91,10 @@ def raise_alerts(
     returns the ids of the alerts.
 
     Nothing is told of a candidate that was judged, of a sighting that was told before, or for a
-    case that is not open. Nothing is told under a contract that is not (any more) the one in use:
-    whoever reads the same under that one tells it.
+    case that may not be searched. Nothing is told under a contract that is not (any more) the one
+    in use: whoever reads the same under that one tells it.
     """
-    if case.status != "open" or ws.calibration is None:
+    if ws.calibration is None or not is_searchable(case, clock(session)):
         return []
     if not is_active(session, ws.contract_id):
         return []
@@ -171,6 +173,18 @@ def _raise(
         .values(held_at=None)
     )
     queue_deliveries(session, alert, case, emails=ws.options.emails)
+    audit.record(
+        session,
+        "alert.raise",
+        subject=("alert", alert.alert_id),
+        case_id=case.case_id,
+        details={
+            "candidate_id": row.candidate_id,
+            "lead_id": row.lead_id,
+            "contract_id": row.contract_id,
+            "gallery_size": gallery_size,
+        },
+    )
     return alert.alert_id
 
 

@@ -123,12 +123,14 @@ def list_alerts(
     limit: int = 50,
     case_id: str | None = None,
     include_closed: bool = False,
+    agency: str | None = None,
 ) -> AlertPage:
     """Alerts raised after the one numbered ``after``, oldest first.
 
-    Those of cases that are found or closed are left out unless ``include_closed``.
+    Those of cases that are found or closed are left out unless ``include_closed``; ``agency``:
+    only those of its cases.
     """
-    query = _query(case_id, include_closed).where(Alert.seq > after)
+    query = _query(case_id, include_closed, agency).where(Alert.seq > after)
     with ws.catalog.read() as session:
         rows = session.execute(query.order_by(Alert.seq).limit(limit + 1)).all()
         items = _records(session, rows[:limit])
@@ -145,12 +147,13 @@ def recent_alerts(
     limit: int = 50,
     case_id: str | None = None,
     include_closed: bool = False,
+    agency: str | None = None,
 ) -> AlertPage:
     """Alerts, newest first, from the one before that numbered ``before`` on.
 
-    ``next_after`` is the ``before`` of the page that follows.
+    ``agency``: only those of its cases. ``next_after`` is the ``before`` of the page that follows.
     """
-    query = _query(case_id, include_closed)
+    query = _query(case_id, include_closed, agency)
     if before is not None:
         query = query.where(Alert.seq < before)
     with ws.catalog.read() as session:
@@ -169,7 +172,9 @@ def get_alert(ws: Workspace, alert_id: str) -> AlertRecord:
         return _records(session, rows)[0]
 
 
-def _query(case_id: str | None, include_closed: bool) -> Select[Alert, Case, Candidate, Face]:
+def _query(
+    case_id: str | None, include_closed: bool, agency: str | None = None
+) -> Select[Alert, Case, Candidate, Face]:
     query = (
         select(Alert, Case, Candidate, Face)
         .join(Case, Case.case_id == Alert.case_id)
@@ -178,6 +183,8 @@ def _query(case_id: str | None, include_closed: bool) -> Select[Alert, Case, Can
     )
     if case_id is not None:
         query = query.where(Alert.case_id == case_id)
+    if agency is not None:
+        query = query.where(Case.agency == agency)
     if not include_closed:
         query = query.where(Case.status == "open")
     return query

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import re
 import shutil
 import threading
 import time
@@ -17,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from indexer.errors import BlobDamaged, BlobMissing, StorageError
+from indexer.blob_names import digest_of, digest_of_chunks, name_of, plain_name, require_whole
+from indexer.errors import BlobMissing, SealBroken, StorageError
 from indexer.files import (
     TEMP_SUFFIX,
     fsync_all,
@@ -27,11 +27,12 @@ from indexer.files import (
     write_atomic,
 )
 from indexer.ids import new_id
+from indexer.sealing.files import HEAD_BYTES, FileSealer, open_file, sealed_size
+from indexer.sealing.keyring import Keyring
 
 CHUNK_BYTES = 1 << 20
 """How much of a file is held at a time while it is copied."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _ROOMS = "incoming"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.EXDEV)
 
@@ -59,11 +60,13 @@ class Received:
     path: Path
     sha256: str
     size: int
+    keyring: Keyring | None = None
 
     def read(self) -> bytes:
         """All of it. Raises the StorageError tree."""
         with storage_errors(str(self.path.parent)):
-            return self.path.read_bytes()
+            data = self.path.read_bytes()
+        return data if self.keyring is None else open_file(self.keyring, data)
 
     def discard(self) -> None:
         """Take the waiting file away; what was kept of it stays."""
@@ -72,10 +75,13 @@ class Received:
 
 
 class Receiving:
-    """A file on its way in: written once, hashed as it is written."""
+    """A file on its way in: written once, hashed as it is written, sealed where there is a keyring:
+    nothing of it is on the disk in any other form."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, keyring: Keyring | None = None) -> None:
         self.size = 0
+        self._keyring = keyring
+        self._sealer = None if keyring is None else FileSealer(keyring)
         self._path = path
         self._hash = hashlib.sha256()
         with storage_errors(str(path.parent)):
@@ -86,15 +92,17 @@ class Receiving:
     def write(self, chunk: bytes | memoryview) -> None:
         """Add bytes. Raises :class:`StorageFull`, :class:`StorageDenied`, :class:`StorageError`."""
         with storage_errors(str(self._path.parent)):
-            self._file.write(chunk)
+            self._file.write(chunk if self._sealer is None else self._sealer.add(chunk))
         self._hash.update(chunk)
         self.size += len(chunk)
 
     def done(self) -> Received:
         """The file, which is whole now."""
         with storage_errors(str(self._path.parent)):
+            if self._sealer is not None:
+                self._file.write(self._sealer.end())
             self._file.close()
-        return Received(self._path, self._hash.hexdigest(), self.size)
+        return Received(self._path, self._hash.hexdigest(), self.size, self._keyring)
 
     def abort(self) -> None:
         """Take away what came so far."""
@@ -106,6 +114,29 @@ class Receiving:
 
 class BlobStore(Protocol):
     """Where originals live. All methods are safe to call from several threads and processes."""
+
+    def seal_with(self, keyring: Keyring) -> None:
+        """From now on what is stored is sealed, under a name that tells nothing."""
+        ...
+
+    def outdated(self, sha256: str) -> bool:
+        """Whether the bytes lie there plain, or sealed by another key than the newest."""
+        ...
+
+    def drop_plain(self, sha256: str) -> None:
+        """Remove the plain bytes, where the sealed ones are there."""
+        ...
+
+    def get_sealed(self, sha256: str) -> tuple[str, bytes]:
+        """The name under which the bytes lie, and the sealed bytes, verified.
+
+        Raises as :meth:`get`.
+        """
+        ...
+
+    def put_sealed(self, name: str, data: bytes) -> None:
+        """Store what :meth:`get_sealed` gave, whatever key it is sealed with."""
+        ...
 
     def put(self, data: bytes) -> str:
         """Store ``data`` and return its SHA-256; lasting when this returns.
@@ -164,9 +195,43 @@ class LocalBlobStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._keyring: Keyring | None = None
         self._room: Path | None = None
         self._room_lock = threading.Lock()
         make_folder(root)
+
+    def seal_with(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+
+    def outdated(self, sha256: str) -> bool:
+        if self._keyring is None:
+            return False
+        if self._fan(plain_name(sha256)).exists():
+            return True
+        with storage_errors(str(self.root)), suppress(FileNotFoundError):
+            with self._path(sha256).open("rb") as file:
+                head = file.read(HEAD_BYTES)
+            return not self._keyring.is_current(head)
+        return False
+
+    def drop_plain(self, sha256: str) -> None:
+        path = self._fan(plain_name(sha256))
+        if self._keyring is not None and self._path(sha256).is_file():
+            with storage_errors(str(path)):
+                path.unlink(missing_ok=True)
+
+    def get_sealed(self, sha256: str) -> tuple[str, bytes]:
+        assert self._keyring is not None
+        name = name_of(sha256, self._keyring)
+        data = self._read(self._fan(name), sha256)
+        require_whole(sha256, data, self._keyring)
+        return name, data
+
+    def put_sealed(self, name: str, data: bytes) -> None:
+        path = self._fan(name)
+        self._make_fan(path.parent)
+        write_atomic(path, [data], mode=0o400)
+        fsync_all({path.parent.parent, self.root})
 
     def put(self, data: bytes) -> str:
         receiving = self.receive()
@@ -179,7 +244,7 @@ class LocalBlobStore:
         return received.sha256
 
     def receive(self) -> Receiving:
-        return Receiving(self._own_room() / f"{new_id()}{TEMP_SUFFIX}")
+        return Receiving(self._own_room() / f"{new_id()}{TEMP_SUFFIX}", self._keyring)
 
     def keep(self, files: Collection[Received], *, evenly: bool = False) -> None:
         with storage_errors(str(self.root)):
@@ -196,43 +261,42 @@ class LocalBlobStore:
             fsync_all(changed)
 
     def get(self, sha256: str) -> bytes:
-        try:
-            with storage_errors(f"the original {sha256}"):
-                data = self._path(sha256).read_bytes()
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-                raise BlobMissing(sha256) from error
-            raise
-        if sha256_hex(data) != sha256:
-            raise BlobDamaged(sha256)
-        return data
+        first, *others = self._places(sha256)
+        # Between two looks it may have been sealed: the first place is looked at again.
+        for path in (first, *others) if others else ():
+            with suppress(BlobMissing):
+                return require_whole(sha256, self._read(path, sha256), self._keyring)
+        return require_whole(sha256, self._read(first, sha256), self._keyring)
 
     def has(self, sha256: str) -> bool:
         with storage_errors(str(self.root)):
-            return self._path(sha256).is_file()
+            return any(path.is_file() for path in self._places(sha256))
 
     def delete(self, sha256: str) -> bool:
-        path = self._path(sha256)
-        with storage_errors(str(path)):
-            try:
-                path.unlink()
-            except FileNotFoundError:
-                return False
-            fsync_folder(path.parent)
-        return True
+        there = False
+        for path in {self._path(sha256), self._fan(plain_name(sha256))}:
+            with storage_errors(str(path)):
+                try:
+                    path.unlink()
+                except FileNotFoundError:
+                    continue
+                fsync_folder(path.parent)
+            there = True
+        return there
 
     def digests(self, older_than_s: float | None = None) -> Iterator[str]:
         limit = None if older_than_s is None else time.time() - older_than_s
         with storage_errors(str(self.root)):
             for path in self.root.glob("??/??/*"):
-                if not _SHA256.fullmatch(path.name):
+                sha256 = digest_of(path.name, self._keyring)
+                if sha256 is None or (sha256 == path.name and self._is_sealed_too(sha256)):
                     continue
                 try:
                     if limit is not None and path.stat().st_mtime > limit:
                         continue
                 except FileNotFoundError:
                     continue
-                yield path.name
+                yield sha256
 
     def discard_abandoned(self) -> int:
         removed = 0
@@ -266,9 +330,29 @@ class LocalBlobStore:
             return shutil.disk_usage(self.root).free
 
     def _path(self, sha256: str) -> Path:
-        if not _SHA256.fullmatch(sha256):
-            raise BlobMissing(sha256[:80])
-        return self.root / sha256[:2] / sha256[2:4] / sha256
+        return self._fan(name_of(sha256, self._keyring))
+
+    def _fan(self, name: str) -> Path:
+        return self.root / name[:2] / name[2:4] / name
+
+    def _places(self, sha256: str) -> list[Path]:
+        """Where the bytes may lie; plain only as long as they are being sealed."""
+        places = [self._path(sha256)]
+        if self._keyring is not None and self._keyring.accepts_plain:
+            places.append(self._fan(plain_name(sha256)))
+        return places
+
+    def _is_sealed_too(self, sha256: str) -> bool:
+        return self._keyring is not None and self._path(sha256).exists()
+
+    def _read(self, path: Path, sha256: str) -> bytes:
+        try:
+            with storage_errors(f"the original {sha256}"):
+                return path.read_bytes()
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+                raise BlobMissing(sha256) from error
+            raise
 
     def _own_room(self) -> Path:
         """The folder in which this process receives; made when it is first needed."""
@@ -299,12 +383,14 @@ class LocalBlobStore:
 
     def _is_whole(self, file: Received) -> bool:
         """Whether the very bytes are there already; a damaged file is written anew."""
+        expected = file.size if self._keyring is None else sealed_size(file.size)
         try:
             with self._path(file.sha256).open("rb") as held:
-                if os.fstat(held.fileno()).st_size != file.size:
+                if os.fstat(held.fileno()).st_size != expected:
                     return False
-                return hashlib.file_digest(held, "sha256").hexdigest() == file.sha256
-        except FileNotFoundError:
+                chunks = iter(lambda: held.read(CHUNK_BYTES), b"")
+                return digest_of_chunks(chunks, self._keyring) == file.sha256
+        except (FileNotFoundError, SealBroken):
             return False
 
 

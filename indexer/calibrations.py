@@ -17,6 +17,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Calibration as Row
 from indexer.catalog.tables import Generation
@@ -74,6 +75,12 @@ def keep(catalog: Catalog, calibration: Calibration, *, actor: str) -> str:
         if active == calibration.contract_id:
             # What was found while there were no rates, or others, may be due to be told now.
             start_anew(session)
+        audit.record(
+            session,
+            "calibration.keep",
+            subject=("calibration", calibration_id),
+            details={"contract_id": calibration.contract_id, "sha256": _digest(content)},
+        )
     return calibration_id
 
 

@@ -11,10 +11,10 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
 from indexer import images
+from indexer.acting import acting
 from indexer.ad_records import summary_of
 from indexer.alerting import limit_in_force
 from indexer.batches import chunks
-from indexer.cases import require_open
 from indexer.catalog.tables import (
     Ad,
     Candidate,
@@ -25,7 +25,7 @@ from indexer.catalog.tables import (
     Lead,
 )
 from indexer.enrolled import enrolled
-from indexer.errors import CandidateNotFound, PurposeRequired
+from indexer.errors import CandidateNotFound
 from indexer.faces import choose_face, face_record, summaries
 from indexer.galleries.log import index_filter
 from indexer.generations.rows import is_active
@@ -42,8 +42,9 @@ from indexer.records import (
     SearchFilter,
     SearchState,
 )
+from indexer.searchable import require_searchable
 from indexer.searched import compared_up_to, search_state
-from indexer.searches import PURPOSES, add_search
+from indexer.searches import add_search, require_purpose
 from indexer.sightings import candidate_ids, sightings_of
 from indexer.times import utc_now
 from indexer.workspace import Workspace
@@ -92,10 +93,10 @@ def ranked(
     """The ``k`` best leads for all enrolled photos of an open case, whatever their scores.
 
     Every lead that was ever shown keeps its id. Raises :class:`CaseNotFound`,
-    :class:`CaseClosed`.
+    :class:`CaseClosed`, :class:`ApprovalRequired`.
     """
     with ws.catalog.read() as session:
-        require_open(session, case_id)
+        require_searchable(session, case_id)
         face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
         state = search_state(session, ws.contract_id, case_id, len(face_ids))
     ranking = rank(ws, case_id, vectors, joined, k, filters)
@@ -118,17 +119,14 @@ def search_photo(
     """Probe the ads with a photo that is not enrolled, for an open case and a stated purpose.
 
     The search is recorded (who, when, why, over what, outcome); the photo is not kept. Raises
-    :class:`PurposeRequired`, :class:`CaseNotFound`, :class:`CaseClosed`, ``ImageRejected``,
-    :class:`NoFaceFound`, :class:`SeveralFacesFound`, :class:`FaceIndexInvalid`,
-    :class:`FaceTooSmall`.
+    :class:`PurposeRequired`, :class:`CaseNotFound`, :class:`CaseClosed`,
+    :class:`ApprovalRequired`, ``ImageRejected``, :class:`NoFaceFound`,
+    :class:`SeveralFacesFound`, :class:`FaceIndexInvalid`, :class:`FaceTooSmall`.
     """
-    if purpose not in PURPOSES:
-        raise PurposeRequired(
-            f"{purpose!r} is no purpose of a search." if purpose else "A search needs a purpose.",
-            remedy=f"Give one of: {', '.join(PURPOSES)}.",
-        )
+    require_purpose(purpose)
+    acting().purpose = purpose
     with ws.catalog.read() as session:
-        require_open(session, case_id)
+        require_searchable(session, case_id)
         state = SearchState(state="searched", up_to=compared_up_to(session))
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
@@ -234,7 +232,7 @@ def _keep(
     )
     if stale or len(rows) < len(ranking.leads):
         with ws.catalog.write() as session:
-            require_open(session, case_id)
+            require_searchable(session, case_id)
             store(session, ws, case_id, ranking.faces, photos, origin)
             rows = _stored(session, case_id, ranking.leads)
     for face in list(ranking.faces):
@@ -362,7 +360,7 @@ def _result(
         faces = _faces(session, [head.face_id for head in heads])
         own = {one: face_record(row).quality for one, row in _faces(session, ids).items()}
         records = lead_records(session, [ranking.leads[head.face_id] for head in heads])
-        limit = limit_in_force(session, ws, require_open(session, case_id))
+        limit = limit_in_force(session, ws, require_searchable(session, case_id))
         shown = first_ads(session, [face.sha256 for face in faces.values()], filters)
     items: list[RankedCandidate] = []
     for head in heads:

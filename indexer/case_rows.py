@@ -136,5 +136,7 @@ def record(row: Case, photos: tuple[PhotoRecord, ...]) -> CaseRecord:
         created_at=row.created_at,
         updated_at=row.updated_at,
         legal_hold=row.legal_hold,
+        suspended=row.suspended,
+        search_until=row.search_until,
         photos=photos,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from indexer import images, queue, removals
+from indexer import approvals, audit, images, queue, removals
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
 from indexer.case_rows import columns, photos_of, record
@@ -76,8 +76,10 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
+        audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
         return record(row, ())
 
 
@@ -106,8 +108,11 @@ def list_cases(
     status: CaseStatus | None = None,
     agency: str | None = None,
     text: str | None = None,
+    within: str | None = None,
 ) -> Page[CaseRecord]:
     """Cases with their photos, newest first; ``text`` is looked for in the case number.
+
+    ``agency`` is a wish; ``within`` the agency of who asks, beyond which nothing is listed.
 
     Raises :class:`InvalidCursor`.
     """
@@ -118,6 +123,8 @@ def list_cases(
         query = query.where(Case.status == status)
     if agency is not None:
         query = query.where(Case.agency == agency)
+    if within is not None:
+        query = query.where(Case.agency == within)
     if text:
         query = query.where(Case.case_number.icontains(text, autoescape=True))
     with ws.catalog.read() as session:
@@ -167,8 +174,10 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         if status is not None and status != row.status:
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
+                approvals.end(session, row)
                 withdrawn = True
             elif status == "open":
+                approvals.begin(row, required=ws.options.approval_required)
                 photos = session.scalars(select(Photo.photo_id).where(Photo.case_id == case_id))
                 if total := len(photos.all()):
                     # It hands on to the other generations.
@@ -179,6 +188,13 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             queue.enqueue(session, "probe_case", case_id)
         row.updated_at = utc_now()
         session.flush()
+        audit.record(
+            session,
+            "case.update",
+            subject=("case", case_id),
+            case_id=case_id,
+            details={"fields": sorted(changes), "status": row.status},
+        )
         _refresh_tags(session, case_id)
         record = _load(session, ws.contract_id, case_id)
     if withdrawn:
@@ -340,6 +356,18 @@ def _enrol(
     session.flush()
     add_faces(session, "cases", ws.contract_id, [face.face_id])
     share_case(session, ws.contract_id, case_id, 1)
+    audit.record(
+        session,
+        "photo.add",
+        subject=("photo", photo.photo_id),
+        case_id=case_id,
+        details={
+            "faces": len(faces),
+            "face_index": face.face_index,
+            "contract_id": ws.contract_id,
+            "job_id": photo.job_id,
+        },
+    )
     return _receipt(session, ws.contract_id, photo, created=before is None)
 
 

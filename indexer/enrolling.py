@@ -8,15 +8,17 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import images, queue
+from indexer.audit.chain import record
 from indexer.cases import require_open
-from indexer.catalog.tables import Enrolment, GalleryMember, Photo
-from indexer.errors import CaseClosed, CaseNotFound
+from indexer.catalog.tables import Case, Enrolment, GalleryMember, Photo
+from indexer.errors import ApprovalRequired, CaseClosed, CaseNotFound
 from indexer.faces import apart, box_of, same_place
 from indexer.galleries import add_faces
 from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_case
 from indexer.images import Analysed
 from indexer.records import Failure, JobRecord
+from indexer.searches import purpose_of
 from indexer.trials import analyse_one_by_one
 from indexer.watchlist import probe_ads
 from indexer.withheld import checks
@@ -29,11 +31,39 @@ def probe_case(ws: Workspace, job: JobRecord) -> None:
     with ws.catalog.read() as session:
         own = session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)).all()
     checks.check(ws, own)
-    # Without the case, or once it is closed, nobody is looked for.
-    with suppress(CaseNotFound, CaseClosed):
-        probe_ads(ws, job.subject_id)
+    alerts = _probe(ws, job.subject_id)
     with ws.catalog.write() as session:
+        _note_probe(ws, session, job, alerts)
         queue.finish(session, ws.runner_id, job.job_id)
+
+
+def _probe(ws: Workspace, case_id: str) -> int | None:
+    """How many alerts a search of the ads raised; None where there was none."""
+    # Without the case, once it is closed, and while it is suspended nobody is looked for; an
+    # approval queues the search anew.
+    with suppress(CaseNotFound, CaseClosed, ApprovalRequired):
+        return probe_ads(ws, case_id)
+    return None
+
+
+def _note_probe(ws: Workspace, session: Session, job: JobRecord, alerts: int | None) -> None:
+    """Record that a case was searched for by a job, in the transaction that ends it."""
+    case = session.get(Case, job.subject_id)
+    if alerts is None or case is None:
+        return
+    record(
+        session,
+        "search.watch",
+        subject=("job", job.job_id),
+        case_id=case.case_id,
+        purpose=purpose_of(case),
+        details={
+            "gallery_size": ws.ads.count(),
+            "contract_id": ws.contract_id,
+            "alerts": alerts,
+            "agency": case.agency,
+        },
+    )
 
 
 def enrol_case(ws: Workspace, job: JobRecord) -> None:
@@ -59,10 +89,9 @@ def enrol_case(ws: Workspace, job: JobRecord) -> None:
                 queue.advance(session, ws.runner_id, job.job_id, at)
     with ws.catalog.read() as session:
         active = is_active(session, ws.contract_id)
-    if active:
-        with suppress(CaseNotFound, CaseClosed):
-            probe_ads(ws, job.subject_id)
+    alerts = _probe(ws, job.subject_id) if active else None
     with ws.catalog.write() as session:
+        _note_probe(ws, session, job, alerts)
         if job.kind == "enrol_case":
             # Only now is it known under which contract it was done, and which others there are.
             share_case(session, ws.contract_id, job.subject_id, max(1, len(by_sha)))

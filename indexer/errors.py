@@ -35,6 +35,16 @@ class PhotoNotFound(NotFound):
         )
 
 
+class LinkRequestNotFound(NotFound):
+    code = "link_request_not_found"
+
+    def __init__(self, link_request_id: str) -> None:
+        super().__init__(
+            f"There is no question {link_request_id!r} between agencies.",
+            remedy="Check the id, or list the questions.",
+        )
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 
@@ -166,6 +176,65 @@ class CaseClosed(HomewardError):
         super().__init__(
             f"Case {case_id} is {status}; only open cases are searched and enrolled.",
             remedy="Set its status to open first, if the person is missing again.",
+        )
+
+
+class ApprovalRequired(HomewardError):
+    """The case is open, but a search for it was not approved, or the approval is over."""
+
+    code = "approval_required"
+
+    def __init__(self, case_id: str) -> None:
+        super().__init__(
+            f"Case {case_id} may not be searched: no approval is in force.",
+            remedy="Ask for an approval of the search; a second person decides. Photos can be "
+            "enrolled meanwhile.",
+        )
+
+
+class ApprovalNotFound(NotFound):
+    code = "approval_not_found"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(
+            f"There is no approval {approval_id!r}.", remedy="List the approvals of the case."
+        )
+
+
+class ApproverIsRequester(HomewardError):
+    """Whoever asked may not decide, nor through a key that they made."""
+
+    code = "approver_is_requester"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever asked for an approval cannot decide it, nor with a key that they made.",
+            remedy="Have another supervisor decide.",
+        )
+
+
+class ApprovalStateInvalid(HomewardError):
+    """What was asked for does not fit the approvals that the case has."""
+
+    code = "approval_state_invalid"
+
+
+class HoldNotFound(NotFound):
+    code = "hold_not_found"
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"This {kind} is under no legal hold.", remedy="List the holds.")
+
+
+class LifterIsSetter(HomewardError):
+    """Where searches need a second person, so does the lifting of a hold."""
+
+    code = "lifter_is_setter"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever set a hold cannot lift it here, nor with a key that they made.",
+            remedy="Have another supervisor lift it.",
         )
 
 
@@ -627,3 +696,42 @@ class IndexAway(StorageError):
             f"The vector index does not answer{f': {reason}.' if reason else '.'}",
             remedy="Check that Milvus runs and can be reached, then try again in a moment.",
         )
+
+
+class AuditUnavailable(StorageError):
+    """What was asked for cannot be recorded, so it is not shown."""
+
+    code = "audit_unavailable"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The audit log cannot be written, and nothing is shown that is not recorded.",
+            remedy="Try again in a moment; if it stays, look at the disk and the database.",
+        )
+
+
+class SealBroken(StorageError):
+    """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
+
+    ``where``: which column, file or segment; never what it holds.
+    """
+
+    code = "seal_broken"
+
+    def __init__(self, where: str = "") -> None:
+        super().__init__(
+            f"Encrypted data {f'in {where} ' if where else ''}was changed or damaged.",
+            remedy="Run `homeward encryption check` to find out how much, then restore a back-up.",
+        )
+
+
+class SealKeyMissing(StorageError):
+    """The key that something was sealed with is not there."""
+
+    code = "seal_key_missing"
+
+
+class KeysUnusable(StorageError):
+    """The encryption keys that are set cannot be used, or are not those of this data folder."""
+
+    code = "encryption_keys"

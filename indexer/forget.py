@@ -17,7 +17,7 @@ from collections.abc import Collection
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
-from indexer import images, quarantine, queue, removals
+from indexer import holds, images, quarantine, queue, removals
 from indexer.batches import chunks
 from indexer.catalog.tables import (
     Ad,
@@ -79,7 +79,7 @@ def forget_photo(
         ):
             queue.enqueue(session, "probe_case", case_id)
         _forget_responses(session, [case_id, photo_id])
-        record = record_purge(session, actor, "photo", photo_id, counts)
+        record = record_purge(session, actor, "photo", photo_id, counts, case_id=case_id)
     removals.finish_if_possible(ws)
     return record
 
@@ -113,6 +113,7 @@ def forget_case(
         candidates = session.scalar(select(func.count()).where(Candidate.case_id == case_id)) or 0
         session.execute(delete(Case).where(Case.case_id == case_id))
         session.execute(delete(Job).where(Job.subject_id == case_id))
+        holds.forget_notes(session, "case", case_id)
         # The record of searches stays, without the words that may name the person.
         session.execute(update(Search).where(Search.case_id == case_id).values(purpose_note=None))
         counts = {"photos": len(photos), "candidates": candidates}
@@ -161,6 +162,7 @@ def forget_ad_in(session: Session, ad: Ad, actor: str) -> PurgeRecord:
     pages = session.scalars(
         select(CapturePage.sha256).where(CapturePage.capture_id.in_(captures)).distinct()
     ).all()
+    holds.forget_notes(session, "ad", ad_id)
     session.execute(delete(Ad).where(Ad.ad_id == ad_id))
     session.execute(delete(Job).where(Job.subject_id == ad_id))
     counts = images.release(session, shas)

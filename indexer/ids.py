@@ -34,6 +34,14 @@ def is_id(text: str) -> bool:
         return False
 
 
+def canonical_id(text: str) -> str | None:
+    """``text`` as an id in its one form, or None where it cannot be one."""
+    try:
+        return str(uuid.UUID(text)) if len(text) == 36 else None
+    except ValueError:
+        return None
+
+
 def encode_cursor(last_id: str) -> str:
     """An opaque cursor that continues a list after ``last_id``."""
     return seal_cursor("v1", last_id)

@@ -13,19 +13,16 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Protocol, cast, get_args
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Protocol, cast, get_args
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import enrolling, queue, reading
+from indexer import audit, enrolling, queue, reading
 from indexer.ad_faces import images_of_job
 from indexer.catalog import Catalog
-from indexer.catalog.tables import (
-    Job,
-    Photo,
-)
+from indexer.catalog.tables import Case, Job, Photo, Webhook
 from indexer.errors import (
     CalibrationDamaged,
     CatalogAway,
@@ -53,6 +50,13 @@ from models.errors import ContractMismatch, GpuLost, HomewardError
 _log = logging.getLogger(__name__)
 
 ADS_AT_ONCE = 16
+
+OF_ADS: Final[frozenset[JobKind]] = frozenset({"ingest_ad", "embed_images"})
+OF_CASES: Final[frozenset[JobKind]] = frozenset(
+    {"probe_case", "enrol_case", "embed_case", "deliver_email"}
+)
+OF_WEBHOOKS: Final[frozenset[JobKind]] = frozenset({"deliver_webhook"})
+"""Whose the subjects of jobs are."""
 
 _COMMON = (
     *(StorageFull, StorageDenied, StorageAway, StoreUnusable),
@@ -82,11 +86,34 @@ def get_job(ws: HasCatalog, job_id: str) -> JobRecord:
         return job_record(row)
 
 
+def visible(kinds: Collection[JobKind], agency: str | None) -> ColumnElement[bool]:
+    """SQL that is true of jobs of these kinds that concern nobody but ``agency`` (None: all)."""
+    if agency is None:
+        return Job.kind.in_(kinds)
+    cases = select(Case.case_id).where(Case.agency == agency)
+    webhooks = select(Webhook.webhook_id).where(Webhook.agency == agency)
+    return or_(
+        Job.kind.in_(OF_ADS & set(kinds)),
+        Job.kind.in_(OF_CASES & set(kinds)) & Job.subject_id.in_(cases),
+        Job.kind.in_(OF_WEBHOOKS & set(kinds)) & Job.subject_id.in_(webhooks),
+    )
+
+
 def list_jobs(
-    ws: HasCatalog, *, state: JobState | None = None, limit: int = 50, cursor: str | None = None
+    ws: HasCatalog,
+    *,
+    state: JobState | None = None,
+    limit: int = 50,
+    cursor: str | None = None,
+    only: ColumnElement[bool] | None = None,
 ) -> Page[JobRecord]:
-    """Jobs, newest first. Raises :class:`InvalidCursor`."""
+    """Jobs, newest first; ``only``: of those that are :func:`visible` to somebody.
+
+    Raises :class:`InvalidCursor`.
+    """
     query = select(Job).order_by(Job.job_id.desc()).limit(limit + 1)
+    if only is not None:
+        query = query.where(only)
     if state is not None:
         query = query.where(Job.state == state)
     if cursor is not None:
@@ -129,6 +156,7 @@ def retry(ws: HasCatalog, job_id: str) -> JobRecord:
         job.attempts = job.done = 0
         job.run_after = job.started_at = job.finished_at = None
         job.failures = []
+        audit.record(session, "job.retry", subject=("job", job_id), details={"kind": job.kind})
         return job_record(job)
 
 
@@ -141,6 +169,7 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
         job = _in_state(session, job_id, ("queued", "failed"))
         job.state = "dropped"
         job.finished_at = utc_now()
+        audit.record(session, "job.drop", subject=("job", job_id), details={"kind": job.kind})
         return job_record(job)
 
 

@@ -7,6 +7,8 @@ again, or when the faces are read anew by another model. It is never spread to o
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +18,7 @@ from annotated_types import MaxLen, MinLen
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.batches import chunks
 from indexer.cases import require_open
 from indexer.catalog.tables import Candidate, Face, Judgement
@@ -123,6 +126,19 @@ def judge(
         ):
             if _same_face(there, judgement):
                 other.status, other.held_at = conclusion, None
+        audit.record(
+            session,
+            "judgement.create",
+            subject=("judgement", judgement.judgement_id),
+            case_id=row.case_id,
+            details={
+                "candidate_id": candidate_id,
+                "conclusion": conclusion,
+                "contract_id": row.contract_id,
+                "supersedes": judgement.supersedes,
+                "sha256": _fingerprint(judgement),
+            },
+        )
         return _record(judgement)
 
 
@@ -163,6 +179,13 @@ def _of_pair(session: Session, case_id: str, face: Face) -> list[Judgement]:
 
 def _same_face(face: Face, judgement: Judgement) -> bool:
     return same_place(box_of(face), box_of(judgement))
+
+
+def _fingerprint(row: Judgement) -> str:
+    """The digest of what was concluded, by which the audit log holds the row to it. The id in it
+    is random, so that the digest tells nobody who guesses at the reason."""
+    told = [row.judgement_id, row.actor, row.conclusion, row.reason, row.components]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _record(row: Judgement) -> JudgementRecord:

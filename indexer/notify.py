@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import queue
+from indexer import audit, queue
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Alert, Case, Face, IdempotentResponse, Job, Webhook
 from indexer.enrolled import limited_pictures
@@ -36,6 +36,7 @@ class WebhookRecord:
     url: str = field(repr=False)
     description: str
     secret: str = field(repr=False)
+    agency: str | None = None
     created_by: str
     created_at: datetime
 
@@ -85,11 +86,14 @@ class EmailDelivery:
 def queue_deliveries(session: Session, alert: Alert, case: Case, *, emails: bool) -> None:
     """Queue what tells of an alert, in the caller's transaction.
 
-    One job for each webhook, and one for the case's addresses where ``emails`` can be sent. A
-    mail of the case that still waits for its first try tells of this alert too, so that many
-    alerts at once are one mail.
+    One job for each webhook of all agencies or of the case's, and one for the case's addresses
+    where ``emails`` can be sent. A mail of the case that still waits for its first try tells of
+    this alert too, so that many alerts at once are one mail.
     """
-    for webhook_id in session.scalars(select(Webhook.webhook_id).order_by(Webhook.webhook_id)):
+    told = or_(Webhook.agency.is_(None), Webhook.agency == case.agency)
+    for webhook_id in session.scalars(
+        select(Webhook.webhook_id).where(told).order_by(Webhook.webhook_id)
+    ):
         queue.enqueue(session, "deliver_webhook", webhook_id, alert_id=alert.alert_id)
     if emails and case.alert_emails and not _mail_waits(session, case.case_id):
         queue.enqueue(session, "deliver_email", case.case_id, alert_id=alert.alert_id)
@@ -119,6 +123,9 @@ def webhook_delivery(ws: Workspace, job_id: str) -> WebhookDelivery | None:
         job, alert = found
         webhook = session.get(Webhook, job.subject_id)
         if webhook is None:
+            return None
+        if webhook.agency not in (None, session.get_one(Case, alert.case_id).agency):
+            # The case went to another agency since.
             return None
         face = session.get(Face, alert.face_id)
         return WebhookDelivery(
@@ -189,9 +196,17 @@ def _alert_of(session: Session, job_id: str) -> tuple[Job, Alert] | None:
 
 
 def add_webhook(
-    catalog: Catalog, url: str, *, secret: str, description: str = "", actor: str = "system"
+    catalog: Catalog,
+    url: str,
+    *,
+    secret: str,
+    description: str = "",
+    actor: str = "system",
+    agency: str | None = None,
 ) -> WebhookRecord:
-    """Have alerts sent to ``url`` from now on. Raises :class:`TooManyWebhooks`.
+    """Have alerts sent to ``url`` from now on: all, or those of one ``agency``.
+
+    Raises :class:`TooManyWebhooks`.
 
     Whether the address may be used is the caller's to check.
     """
@@ -200,6 +215,7 @@ def add_webhook(
         url=url,
         description=description,
         secret=secret,
+        agency=agency,
         created_by=actor,
         created_at=utc_now(),
     )
@@ -211,14 +227,17 @@ def add_webhook(
             )
         session.add(row)
         session.flush()
+        audit.record(session, "webhook.create", subject=("webhook", row.webhook_id))
         return _record(row)
 
 
 def list_webhooks(
-    catalog: Catalog, *, limit: int = 50, cursor: str | None = None
+    catalog: Catalog, *, limit: int = 50, cursor: str | None = None, agency: str | None = None
 ) -> Page[WebhookRecord]:
-    """Webhooks, oldest first. Raises :class:`InvalidCursor`."""
+    """Webhooks, oldest first: all, or those of one ``agency``. Raises :class:`InvalidCursor`."""
     query = select(Webhook).order_by(Webhook.webhook_id).limit(limit + 1)
+    if agency is not None:
+        query = query.where(Webhook.agency == agency)
     if cursor is not None:
         query = query.where(Webhook.webhook_id > decode_cursor(cursor))
     with catalog.read() as session:
@@ -251,6 +270,7 @@ def remove_webhook(catalog: Catalog, webhook_id: str) -> WebhookRecord:
             delete(IdempotentResponse).where(IdempotentResponse.subject_id == webhook_id)
         )
         session.delete(row)
+        audit.record(session, "webhook.remove", subject=("webhook", webhook_id))
         return record
 
 
@@ -260,6 +280,7 @@ def _record(row: Webhook) -> WebhookRecord:
         url=row.url,
         description=row.description,
         secret=row.secret,
+        agency=row.agency,
         created_by=row.created_by,
         created_at=row.created_at,
     )

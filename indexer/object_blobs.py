@@ -12,16 +12,18 @@ import threading
 import time
 from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from indexer.blob_names import digest_of, digest_of_chunks, name_of, plain_name, require_whole
 from indexer.blobs import CHUNK_BYTES, BlobStore, LocalBlobStore, Received, Receiving, sha256_hex
 from indexer.errors import (
     BlobDamaged,
     BlobMissing,
     ExtraMissing,
+    SealBroken,
     StorageAway,
     StorageDenied,
     StorageError,
@@ -30,6 +32,8 @@ from indexer.errors import (
 )
 from indexer.files import storage_errors
 from indexer.ids import new_id
+from indexer.sealing.files import HEAD_BYTES, FileOpener, seal_file, sealed_size
+from indexer.sealing.keyring import Keyring
 
 if TYPE_CHECKING:
     from obstore.store import S3Config, S3Store
@@ -51,7 +55,6 @@ _BODY_S = 60
 """The same where bytes go up or come down. The library's clock for it runs while a part goes up, so
 that 8 parts at once (four files, two parts each) need 6 Mbit/s."""
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _URL = re.compile(
     r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>[\w.-]+(?:/[\w.-]+)*))?/?",
     re.ASCII,
@@ -103,6 +106,7 @@ class ObjectBlobStore:
         bucket, prefix = bucket_and_prefix(url)
         self._where = f"the object store at {url}"
         self._incoming = incoming
+        self._keyring: Keyring | None = None
         self._waiting: LocalBlobStore | None = None
         self._waiting_lock = threading.Lock()
         self._store = _client(bucket, prefix, endpoint, region, allow_http, _BODY_S)
@@ -137,12 +141,49 @@ class ObjectBlobStore:
                 remedy="Look for a cache between Homeward and the store.",
             )
 
+    def seal_with(self, keyring: Keyring) -> None:
+        self._keyring = keyring
+        with self._waiting_lock:
+            if self._waiting is not None:
+                self._waiting.seal_with(keyring)
+
+    def outdated(self, sha256: str) -> bool:
+        if self._keyring is None:
+            return False
+        if self._there(_fan(plain_name(sha256))) is not None:
+            return True
+        try:
+            with self._errors(sha256):
+                head = self._store.get_range(self._name(sha256), start=0, length=HEAD_BYTES)
+        except BlobMissing:
+            return False
+        return not self._keyring.is_current(bytes(head))
+
+    def drop_plain(self, sha256: str) -> None:
+        name = _fan(plain_name(sha256))
+        if self._keyring is None or self._there(self._name(sha256)) is None:
+            return
+        if self._there(name) is not None:
+            with self._errors():
+                self._asked.delete(name)
+
+    def get_sealed(self, sha256: str) -> tuple[str, bytes]:
+        assert self._keyring is not None
+        name = name_of(sha256, self._keyring)
+        data = self._read(_fan(name), sha256)
+        require_whole(sha256, data, self._keyring)
+        return name, data
+
+    def put_sealed(self, name: str, data: bytes) -> None:
+        self._send(_fan(name), len(data), iter([data]))
+
     def put(self, data: bytes) -> str:
         sha256 = sha256_hex(data)
         if not self._is_whole(sha256, len(data)):
-            view = memoryview(data)
-            parts = (view[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES))
-            self._upload(sha256, len(data), parts)
+            sent = data if self._keyring is None else seal_file(self._keyring, data)
+            view = memoryview(sent)
+            parts = (view[at : at + PART_BYTES] for at in range(0, len(sent), PART_BYTES))
+            self._upload(sha256, len(sent), parts)
         return sha256
 
     def receive(self) -> Receiving:
@@ -160,31 +201,34 @@ class ObjectBlobStore:
                 pass
 
     def get(self, sha256: str) -> bytes:
-        with self._errors(sha256):
-            found = self._store.get(_name(sha256)).bytes()
-        data = bytes(found)
-        if sha256_hex(data) != sha256:
-            raise BlobDamaged(sha256)
-        return data
+        first, *others = self._places(sha256)
+        # Between two looks it may have been sealed: the first place is looked at again.
+        for name in (first, *others) if others else ():
+            with suppress(BlobMissing):
+                return require_whole(sha256, self._read(name, sha256), self._keyring)
+        return require_whole(sha256, self._read(first, sha256), self._keyring)
 
     def has(self, sha256: str) -> bool:
-        return self._size(sha256) is not None
+        return any(self._there(name) is not None for name in self._places(sha256))
 
     def delete(self, sha256: str) -> bool:
-        name = _name(sha256)
-        if self._size(sha256) is None:
-            return False
-        with self._errors():
-            self._asked.delete(name)
-        return True
+        there = False
+        for name in {self._name(sha256), _fan(plain_name(sha256))}:
+            if self._there(name) is None:
+                continue
+            with self._errors():
+                self._asked.delete(name)
+            there = True
+        return there
 
     def digests(self, older_than_s: float | None = None) -> Iterator[str]:
         limit = None if older_than_s is None else time.time() - older_than_s
         with self._errors():
             for some in self._store.list(chunk_size=_LISTED_AT_ONCE):
                 for found in some:
-                    sha256 = found["path"].rpartition("/")[2]
-                    if not _SHA256.fullmatch(sha256) or _name(sha256) != found["path"]:
+                    name = found["path"].rpartition("/")[2]
+                    sha256 = digest_of(name, self._keyring)
+                    if sha256 is None or _fan(name) != found["path"]:
                         continue
                     if limit is None or found["last_modified"].timestamp() <= limit:
                         yield sha256
@@ -203,44 +247,60 @@ class ObjectBlobStore:
         with self._waiting_lock:
             if self._waiting is None:
                 self._waiting = LocalBlobStore(self._incoming)
+                if self._keyring is not None:
+                    self._waiting.seal_with(self._keyring)
             return self._waiting
 
     def _keep(self, file: Received, evenly: bool) -> None:
         if evenly or not self._is_whole(file.sha256, file.size):
+            size = file.size if file.keyring is None else sealed_size(file.size)
             with storage_errors(str(file.path.parent)):
-                self._upload(file.sha256, file.size, _parts(file.path))
+                self._upload(file.sha256, size, _parts(file.path))
 
     def _upload(self, sha256: str, size: int, parts: Iterator[bytes | memoryview]) -> None:
         """Send the bytes, which are hashed on their way: others never get this name."""
-        checked = _checked(parts, sha256)
+        self._send(self._name(sha256), size, _checked(parts, sha256, self._keyring))
+
+    def _send(self, name: str, size: int, parts: Iterator[bytes | memoryview]) -> None:
         with self._errors():
             if size <= PART_BYTES:
-                data = b"".join(checked)
-                self._store.put(_name(sha256), data, use_multipart=False)
+                self._store.put(name, b"".join(parts), use_multipart=False)
             else:
-                self._store.put(
-                    _name(sha256), checked, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE
-                )
+                self._store.put(name, parts, chunk_size=PART_BYTES, max_concurrency=_PARTS_AT_ONCE)
 
-    def _size(self, sha256: str) -> int | None:
+    def _name(self, sha256: str) -> str:
+        return _fan(name_of(sha256, self._keyring))
+
+    def _places(self, sha256: str) -> list[str]:
+        """Under which names the bytes may lie; plain only as long as they are being sealed."""
+        places = [self._name(sha256)]
+        if self._keyring is not None and self._keyring.accepts_plain:
+            places.append(_fan(plain_name(sha256)))
+        return places
+
+    def _read(self, name: str, sha256: str) -> bytes:
+        with self._errors(sha256):
+            return bytes(self._store.get(name).bytes())
+
+    def _there(self, name: str) -> int | None:
+        """The size of what has this name."""
         try:
-            with self._errors(sha256):
-                return self._asked.head(_name(sha256))["size"]
+            with self._errors(name):
+                return self._asked.head(name)["size"]
         except BlobMissing:
             return None
 
     def _is_whole(self, sha256: str, size: int) -> bool:
         """Whether the very bytes are there already; a damaged object is written anew."""
-        if self._size(sha256) != size:
+        expected = size if self._keyring is None else sealed_size(size)
+        if self._there(self._name(sha256)) != expected:
             return False
-        digest = hashlib.sha256()
         try:
             with self._errors(sha256):
-                for chunk in self._store.get(_name(sha256)).stream(CHUNK_BYTES):
-                    digest.update(chunk)
-        except BlobMissing:
+                chunks = self._store.get(self._name(sha256)).stream(CHUNK_BYTES)
+                return digest_of_chunks(map(bytes, chunks), self._keyring) == sha256
+        except (BlobMissing, SealBroken):
             return False
-        return digest.hexdigest() == sha256
 
     @contextmanager
     def _errors(self, sha256: str | None = None) -> Generator[None]:
@@ -348,10 +408,8 @@ def _client(
         ) from None
 
 
-def _name(sha256: str) -> str:
-    if not _SHA256.fullmatch(sha256):
-        raise BlobMissing(sha256[:80])
-    return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
+def _fan(name: str) -> str:
+    return f"{name[:2]}/{name[2:4]}/{name}"
 
 
 def _parts(path: Path) -> Iterator[bytes]:
@@ -360,15 +418,20 @@ def _parts(path: Path) -> Iterator[bytes]:
             yield part
 
 
-def _checked(parts: Iterator[bytes | memoryview], sha256: str) -> Iterator[bytes | memoryview]:
+def _checked(
+    parts: Iterator[bytes | memoryview], sha256: str, keyring: Keyring | None
+) -> Iterator[bytes | memoryview]:
     """The same parts; where they are not what they should be, the last one is never given out."""
     digest = hashlib.sha256()
+    opener = None if keyring is None else FileOpener(keyring)
     held: bytes | memoryview | None = None
     for part in parts:
-        digest.update(part)
+        digest.update(part if opener is None else opener.add(part))
         if held is not None:
             yield held
         held = part
+    if opener is not None:
+        digest.update(opener.end())
     if digest.hexdigest() != sha256:
         raise BlobDamaged(sha256)
     if held is not None:

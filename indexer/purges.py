@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from indexer import ledger
+from indexer.audit import record
 from indexer.batches import chunks
 from indexer.catalog.tables import Purge
 from indexer.files import file_lock
@@ -26,11 +27,28 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 5_000
 
+FORGOTTEN: Final[Mapping[str, str]] = {
+    "ad": "ad.forget",
+    "case": "case.forget",
+    "case_withdrawn": "case.withdraw",
+    "photo": "photo.forget",
+}
+"""What the audit log calls each kind of deletion."""
+
 
 def record_purge(
-    session: Session, actor: str, kind: str, subject_id: str, counts: Mapping[str, int]
+    session: Session,
+    actor: str,
+    kind: str,
+    subject_id: str,
+    counts: Mapping[str, int],
+    *,
+    case_id: str | None = None,
 ) -> PurgeRecord:
-    """Write one entry, in the caller's transaction."""
+    """Write one entry, in the caller's transaction, and the record of the audit log.
+
+    ``case_id``: the case that the subject is part of.
+    """
     row = Purge(
         purge_id=new_id(),
         at=utc_now(),
@@ -40,6 +58,13 @@ def record_purge(
         counts=dict(counts),
     )
     session.add(row)
+    record(
+        session,
+        FORGOTTEN.get(kind, "purge.other"),
+        subject=(kind, subject_id),
+        case_id=case_id or (subject_id if kind in ("case", "case_withdrawn") else None),
+        details={"purge_id": row.purge_id, **counts},
+    )
     return _record(row)
 
 

@@ -14,8 +14,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.batches import chunks
 from indexer.catalog import Catalog
+from indexer.catalog.sealed import plain_length
 from indexer.catalog.tables import Quarantined
 from indexer.errors import QuarantineItemNotFound
 from indexer.times import utc_now
@@ -37,6 +39,10 @@ class BadItem:
     code: str
     detail: str
     content: bytes
+
+
+MOST_NAMED = 200
+"""Items that the record of their deletion names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +149,18 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
-    return [QuarantineRecord(*row) for row in rows]
+    return [
+        QuarantineRecord(
+            item_id=item_id,
+            at=at,
+            actor=actor,
+            place=place,
+            code=code,
+            detail=detail,
+            size=plain_length(length, catalog.keyring),
+        )
+        for item_id, at, actor, place, code, detail, length in rows
+    ]
 
 
 def show(catalog: Catalog, item_id: str) -> tuple[QuarantineRecord, bytes]:
@@ -178,6 +195,12 @@ def drop(catalog: Catalog, item_ids: Iterable[str] | None) -> int:
                 if session.get(Quarantined, item_id) is None:
                     raise QuarantineItemNotFound(item_id)
         _delete(session, ids)
+        if ids:
+            audit.record(
+                session,
+                "quarantine.drop",
+                details={"items": len(ids), "ids": ids[:MOST_NAMED]},
+            )
     if ids:
         catalog.scrub()
     return len(ids)

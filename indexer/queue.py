@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import ColumnElement, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.catalog.tables import Job, RunnerRow
 from indexer.errors import JobNotFound
 from indexer.files import try_lock
@@ -332,7 +333,16 @@ def put_back(
             return None
         if not counts:
             return _queue_again(job)
-        return _put_back(job, failure, again=again, after_s=after_s)
+        state = _put_back(job, failure, again=again, after_s=after_s)
+        if state == "failed":
+            audit.record(
+                session,
+                "job.fail",
+                subject=("job", job_id),
+                outcome=failure.code[:60],
+                details={"kind": job.kind, "about": job.subject_id, "attempts": job.attempts},
+            )
+        return state
 
 
 def _put_back_stranded(ws: Workspace) -> None:

@@ -128,7 +128,10 @@ class CaseInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRecord:
-    """One case as stored; ``photos`` are its photos, oldest first."""
+    """One case as stored; ``photos`` are its photos, oldest first.
+
+    ``suspended`` and ``search_until``: whether and until when it may be searched (approvals).
+    """
 
     case_id: str
     agency: str
@@ -145,6 +148,8 @@ class CaseRecord:
     created_at: datetime
     updated_at: datetime
     legal_hold: bool
+    suspended: bool = False
+    search_until: datetime | None = None
     photos: tuple[PhotoRecord, ...] = ()
 
 
@@ -550,6 +555,9 @@ class CandidateRecord:
 # --- search, purge, files --------------------------------------------------------------------
 
 
+SearchKind: TypeAlias = Literal["photo", "list"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRecord:
     """One search as recorded: who, when, for which case, why, over what, with which outcome."""
@@ -560,6 +568,7 @@ class SearchRecord:
     case_id: str
     purpose: str
     purpose_note: str | None
+    kind: SearchKind
     gallery_size: int
     contract_id: str
     k: int

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from indexer import jobs, queue
+from indexer import audit, jobs, queue
 from indexer.alerting import release_held
 from indexer.errors import DeliveryFailed
 from indexer.records import Failure, JobRecord
@@ -143,7 +143,13 @@ class Runner:
             queue.put_back(self._ws, job.job_id, failure)
             raise
         with self._ws.catalog.write() as session:
-            queue.finish(session, self._ws.runner_id, job.job_id)
+            if queue.finish(session, self._ws.runner_id, job.job_id):
+                audit.record(
+                    session,
+                    "delivery.send",
+                    subject=("job", job.job_id),
+                    details={"kind": job.kind, "to": job.subject_id, "attempts": job.attempts},
+                )
 
     def _maintain(self) -> None:
         while not self._stop.wait(_MAINTAIN_S):

@@ -18,13 +18,15 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from indexer.alerting import base_limit, is_told, raise_alerts
+from indexer.audit.chain import record
 from indexer.batches import chunks
 from indexer.candidates import LISTED, rank, store
-from indexer.cases import require_open
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
 from indexer.enrolled import enrolled
 from indexer.faces import quality_score
 from indexer.probe import FusedFace
+from indexer.searchable import clock, is_searchable, require_searchable, searchable
+from indexer.searches import purpose_of
 from indexer.vectors.base import Neighbours
 from indexer.workspace import Workspace
 from models.calibration import Shares, fuse, shares
@@ -42,10 +44,11 @@ _CASES_AT_ONCE = 10
 def probe_ads(ws: Workspace, case_id: str) -> int:
     """Compare an open case with all ads, keep its best leads, raise the alerts that are due.
 
-    Returns how many alerts were raised. Raises :class:`CaseNotFound`, :class:`CaseClosed`.
+    Returns how many alerts were raised. Raises :class:`CaseNotFound`, :class:`CaseClosed`,
+    :class:`ApprovalRequired`.
     """
     with ws.catalog.read() as session:
-        limit = base_limit(ws, require_open(session, case_id))
+        limit = base_limit(ws, require_searchable(session, case_id))
         face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
     size = ws.ads.count()
     photos = len(face_ids)
@@ -60,7 +63,7 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
     if not ranking.faces:
         return 0
     with ws.catalog.write() as session:
-        case = require_open(session, case_id)
+        case = require_searchable(session, case_id)
         if not _all_enrolled(session, case_id, face_ids):
             return 0
         store(session, ws, case_id, ranking.faces, photos, "ranking")
@@ -105,7 +108,7 @@ def _near_cases(ws: Workspace, probes: FloatArray, size: int) -> list[Neighbours
     count = _NEIGHBOURS
     with ws.catalog.read() as session:
         own = session.scalar(
-            select(func.max(Case.alert_expected_false)).where(Case.status == "open")
+            select(func.max(Case.alert_expected_false)).where(searchable(clock(session)))
         )
     limit = max(own or 0.0, ws.options.alert_expected_false)
     while True:
@@ -126,12 +129,28 @@ def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], list[str]]],
             for case_id in some:
                 found, enrolled_ids = kept[case_id]
                 case = session.get(Case, case_id)
-                if case is None or case.status != "open":
+                if case is None or not is_searchable(case, clock(session)):
                     continue
                 if not _all_enrolled(session, case_id, enrolled_ids):
                     continue
-                fresh += len(store(session, ws, case_id, found, len(enrolled_ids), "watchlist"))
-                raise_alerts(session, ws, case, [face.face_id for face in found], size)
+                new = store(session, ws, case_id, found, len(enrolled_ids), "watchlist")
+                raised = raise_alerts(session, ws, case, [face.face_id for face in found], size)
+                fresh += len(new)
+                if new or raised:
+                    record(
+                        session,
+                        "search.watch",
+                        subject=("case", case_id),
+                        case_id=case_id,
+                        purpose=purpose_of(case),
+                        details={
+                            "gallery_size": size,
+                            "contract_id": ws.contract_id,
+                            "candidates": len(new),
+                            "alerts": len(raised),
+                            "agency": case.agency,
+                        },
+                    )
     return fresh
 
 
@@ -208,13 +227,14 @@ def _fused(
 
 def _cases_of(session: Session, face_ids: set[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
+    now = clock(session)
     for some in chunks(face_ids):
         rows = session.execute(
             select(Face.face_id, Photo.case_id)
             .join(Enrolment, Enrolment.face_id == Face.face_id)
             .join(Photo, Photo.photo_id == Enrolment.photo_id)
             .join(Case, Case.case_id == Photo.case_id)
-            .where(Face.face_id.in_(some), Case.status == "open")
+            .where(Face.face_id.in_(some), searchable(now))
         )
         for face_id, case_id in rows:
             found.setdefault(face_id, []).append(case_id)

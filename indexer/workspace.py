@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from indexer import (
+    approvals,
     calibrations,
     idempotency,
     purges,
@@ -34,6 +35,9 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing.keyring import Keyring
+from indexer.sealing.keys import attach
+from indexer.sealing.outer import OuterKeys
 from models.calibration import Calibration
 from models.contract import require_same
 from models.decode import DEFAULT_LIMITS, DecodeLimits
@@ -84,6 +88,8 @@ class WorkspaceOptions:
     (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
     picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
     that lists deletions.
+    ``approval_required``: new cases wait for an approval before they are searched;
+    ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -106,6 +112,8 @@ class WorkspaceOptions:
     withheld_hours: float = 24.0
     withheld_emails: tuple[str, ...] = ()
     purge_ledger: Path | None = None
+    approval_required: bool = False
+    approval_days: int = 90
 
 
 class Workspace:
@@ -129,6 +137,8 @@ class Workspace:
     ) -> None:
         self.data_dir = data_dir
         self.catalog = catalog
+        # What everything at rest is sealed with; none where encryption is off.
+        self.keyring: Keyring | None = catalog.keyring
         self.blobs = blobs
         self.analyser = analyser
         self.calibration = calibration
@@ -210,6 +220,7 @@ class Workspace:
             # One that fails does not keep the others from being done.
             for work in (
                 queue.recover,
+                approvals.keep,
                 _discard_abandoned,
                 staging.expire,
                 _expire_quarantine,
@@ -290,6 +301,7 @@ def open_workspace(
     pack: str = "",
     load: Load = load_nothing,
     take_over: bool = False,
+    keys: OuterKeys | None = None,
 ) -> Workspace:
     """Open ``data_dir``, making it if it is not there, and bring everything up to date.
 
@@ -300,12 +312,13 @@ def open_workspace(
     analyser, whose contract has to be the one in use (``generations.rows.active``). ``take_over``:
     where it is another one, that is in use from now on, and what is stored has to be read again.
     ``load`` loads the packs of other generations. ``calibration``: the one that
-    the pack brings, for as long as none was measured here (``indexer.calibrations``).
+    the pack brings, for as long as none was measured here (``indexer.calibrations``). ``keys``:
+    the outer keys of an encrypted folder; a new one is encrypted where there are any.
 
-    Raises :class:`StorageDenied`, :class:`StorageFull`, :class:`CatalogUnusable`,
-    :class:`RestoreUnfinished` (unless ``restoring``), :class:`CalibrationDamaged`, and
-    ``ContractMismatch`` for a calibration of another contract, or an analyser that does not make
-    the vectors in use.
+    Raises :class:`KeysUnusable` where they do not fit, :class:`StorageDenied`,
+    :class:`StorageFull`, :class:`CatalogUnusable`, :class:`RestoreUnfinished` (unless
+    ``restoring``), :class:`CalibrationDamaged`, and ``ContractMismatch`` for a calibration of
+    another contract, or an analyser that does not make the vectors in use.
     """
     if calibration is not None:
         require_same(analyser.contract_id, calibration.contract_id)
@@ -315,9 +328,11 @@ def open_workspace(
         options = replace(
             options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
         )
-    catalog = make_catalog(data_dir, catalog_url, restoring=restoring)
+    catalog = make_catalog(data_dir, catalog_url, restoring=restoring, keys=keys)
     try:
         blobs = blobs or LocalBlobStore(data_dir / "blobs")
+        if catalog.keyring is not None:
+            blobs.seal_with(catalog.keyring)
         blobs.sweep()
         switching.settle(
             catalog, analyser.contract_id, pack, analyser.dimension, take_over=take_over
@@ -344,7 +359,11 @@ def open_workspace(
 
 
 def make_catalog(
-    data_dir: Path, catalog_url: str | None = None, *, restoring: bool = False
+    data_dir: Path,
+    catalog_url: str | None = None,
+    *,
+    restoring: bool = False,
+    keys: OuterKeys | None = None,
 ) -> Catalog:
     """The open catalog of a data folder, made with the folder where there is none, and upgraded.
 
@@ -358,7 +377,13 @@ def make_catalog(
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     if parsed(url).get_backend_name() == "sqlite":
         _private(data_dir / "catalog.sqlite3", url)
-    return open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+    catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
+    try:
+        attach(catalog, keys)
+    except BaseException:
+        catalog.close()
+        raise
+    return catalog
 
 
 def require_restored(data_dir: Path) -> None:

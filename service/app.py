@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from indexer import jobs
+from indexer.audit import AuditWriter
 from indexer.reindex import outdated
 from indexer.runner import Runner
 from indexer.workspace import Workspace
@@ -25,6 +26,7 @@ from service.api import (
     batch,
     candidates,
     cases,
+    casework,
     events,
     generations,
     images,
@@ -33,12 +35,16 @@ from service.api import (
     webhooks,
     withheld,
 )
+from service.audit.layer import Audited
+from service.audit.recorder import Recorder
 from service.compute import ComputePool
 from service.config import Settings
+from service.headers import SecurityHeaders
 from service.metrics import Metrics
 from service.middleware import BodyLimit, Gate, RequestContext
 from service.opening import open_for
-from service.ratelimit import RateLimiter
+from service.peers import Peers
+from service.ratelimit import AddressLimits, RateLimiter
 from service.state import Service
 
 _log = logging.getLogger(__name__)
@@ -78,6 +84,10 @@ def create_app(
             raise errors.NotReady("The service is still starting.")
         return await run_in_threadpool(_let_in, service, text)
 
+    def recorder() -> Recorder | None:
+        service = getattr(app.state, "service", None)
+        return None if service is None else service.recorder
+
     app = FastAPI(
         title="Homeward",
         version=__version__,
@@ -96,14 +106,20 @@ def create_app(
         timeout_seconds=settings.upload_timeout_seconds,
     )
     app.add_middleware(
-        Gate, authenticate=authenticate, limiter=RateLimiter(settings.rate_limit_per_minute)
+        Gate,
+        authenticate=authenticate,
+        limiter=RateLimiter(settings.rate_limit_per_minute),
+        addresses=AddressLimits(settings.failures_per_minute, settings.rate_limit_per_minute),
     )
+    app.add_middleware(Audited, recorder=recorder)
+    app.add_middleware(Peers, trusted=settings.trusted_networks, hosts=settings.host_names)
     app.add_middleware(RequestContext, metrics=metrics)
     for part in (
         cases,
         batch,
         ads,
         candidates,
+        casework,
         events,
         alerts,
         webhooks,
@@ -115,6 +131,7 @@ def create_app(
         app.include_router(part.api)
     openapi.install(app)
     web.install(app, settings)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
@@ -162,6 +179,7 @@ def _start(
         "Faces in the gallery of cases",
         lambda: service.workspace.cases.count(),
     )
+    writer = AuditWriter(workspace.catalog)
     service = Service(
         settings=settings,
         opened=workspace,
@@ -171,6 +189,8 @@ def _start(
         runner=runner,
         metrics=metrics,
         spool_dir=spool,
+        audit=writer,
+        recorder=Recorder(writer),
     )
     metrics.gauge("homeward_event_streams", "Open event streams", lambda: service.streams.open)
     return service
@@ -196,3 +216,5 @@ def _stop(service: Service) -> None:
     service.pool.close()
     # A thread that still logs while the program ends would end it with an error.
     service.looking.join()
+    service.recorder.close()
+    service.audit.close()

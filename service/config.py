@@ -14,7 +14,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
 from indexer.object_blobs import bucket_and_prefix
@@ -22,6 +22,7 @@ from indexer.records import is_email
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 from models.runtime import RuntimeOptions
+from service.netconfig import NetworkSettings
 
 MIN_KEY_LENGTH = 16
 """Shortest API key that is taken from a setting, in characters."""
@@ -41,7 +42,7 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
-class Settings(BaseSettings):
+class Settings(NetworkSettings):
     """Everything that can be set, each as ``HOMEWARD_<NAME>``. No secret has a default."""
 
     model_config = SettingsConfigDict(
@@ -107,8 +108,6 @@ class Settings(BaseSettings):
     alert_budget_per_week: Annotated[int, Field(ge=1, le=100_000)] = 20
     webhook_allow_private: bool = False
     webhook_timeout_seconds: Annotated[float, Field(gt=0, le=120)] = 10.0
-    public_url: str | None = None
-    """Where people reach the pages; links in e-mails begin with it."""
     smtp_host: str | None = None
     smtp_port: Annotated[int, Field(ge=1, le=65535)] = 587
     smtp_security: Literal["starttls", "tls", "none"] = "starttls"
@@ -133,6 +132,10 @@ class Settings(BaseSettings):
     """How long the designated role has to settle a withheld picture."""
     withheld_emails: str = ""
     """Addresses of the designated role, separated by commas; told of withheld pictures."""
+    approval: Literal["off", "required"] = "off"
+    """Whether a case waits for a second person's approval before it is searched."""
+    approval_days: Annotated[int, Field(ge=1, le=366)] = 90
+    """How long an approval holds where whoever gives it does not say."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
 
@@ -270,6 +273,8 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         problems = "; ".join(
             f"HOMEWARD_{'.'.join(str(part) for part in item['loc']).upper()}: {item['msg']}"
+            if item["loc"]
+            else str(item["msg"]).removeprefix("Value error, ")
             for item in error.errors(include_input=False, include_url=False)
         )
         raise SettingsInvalid(

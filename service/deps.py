@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPBearer
 
-from service.accounts.access import require
+from indexer.ids import canonical_id as canonical_id
+from service.accounts.access import known, require, require_records
 from service.accounts.principal import Principal
 from service.errors import NotReady, Unauthenticated
 from service.state import Service
@@ -38,23 +38,22 @@ def get_principal(request: Request) -> Principal:
     return principal
 
 
+REQUIRED: Final[dict[Callable[..., object], str]] = {}
+"""Which permission each dependency made by ``requires``, here and for the pages, is about."""
+
 ServiceDep = Annotated[Service, Depends(get_service)]
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
 
 
-def requires(scope: str) -> Callable[[Principal], Principal]:
-    """A dependency that lets only keys with ``scope`` pass."""
+def requires(scope: str) -> Callable[..., Principal]:
+    """A dependency that lets only keys with ``scope`` pass, and only to records they may see:
+    every id in the address is looked at here, so that a route cannot forget to."""
+    known(scope)
 
-    def check(principal: PrincipalDep) -> Principal:
+    def check(request: Request, principal: PrincipalDep, service: ServiceDep) -> Principal:
         require(principal, scope)
+        require_records(service.workspace.catalog, principal, scope, request.path_params)
         return principal
 
+    REQUIRED[check] = scope
     return check
-
-
-def canonical_id(text: str) -> str | None:
-    """``text`` as an id in its one form, or None where it cannot be one."""
-    try:
-        return str(uuid.UUID(text)) if len(text) == 36 else None
-    except ValueError:
-        return None

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
+from indexer.acting import acting
 from indexer.errors import (
     DuplicateCaseNumber,
     FaceIndexInvalid,
@@ -37,9 +38,16 @@ RETRY_AFTER_SECONDS = 5
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "unauthenticated": 401,
+    "sign_on_refused": 401,
+    "sign_on_away": 503,
     "forbidden": 403,
     "picture_withheld": 403,
+    "cross_origin": 403,
+    "host_refused": 421,
+    "head_too_large": 431,
+    "address_too_long": 414,
     "not_found": 404,
+    "agency_not_yours": 403,
     "case_not_found": 404,
     "generation_not_found": 404,
     "comparison_not_found": 404,
@@ -56,9 +64,16 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "webhook_not_found": 404,
     "withheld_not_found": 404,
     "hash_list_not_found": 404,
+    "link_request_not_found": 404,
     "quarantine_item_not_found": 404,
     "method_not_allowed": 405,
     "upload_timeout": 408,
+    "approval_not_found": 404,
+    "approval_required": 409,
+    "approval_state_invalid": 409,
+    "approver_is_requester": 403,
+    "hold_not_found": 404,
+    "lifter_is_setter": 403,
     "case_closed": 409,
     "contract_mismatch": 409,
     "duplicate_case_number": 409,
@@ -99,6 +114,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "internal_error": 500,
     "catalog_absent": 503,
     "catalog_away": 503,
+    "audit_unavailable": 503,
     "backup_damaged": 503,
     "backup_failed": 503,
     "calibration_damaged": 503,
@@ -146,13 +162,13 @@ class Unauthenticated(HomewardError):
 
 
 class RateLimited(HomewardError):
-    """Too many requests with one key."""
+    """Too many requests with one key, or from one address."""
 
     code = "rate_limited"
 
-    def __init__(self, limit: int, retry_after: int) -> None:
+    def __init__(self, limit: int, retry_after: int, *, detail: str = "") -> None:
         super().__init__(
-            f"This key may make {limit} requests a minute.",
+            detail or f"This key may make {limit} requests a minute.",
             remedy=f"Wait {retry_after} seconds and go on more slowly.",
         )
         self.retry_after = retry_after
@@ -225,6 +241,7 @@ def problem(
 ) -> ProblemResponse:
     """Build a problem document for the request in ``scope``."""
     status = STATUS_BY_CODE.get(code, 422) if status is None else status
+    acting().refused = code
     body: dict[str, Any] = {
         "type": f"urn:homeward:problem:{code}",
         "title": title_of(code),

@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from indexer import idempotency
+from indexer.acting import acting
 from indexer.errors import IdempotencyConflict
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -101,8 +102,10 @@ async def once(
     key = _key(request)
     if key is None:
         return _response(await work())
+    # An answer may speak of a case: who has moved to another agency since does not get it again.
+    agency = "" if acting().agency is None else f"{acting().agency}\n"
     digest = hashlib.sha256(
-        f"{request.method}\n{request.url.path}\n{content}".encode("utf-8", "replace")
+        f"{agency}{request.method}\n{request.url.path}\n{content}".encode("utf-8", "replace")
     ).hexdigest()
     with guard.alone(owner, key):
         try:

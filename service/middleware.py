@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,26 +22,20 @@ from service.errors import (
     problem_for,
     unexpected,
 )
+from service.headers import SECURITY_HEADERS as SECURITY_HEADERS
 from service.metrics import Metrics
-from service.ratelimit import RateLimiter
+from service.peers import PROBES
+from service.ratelimit import AddressLimits, RateLimiter
 
 access_log = logging.getLogger("homeward.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 API_PREFIX = "/v1"
+MAX_KEY = 1024
+"""Longest key that is looked at, in characters."""
+SESSION_MARK = b"homeward_session="
+"""In the cookies of a signed-in browser."""
 EVENT_STREAM = "text/event-stream"
-
-SECURITY_HEADERS: Mapping[str, str] = {
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-"""Set on every answer that does not set its own (the pages bring their own policy)."""
 
 
 def _of_api(path: str) -> bool:
@@ -49,7 +43,7 @@ def _of_api(path: str) -> bool:
 
 
 class RequestContext:
-    """Outermost: request id, security headers, counters, one log line, and the last resort."""
+    """Request id, counters, one log line, and the last resort."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -83,8 +77,6 @@ class RequestContext:
                     # Answered as it begins: how long it stays open is the listener's affair.
                     headers["cache-control"] = SECURITY_HEADERS["cache-control"]
                     record()
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
             await send(message)
 
         self.metrics.in_flight.inc()
@@ -126,17 +118,29 @@ class Gate:
     Only paths under ``/v1`` pass this gate with a bearer key; the pages keep their own session.
     """
 
-    def __init__(self, app: ASGIApp, authenticate: Authenticate, limiter: RateLimiter) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        authenticate: Authenticate,
+        limiter: RateLimiter,
+        addresses: AddressLimits,
+    ) -> None:
         self.app = app
         self.authenticate = authenticate
         self.limiter = limiter
+        self.addresses = addresses
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or not _of_api(path):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         try:
+            if not _of_api(path):
+                if path not in PROBES and not _has_session(scope):
+                    self.addresses.anonymous(_address(scope))
+                await self.app(scope, receive, send)
+                return
             principal = await self._principal(scope)
             self.limiter.check(principal.actor_id)
         except HomewardError as error:
@@ -147,17 +151,30 @@ class Gate:
         await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
+        address = _address(scope)
         headers = Headers(scope=scope).getlist("authorization")
-        if len(headers) != 1:
-            raise Unauthenticated
-        scheme, _, presented = headers[0].partition(" ")
+        scheme, _, presented = (headers[0] if len(headers) == 1 else "").partition(" ")
         presented = presented.strip()
-        if scheme.lower() != "bearer" or not presented or len(presented) > 1024:
+        if scheme.lower() != "bearer" or not presented:
+            self.addresses.anonymous(address)
             raise Unauthenticated
-        principal = await self.authenticate(presented)
+        self.addresses.before_key(address, presented)
+        principal = await self.authenticate(presented) if len(presented) <= MAX_KEY else None
+        self.addresses.after_key(address, presented, principal is not None)
         if principal is None:
             raise Unauthenticated
         return principal
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"
+
+
+def _has_session(scope: Scope) -> bool:
+    """Whether the browser shows a session; that it is a true one is found out further in."""
+    cookies = b";".join(value for name, value in scope["headers"] if name.lower() == b"cookie")
+    return SESSION_MARK in cookies
 
 
 class BodyLimit:

@@ -162,6 +162,8 @@ def open_for(
             ad_faces=settings.ad_faces,
             withheld_hours=settings.withheld_hours,
             withheld_emails=settings.withheld_addresses if emails_enabled(settings) else (),
+            approval_required=settings.approval == "required",
+            approval_days=settings.approval_days,
             purge_ledger=settings.purge_ledger_path,
         ),
         restoring=restoring,

@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from indexer.audit import AuditWriter
 from indexer.runner import Runner
 from indexer.workspace import Workspace
 from service.accounts.keys import KeyStore
 from service.alerts.streams import EventStreams, NoPlace
+from service.audit.recorder import Recorder
 from service.compute import ComputePool
 from service.config import Settings
 from service.errors import Overloaded
@@ -32,6 +34,8 @@ class Service:
     runner: Runner
     metrics: Metrics
     spool_dir: Path
+    audit: AuditWriter
+    recorder: Recorder
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
     upload_places: asyncio.Semaphore = field(init=False)
     streams: EventStreams = field(init=False)

@@ -12,7 +12,8 @@ of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,14 +21,61 @@ import rfc8785
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from indexer.acting import acting
+from indexer.acting import Acting, acting
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.times import rfc3339, to_utc_ms, utc_now
 
 GENESIS: Final = "0" * 64
 """What the first record is chained to."""
 
+_NEWEST: Final = "audit_newest"
+
 Detail = str | int | float | bool | None | list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One record before it has a place in the chain; the fields are its columns."""
+
+    action: str
+    outcome: str
+    channel: str
+    actor_kind: str
+    actor: str
+    agency: str | None = None
+    request_id: str | None = None
+    subject_kind: str | None = None
+    subject_id: str | None = None
+    case_id: str | None = None
+    purpose: str | None = None
+    details: Mapping[str, Detail] = field(default_factory=dict)
+
+
+def entry_of(
+    who: Acting,
+    action: str,
+    *,
+    subject: tuple[str, str] | None = None,
+    case_id: str | None = None,
+    outcome: str = "done",
+    details: Mapping[str, Detail] | None = None,
+    purpose: str | None = None,
+) -> Entry:
+    """What ``who`` does, as a record to be; the rest as for :func:`record`."""
+    return Entry(
+        action=action,
+        outcome=outcome,
+        channel=who.channel,
+        actor_kind=who.kind,
+        actor=who.actor,
+        agency=who.agency,
+        request_id=who.request_id,
+        subject_kind=subject[0] if subject else None,
+        subject_id=subject[1] if subject else None,
+        case_id=case_id,
+        purpose=purpose if purpose is not None else who.purpose,
+        details=dict(details or {}),
+    )
 
 
 def record(
@@ -47,32 +95,55 @@ def record(
     figures and words from fixed lists: never what a person wrote, never a name.
     """
     who = acting()
-    newest = session.execute(
+    made = entry_of(
+        who,
+        action,
+        subject=subject,
+        case_id=case_id,
+        outcome=outcome,
+        details=details,
+        purpose=purpose,
+    )
+    append(session, [made])
+    # Where the transaction fails the request is refused, and recorded as that.
+    who.recorded = True
+
+
+def append(session: Session, entries: Sequence[Entry]) -> None:
+    """Put records at the end of the chain, in the caller's write transaction."""
+    # A session of the catalog is one transaction, and it has the lock of writers.
+    seq, before = session.info.get(_NEWEST) or newest(session)
+    rows = []
+    now = to_utc_ms(utc_now())
+    for entry in entries:
+        seq += 1
+        row: dict[str, Any] = {"seq": seq, "at": now}
+        row |= {name: getattr(entry, name) for name in Entry.__slots__}
+        row["details"] = dict(entry.details)
+        before = digest(row, before)
+        rows.append({**row, "hash": before})
+    # A list, so that the statement is the same however many there are.
+    session.connection().execute(insert(AuditRecord), rows)
+    session.info[_NEWEST] = seq, before
+
+
+def newest(session: Session) -> tuple[int, str]:
+    """Number and hash of the last record: the head of the chain; ``(0, GENESIS)`` if there is
+    none."""
+    row = session.execute(
         select(AuditRecord.seq, AuditRecord.hash).order_by(AuditRecord.seq.desc()).limit(1)
     ).one_or_none()
-    seq, before = (newest.seq + 1, newest.hash) if newest is not None else (1, GENESIS)
-    row: dict[str, Any] = {
-        "seq": seq,
-        "at": to_utc_ms(utc_now()),
-        "action": action,
-        "outcome": outcome,
-        "channel": who.channel,
-        "actor_kind": who.kind,
-        "actor": who.actor,
-        "agency": who.agency,
-        "request_id": who.request_id,
-        "subject_kind": subject[0] if subject else None,
-        "subject_id": subject[1] if subject else None,
-        "case_id": case_id,
-        "purpose": purpose if purpose is not None else who.purpose,
-        "details": dict(details or {}),
-    }
-    session.execute(insert(AuditRecord).values(**row, hash=digest(row, before)))
+    return (0, GENESIS) if row is None else (row.seq, row.hash)
 
 
 def digest(row: Mapping[str, Any], before: str) -> str:
     """The hash of a record, given its columns by name and the hash of the record before it."""
+    return hashlib.sha256(canonical(row, before)).hexdigest()
+
+
+def canonical(row: Mapping[str, Any], before: str) -> bytes:
+    """The bytes that the hash is over."""
     at: datetime = row["at"]
     content = {**row, "at": rfc3339(at), "prev": before}
     content.pop("hash", None)
-    return hashlib.sha256(rfc8785.dumps(content)).hexdigest()
+    return rfc8785.dumps(content)

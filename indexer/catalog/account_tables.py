@@ -11,7 +11,8 @@ from datetime import date, datetime
 from sqlalchemy import ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from indexer.catalog.base import Base, Id, Json
+from indexer.catalog.base import Base, Id, Json, Sha
+from indexer.catalog.sealed import SealedText
 from indexer.catalog.types import UtcDateTime
 
 
@@ -30,24 +31,30 @@ class User(Base):
     """A person. ``login`` is stored as it is compared: lower case, NFKC.
 
     ``password`` is the PHC string of argon2id; null for people who sign in elsewhere (OIDC).
-    ``totp_secret`` is base32; ``totp_step`` is the last time step (RFC 6238) that was used, so that
-    a code serves once. ``trained_until``: reviewers judge only while it has not passed.
+    ``totp_secret`` is base32; ``totp_step`` is the last time step (RFC 6238) that was used, so
+    that a code serves once. ``recovery_codes`` are digests. ``trained_until``: reviewers judge
+    only while it has not passed. ``setup_sha256`` is the digest of the one-time code with which
+    the person chooses a password. ``agency`` is null for those who work for all agencies.
     """
 
     __tablename__ = "users"
     __table_args__ = (UniqueConstraint("login"), UniqueConstraint("issuer", "subject"))
 
     user_id: Mapped[str] = mapped_column(Id, primary_key=True)
-    agency: Mapped[str] = mapped_column(ForeignKey("agencies.name"), index=True)
+    agency: Mapped[str | None] = mapped_column(ForeignKey("agencies.name"), index=True)
     login: Mapped[str] = mapped_column(String(100))
-    display_name: Mapped[str] = mapped_column(String(200), default="")
+    display_name: Mapped[str] = mapped_column(
+        SealedText("users.display_name", length=200), default=""
+    )
     roles: Mapped[list[str]] = mapped_column(Json)
     password: Mapped[str | None] = mapped_column(Text)
-    totp_secret: Mapped[str | None] = mapped_column(String(200))
+    totp_secret: Mapped[str | None] = mapped_column(SealedText("users.totp_secret", length=200))
     totp_step: Mapped[int | None]
     recovery_codes: Mapped[list[str]] = mapped_column(Json, default=list)
     issuer: Mapped[str | None] = mapped_column(String(300))
     subject: Mapped[str | None] = mapped_column(String(300))
+    setup_sha256: Mapped[str | None] = mapped_column(Sha, unique=True)
+    setup_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     trained_until: Mapped[date | None]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

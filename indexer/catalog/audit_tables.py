@@ -1,11 +1,14 @@
-"""The audit log: append-only, each record chained to the one before it."""
+"""The audit log: append-only, each record chained to the one before it; the stamps of its heads.
+
+Triggers of the database refuse to change or take away a record (migration 0006).
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Index, String
+from sqlalchemy import BigInteger, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id, Json, Sha
@@ -38,3 +41,21 @@ class AuditRecord(Base):
     purpose: Mapped[str | None] = mapped_column(String(40))
     details: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
     hash: Mapped[str] = mapped_column(Sha)
+
+
+class AuditStamp(Base):
+    """A head of the chain for which a time-stamping authority was asked (RFC 3161).
+
+    ``token`` is its answer in DER, ``stamped_at`` the time in it; both are null while ``state`` is
+    ``pending``.
+    """
+
+    __tablename__ = "audit_stamps"
+
+    stamp_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[str] = mapped_column(Sha)
+    state: Mapped[str] = mapped_column(String(10), index=True)
+    asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    stamped_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    token: Mapped[bytes | None] = mapped_column(LargeBinary)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id
+from indexer.catalog.sealed import SealedText
 from indexer.catalog.types import UtcDateTime
 
 
@@ -27,7 +28,7 @@ class Approval(Base):
         ForeignKey("cases.case_id", ondelete="CASCADE"), index=True
     )
     purpose: Mapped[str] = mapped_column(String(40))
-    note: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(SealedText("approvals.note"))
     emergency: Mapped[bool]
     state: Mapped[str] = mapped_column(String(10))
     asked_by: Mapped[str] = mapped_column(String(100))
@@ -36,6 +37,31 @@ class Approval(Base):
     decided_by: Mapped[str | None] = mapped_column(String(100))
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     valid_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class Hold(Base):
+    """A legal hold on a case or an ad, from when it was set until it was lifted.
+
+    ``agency`` is that of the case, or of whoever set it on an ad (null: for all agencies).
+    Rows stay when what they speak of is forgotten, without the words that may name a person.
+    """
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        CheckConstraint("kind IN ('case', 'ad')", name="kind"),
+        Index("ix_holds_kind_subject_id", "kind", "subject_id"),
+    )
+
+    hold_id: Mapped[str] = mapped_column(Id, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(10))
+    subject_id: Mapped[str] = mapped_column(Id)
+    agency: Mapped[str | None] = mapped_column(String(100))
+    reason: Mapped[str] = mapped_column(String(40))
+    note: Mapped[str | None] = mapped_column(SealedText("holds.note"))
+    set_by: Mapped[str] = mapped_column(String(100))
+    set_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    lifted_by: Mapped[str | None] = mapped_column(String(100))
+    lifted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class LinkRequest(Base):
@@ -58,8 +84,8 @@ class LinkRequest(Base):
     candidate_id: Mapped[str] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(10))
-    note: Mapped[str | None] = mapped_column(Text)
-    answer: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(SealedText("link_requests.note"))
+    answer: Mapped[str | None] = mapped_column(SealedText("link_requests.answer"))
     asked_by: Mapped[str] = mapped_column(String(100))
     asked_at: Mapped[datetime] = mapped_column(UtcDateTime)
     answered_by: Mapped[str | None] = mapped_column(String(100))

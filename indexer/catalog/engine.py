@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from alembic import command
 from alembic.config import Config
@@ -29,16 +29,19 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog import postgresql
 from indexer.catalog.schema import Base
+from indexer.catalog.sealed import ROW_FUNCTION, keyring_of, row_before
 from indexer.errors import (
     CatalogAbsent,
     CatalogAway,
     CatalogBusy,
     CatalogUnusable,
+    SealKeyMissing,
     StorageDenied,
     StorageError,
     StorageFull,
 )
 from indexer.files import file_lock
+from indexer.sealing.keyring import Keyring
 
 _log = logging.getLogger(__name__)
 _WRITES = "homeward_writes"
@@ -49,6 +52,18 @@ BUSY_TIMEOUT_MS = 30_000
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
+class SealWatch(Protocol):
+    """What an encrypted catalog asks in each write transaction (``indexer.sealing.keys``)."""
+
+    def begin(self, session: Session) -> None:
+        """Have the newest key seal."""
+        ...
+
+    def end(self, session: Session) -> None:
+        """Count what was sealed."""
+        ...
+
+
 class Catalog:
     """The database with its two ways in: :meth:`read` and :meth:`write`.
 
@@ -57,6 +72,7 @@ class Catalog:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._watch: SealWatch | None = None
         self._writer = engine.execution_options(**{_WRITES: True})
         self._reader = engine
         if not self.is_sqlite:
@@ -71,6 +87,16 @@ class Catalog:
     def is_sqlite(self) -> bool:
         """Whether the catalog is the embedded SQLite."""
         return self.engine.dialect.name == "sqlite"
+
+    @property
+    def keyring(self) -> Keyring | None:
+        """What sealed columns are sealed with; none where encryption is off."""
+        return keyring_of(self.engine.dialect)
+
+    def seal_with(self, keyring: Keyring, watch: SealWatch) -> None:
+        """From now on sealed columns are sealed, and ``watch`` sees each write transaction."""
+        self.engine.dialect.homeward_keyring = keyring  # type: ignore[attr-defined]
+        self._watch = watch
 
     @contextmanager
     def read(self) -> Generator[Session]:
@@ -87,7 +113,14 @@ class Catalog:
             session.begin(),
         ):
             session.connection()  # which begins, and so waits for the lock, here and not later
-            yield session
+            if self._watch is None:
+                _require_unencrypted(session)
+                yield session
+            else:
+                self._watch.begin(session)
+                yield session
+                session.flush()
+                self._watch.end(session)
 
     @contextmanager
     def named_lock(self, name: str, wait_s: float) -> Generator[Callable[[], None]]:
@@ -143,6 +176,15 @@ class Catalog:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+def _require_unencrypted(session: Session) -> None:
+    """Under the write lock, so that nothing plain is written beside what is encrypted."""
+    if session.execute(text("SELECT 1 FROM data_keys LIMIT 1")).first() is not None:
+        raise SealKeyMissing(
+            "Encryption was turned on for this data folder, and this process runs without a key.",
+            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and start again.",
+        )
 
 
 def open_catalog(url: str, *, lock_path: Path | None = None, make: bool = True) -> Catalog:
@@ -258,6 +300,7 @@ def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
         connection.execute(f"PRAGMA {pragma}")
     # SQLite's own lower() knows ASCII only; places are written in every script.
     connection.create_function("lower", 1, _lower, deterministic=True)
+    connection.create_function(ROW_FUNCTION, -1, row_before, deterministic=True)
 
 
 def _lower(value: str | float | None) -> str | float | None:

@@ -16,7 +16,6 @@ from sqlalchemy import (
     ForeignKey,
     ForeignKeyConstraint,
     Index,
-    LargeBinary,
     String,
     Text,
     UniqueConstraint,
@@ -25,7 +24,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import AutoId, Base, Contract, Id, Json, Sha
-from indexer.catalog.types import UtcDateTime, Vector
+from indexer.catalog.sealed import SealedBytes, SealedJson, SealedText, Vector
+from indexer.catalog.types import UtcDateTime
 from models.types import FloatArray
 
 
@@ -33,7 +33,8 @@ class Case(Base):
     """``listed_floor``: the score of the last lead that its list of the best would show now;
     null while the list is not full, or not known.
 
-    ``suspended``: it is open, but may not be searched for lack of an approval.
+    ``suspended``: it is open, but may not be searched for lack of an approval; ``search_until``:
+    it may be until then (``indexer.searchable`` reads both).
     ``alert_expected_false`` and ``alert_budget`` are null where the installation's own values
     hold. ``alert_emails`` are the addresses of the case's owner and team.
     """
@@ -48,17 +49,18 @@ class Case(Base):
     agency: Mapped[str] = mapped_column(String(100), default="")
     case_number: Mapped[str] = mapped_column(String(100))
     status: Mapped[str] = mapped_column(String(10), default="open", index=True)
-    person: Mapped[dict[str, Any]] = mapped_column(Json)
-    missing_since: Mapped[str | None] = mapped_column(String(40))
-    last_seen: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    person: Mapped[dict[str, Any]] = mapped_column(SealedJson("cases.person"))
+    missing_since: Mapped[str | None] = mapped_column(SealedText("cases.missing_since", length=40))
+    last_seen: Mapped[dict[str, Any] | None] = mapped_column(SealedJson("cases.last_seen"))
     default_purpose: Mapped[str | None] = mapped_column(String(40))
-    notes: Mapped[str | None] = mapped_column(Text)
+    notes: Mapped[str | None] = mapped_column(SealedText("cases.notes"))
     legal_hold: Mapped[bool] = mapped_column(default=False)
     suspended: Mapped[bool] = mapped_column(default=False)
+    search_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     listed_floor: Mapped[float | None]
     alert_expected_false: Mapped[float | None]
     alert_budget: Mapped[int | None]
-    alert_emails: Mapped[list[str]] = mapped_column(Json, default=list)
+    alert_emails: Mapped[list[str]] = mapped_column(SealedJson("cases.alert_emails"), default=list)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -113,7 +115,7 @@ class ImageHash(Base):
     sha256: Mapped[str] = mapped_column(
         ForeignKey("images.sha256", ondelete="CASCADE"), primary_key=True
     )
-    pdq: Mapped[bytes] = mapped_column(LargeBinary)
+    pdq: Mapped[bytes] = mapped_column(SealedBytes("image_hashes.pdq"))
     quality: Mapped[int]
 
 
@@ -138,8 +140,8 @@ class Quarantined(Base):
     actor: Mapped[str] = mapped_column(String(100))
     place: Mapped[str] = mapped_column(String(200))
     code: Mapped[str] = mapped_column(String(60))
-    detail: Mapped[str] = mapped_column(Text)
-    content: Mapped[bytes] = mapped_column(LargeBinary)
+    detail: Mapped[str] = mapped_column(SealedText("quarantine.detail"))
+    content: Mapped[bytes] = mapped_column(SealedBytes("quarantine.content"))
 
 
 class Face(Base):
@@ -160,12 +162,12 @@ class Face(Base):
     y: Mapped[float]
     width: Mapped[float]
     height: Mapped[float]
-    landmarks: Mapped[list[list[float]]] = mapped_column(Json)
+    landmarks: Mapped[list[list[float]]] = mapped_column(SealedJson("faces.landmarks"))
     scheme: Mapped[str] = mapped_column(String(20))
     turn: Mapped[int]
     detection_score: Mapped[float]
     quality: Mapped[dict[str, Any]] = mapped_column(Json)
-    vector: Mapped[FloatArray | None] = mapped_column(Vector)
+    vector: Mapped[FloatArray | None] = mapped_column(Vector("faces.vector"))
 
 
 class FaceCluster(Base):
@@ -190,7 +192,7 @@ class Photo(Base):
     photo_id: Mapped[str] = mapped_column(Id, primary_key=True)
     case_id: Mapped[str] = mapped_column(ForeignKey("cases.case_id", ondelete="CASCADE"))
     sha256: Mapped[str] = mapped_column(ForeignKey("images.sha256"), index=True)
-    filename: Mapped[str | None] = mapped_column(String(500))
+    filename: Mapped[str | None] = mapped_column(SealedText("photos.filename", length=500))
     taken_on: Mapped[date | None]
     enrolled_face_index: Mapped[int]
     x: Mapped[float]
@@ -228,22 +230,22 @@ class Ad(Base):
     ad_id: Mapped[str] = mapped_column(Id, primary_key=True)
     site: Mapped[str] = mapped_column(String(200), index=True)
     external_id: Mapped[str] = mapped_column(String(300))
-    url: Mapped[str | None] = mapped_column(Text)
+    url: Mapped[str | None] = mapped_column(SealedText("ads.url"))
     posted_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
-    title: Mapped[str | None] = mapped_column(Text)
-    body: Mapped[str | None] = mapped_column(Text)
-    phones: Mapped[list[str]] = mapped_column(Json, default=list)
-    emails: Mapped[list[str]] = mapped_column(Json, default=list)
-    handles: Mapped[list[str]] = mapped_column(Json, default=list)
-    age_stated: Mapped[int | str | None] = mapped_column(Json)
+    title: Mapped[str | None] = mapped_column(SealedText("ads.title"))
+    body: Mapped[str | None] = mapped_column(SealedText("ads.body"))
+    phones: Mapped[list[str]] = mapped_column(SealedJson("ads.phones"), default=list)
+    emails: Mapped[list[str]] = mapped_column(SealedJson("ads.emails"), default=list)
+    handles: Mapped[list[str]] = mapped_column(SealedJson("ads.handles"), default=list)
+    age_stated: Mapped[int | str | None] = mapped_column(SealedJson("ads.age_stated"))
     city: Mapped[str | None] = mapped_column(String(500))
     region: Mapped[str | None] = mapped_column(String(500), index=True)
     country: Mapped[str | None] = mapped_column(String(500))
-    location_text: Mapped[str | None] = mapped_column(Text)
+    location_text: Mapped[str | None] = mapped_column(SealedText("ads.location_text"))
     lat: Mapped[float | None]
     lon: Mapped[float | None]
     language: Mapped[str | None] = mapped_column(String(40))
-    attributes: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    attributes: Mapped[dict[str, Any]] = mapped_column(SealedJson("ads.attributes"), default=dict)
     legal_hold: Mapped[bool] = mapped_column(default=False)
     last_received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -277,7 +279,7 @@ class Capture(Base):
     last_captured_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     received_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     job_id: Mapped[str] = mapped_column(Id, index=True)
-    content: Mapped[dict[str, Any]] = mapped_column(Json)
+    content: Mapped[dict[str, Any]] = mapped_column(SealedJson("captures.content"))
 
 
 class CaptureImage(Base):
@@ -297,9 +299,11 @@ class CaptureImage(Base):
     header_width: Mapped[int | None]
     header_height: Mapped[int | None]
     sha256: Mapped[str | None] = mapped_column(ForeignKey("images.sha256"), index=True)
-    filename: Mapped[str | None] = mapped_column(String(500))
+    filename: Mapped[str | None] = mapped_column(
+        SealedText("capture_images.filename", keys=2, length=500)
+    )
     code: Mapped[str | None] = mapped_column(String(60))
-    detail: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str | None] = mapped_column(SealedText("capture_images.detail", keys=2))
 
 
 class CapturePage(Base):
@@ -312,7 +316,9 @@ class CapturePage(Base):
     )
     position: Mapped[int] = mapped_column(primary_key=True)
     sha256: Mapped[str] = mapped_column(Sha, index=True)
-    filename: Mapped[str | None] = mapped_column(String(500))
+    filename: Mapped[str | None] = mapped_column(
+        SealedText("capture_pages.filename", keys=2, length=500)
+    )
     media_type: Mapped[str | None] = mapped_column(String(200))
     size: Mapped[int] = mapped_column(BigInteger)
 
@@ -518,8 +524,10 @@ class Judgement(Base):
     width: Mapped[float]
     height: Mapped[float]
     conclusion: Mapped[str] = mapped_column(String(40))
-    reason: Mapped[str] = mapped_column(Text)
-    components: Mapped[dict[str, str]] = mapped_column(Json, default=dict)
+    reason: Mapped[str] = mapped_column(SealedText("judgements.reason"))
+    components: Mapped[dict[str, str]] = mapped_column(
+        SealedJson("judgements.components"), default=dict
+    )
     actor: Mapped[str] = mapped_column(String(100))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     contract_id: Mapped[str] = mapped_column(Contract)
@@ -558,14 +566,20 @@ class Alert(Base):
 
 
 class Webhook(Base):
-    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent."""
+    """An address that an administrator wants alerts sent to; ``secret`` signs what is sent.
+
+    ``agency``: whose alerts are sent there; null for those of all agencies.
+    """
 
     __tablename__ = "webhooks"
 
     webhook_id: Mapped[str] = mapped_column(Id, primary_key=True)
-    url: Mapped[str] = mapped_column(Text)
-    description: Mapped[str] = mapped_column(String(200), default="")
-    secret: Mapped[str] = mapped_column(String(200))
+    url: Mapped[str] = mapped_column(SealedText("webhooks.url"))
+    description: Mapped[str] = mapped_column(
+        SealedText("webhooks.description", length=200), default=""
+    )
+    secret: Mapped[str] = mapped_column(SealedText("webhooks.secret", length=200))
+    agency: Mapped[str | None] = mapped_column(String(100))
     created_by: Mapped[str] = mapped_column(String(100))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
@@ -627,13 +641,17 @@ class IdempotentResponse(Base):
     request_digest: Mapped[str] = mapped_column(Sha)
     status: Mapped[int]
     media_type: Mapped[str] = mapped_column(String(100))
-    body: Mapped[bytes] = mapped_column(LargeBinary)
+    body: Mapped[bytes] = mapped_column(SealedBytes("idempotency.body", keys=2))
     subject_id: Mapped[str | None] = mapped_column(Id, index=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
 
 
 class Search(Base):
-    """Append-only: who searched for which case, when, why, over what, with which outcome."""
+    """Append-only: who searched for which case, when, why, over what, with which outcome.
+
+    ``kind``: ``photo`` for one with a photo that is not enrolled, ``list`` for the candidate list
+    of a case.
+    """
 
     __tablename__ = "searches"
 
@@ -642,12 +660,13 @@ class Search(Base):
     actor: Mapped[str] = mapped_column(String(100))
     case_id: Mapped[str] = mapped_column(Id, index=True)
     purpose: Mapped[str] = mapped_column(String(40))
-    purpose_note: Mapped[str | None] = mapped_column(Text)
+    purpose_note: Mapped[str | None] = mapped_column(SealedText("searches.purpose_note"))
     gallery_size: Mapped[int]
     contract_id: Mapped[str] = mapped_column(Contract)
     k: Mapped[int]
-    filters: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    filters: Mapped[dict[str, Any]] = mapped_column(SealedJson("searches.filters"), default=dict)
     candidate_ids: Mapped[list[str]] = mapped_column(Json)
+    kind: Mapped[str] = mapped_column(String(10), default="photo")
 
 
 class Purge(Base):
@@ -713,7 +732,7 @@ class WebSession(Base):
     )
     address: Mapped[str | None] = mapped_column(String(64))
     user_agent: Mapped[str | None] = mapped_column(String(200))
-    data: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
+    data: Mapped[dict[str, Any]] = mapped_column(SealedJson("web_sessions.data"), default=dict)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     last_used_at: Mapped[datetime] = mapped_column(UtcDateTime)
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import DateTime, LargeBinary
+from sqlalchemy import DateTime
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -32,19 +32,6 @@ class UtcDateTime(TypeDecorator[datetime]):
             return None
         moment: datetime = value
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-class Vector(TypeDecorator[FloatArray]):
-    """A float32 vector as little-endian bytes: 4 bytes for each dimension."""
-
-    impl = LargeBinary
-    cache_ok = True
-
-    def process_bind_param(self, value: FloatArray | None, dialect: Dialect) -> bytes | None:
-        return None if value is None else np.ascontiguousarray(value, dtype="<f4").tobytes()
-
-    def process_result_value(self, value: Any | None, dialect: Dialect) -> FloatArray | None:
-        return None if value is None else np.frombuffer(value, dtype="<f4").astype(np.float32)
 
 
 def stacked(vectors: Iterable[FloatArray | None]) -> FloatArray:

@@ -74,6 +74,12 @@ class Gallery(Protocol):
         """What is to be done every few seconds: catch up, save what is due, tidy up."""
         ...
 
+    def reseal(self) -> None:
+        """Have every file of this folder encrypted by the key that is used now, where there is
+        one; searches and changes go on meanwhile. Broken off, it is gone on with by calling it
+        again, and piece by piece by :meth:`keep`."""
+        ...
+
     def scrub(self) -> bool:
         """Leave no vector of a deleted face in any file; false where that has to be tried again,
         because another is at the files."""

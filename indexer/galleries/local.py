@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from indexer.catalog import Catalog
 from indexer.errors import IndexDamaged, StorageError, StorageFull
 from indexer.galleries import log, shelf
-from indexer.galleries.merging import Sizes, due
+from indexer.galleries.merging import Sizes, due, outdated
 from indexer.galleries.segments import SegmentFolder
 from indexer.records import GalleryName
 from indexer.vectors import segment as files
@@ -70,7 +70,11 @@ class LocalGallery:
         self._version = 0
         self._unsaved = 0
         self._rest_until = 0.0
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._files.close()
+            raise
 
     # --- answers ------------------------------------------------------------------------------
 
@@ -350,13 +354,25 @@ class LocalGallery:
         for name in names:
             self._files.remove(name)
 
-    def _merge_due(self) -> None:
-        """Merge segments of about one size, and write anew those that are full of dead rows."""
+    def _merge_due(self) -> bool:
+        """Merge segments of about one size, and write anew those that are full of dead rows, or
+        one that is encrypted by another key than it is to be; whether there were any."""
         seen, upto = self._now()
-        if gone := due(seen.parts, self._sizes):
+        gone = due(seen.parts, self._sizes) or outdated(seen.parts, self._catalog.keyring)[:1]
+        if gone:
             alive = [(part.segment, np.flatnonzero(part.live)) for part in gone if part.alive]
             added = [self._files.written(files.merged(alive), upto)] if alive else []
             self._publish(seen, gone, added, upto=None)
+        return bool(gone)
+
+    def reseal(self) -> None:
+        def work() -> bool:
+            # One at a time, so that a deletion gets its turn at the files in between.
+            with self._files.alone():
+                return self._merge_due()
+
+        while self._mended(work):
+            pass
 
     # --- making anew --------------------------------------------------------------------------
 

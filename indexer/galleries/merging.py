@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from indexer.sealing.keyring import Keyring
 from indexer.vectors.segmented import Part
 
 _DEAD_SHARE = 0.25
@@ -43,6 +44,13 @@ def due(parts: Sequence[Part], sizes: Sizes) -> list[Part]:
         if len(some) >= sizes.merge and len(chosen) > 1:
             return chosen
     return []
+
+
+def outdated(parts: Sequence[Part], keys: Keyring | None) -> list[Part]:
+    """The segments that are not encrypted by the key that is used now, and by none beside it."""
+    if keys is None:
+        return []
+    return [part for part in parts if part.segment.keys != (keys.current_id,)]
 
 
 def _tier(rows: int, sizes: Sizes) -> int:

@@ -384,6 +384,9 @@ class RemoteGallery:
         with suppress(Busy):
             self._written(self._follow, _LOOK_S)
 
+    def reseal(self) -> None:
+        """Nothing to do: what the server holds is not encrypted by us."""
+
     def scrub(self) -> bool:
         # Collections of contracts that are no generation's go: nobody follows their log. So do
         # segments that were here before, with all that nobody uses (``folders.remove_unused``).

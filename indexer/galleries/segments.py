@@ -101,6 +101,7 @@ class SegmentFolder:
             gallery=self.place.gallery,
             contract_id=self.place.contract_id,
             dimension=self._dimension,
+            keys=self._catalog.keyring,
         )
 
     # --- changes ------------------------------------------------------------------------------
@@ -123,12 +124,13 @@ class SegmentFolder:
             contract_id=self.place.contract_id,
             dimension=self._dimension,
             history=upto,
+            keys=self._catalog.keyring,
         )
         return self._open(name)
 
     def scrub(self, segment: Segment, dead: NDArray[np.int64], upto: History) -> None:
         """Blank rows that died, and let the catalog know how many there are now."""
-        files.scrub(self._path, segment.name, dead, upto)
+        files.scrub(self._path, segment.name, dead, upto, self._catalog.keyring)
         segment.refresh()
         with self._catalog.write() as session:
             shelf.note_dead(session, segment.name, len(segment.dead))

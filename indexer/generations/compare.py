@@ -31,6 +31,7 @@ from indexer.generations.comparison import (
 from indexer.generations.figures import build_rate, enrolled_figures
 from indexer.generations.rows import Generation
 from indexer.records import Progress
+from indexer.searchable import clock, searchable
 from indexer.times import utc_now
 from indexer.workspace import Workspace
 
@@ -109,7 +110,7 @@ def compare(
         total = session.scalar(
             select(func.count(Photo.case_id.distinct()))
             .join(Case, Case.case_id == Photo.case_id)
-            .where(Case.status == "open")
+            .where(searchable(clock(session)))
         )
     with reports.draft(ws.data_dir) as draft:
         for case_id in _open_cases(ws):
@@ -149,14 +150,15 @@ def _pair(
 
 
 def _open_cases(ws: Workspace) -> Iterator[str]:
-    """Open cases that have a photo, by id. Those that come meanwhile may be among them."""
+    """Cases that may be searched and have a photo, by id. Those that come meanwhile may be
+    among them."""
     after = ""
     while True:
         with ws.catalog.read() as session:
             some = session.scalars(
                 select(Case.case_id)
                 .where(
-                    Case.status == "open",
+                    searchable(clock(session)),
                     Case.case_id > after,
                     select(Photo.photo_id).where(Photo.case_id == Case.case_id).exists(),
                 )

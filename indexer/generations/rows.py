@@ -9,6 +9,7 @@ from typing import Literal, cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from indexer import audit
 from indexer.catalog.tables import Calibration, GenerationEvent
 from indexer.catalog.tables import Generation as Row
 from indexer.errors import GenerationDropped, GenerationNotFound
@@ -173,6 +174,12 @@ def note(session: Session, row: Row, event: Event, actor: str) -> None:
         GenerationEvent(
             at=utc_now(), contract_id=row.contract_id, pack=row.pack, event=event, actor=actor
         )
+    )
+    audit.record(
+        session,
+        "generation.change",
+        subject=("generation", row.contract_id),
+        details={"event": event, "pack": row.pack},
     )
 
 

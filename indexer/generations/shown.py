@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
@@ -21,6 +21,7 @@ from indexer.faces import face_record
 from indexer.generations import reports, rows
 from indexer.generations.comparison import CaseComparison, Comparison, Place, Worst
 from indexer.records import AdSummary, FaceRecord
+from indexer.searchable import clock, searchable
 from indexer.workspace import Workspace
 
 _AT_ONCE = 50
@@ -70,10 +71,10 @@ def latest(ws: Workspace, contract_id: str) -> Comparison:
     return found
 
 
-def worst(ws: Workspace, whole: Comparison) -> list[ShownWorst]:
-    """The cases whose lists differ most, the worst first."""
+def worst(ws: Workspace, whole: Comparison, *, agency: str | None = None) -> list[ShownWorst]:
+    """The cases (``agency``: of its own) whose lists differ most, the worst first."""
     with ws.catalog.read() as session:
-        named = _open_cases(session, [one.case_id for one in whole.worst])
+        named = _open_cases(session, [one.case_id for one in whole.worst], agency)
     return [
         ShownWorst(worst=one, agency=named[one.case_id][0], case_number=named[one.case_id][1])
         for one in whole.worst
@@ -81,22 +82,30 @@ def worst(ws: Workspace, whole: Comparison) -> list[ShownWorst]:
     ]
 
 
-def cases(ws: Workspace, whole: Comparison, *, after: str | None = None) -> Iterator[ShownCase]:
-    """The cases of a report that come after a case id, by id; read as they are asked for."""
+def cases(
+    ws: Workspace, whole: Comparison, *, after: str | None = None, agency: str | None = None
+) -> Iterator[ShownCase]:
+    """The cases of a report (``agency``: of its own) that come after a case id, by id; read as
+    they are asked for."""
     found = (
         one for one in reports.cases(ws.data_dir, whole) if after is None or one.case_id > after
     )
     for some in chunks(found, _AT_ONCE):
         with ws.catalog.read() as session:
-            shown = _shown(session, some)
+            shown = _shown(session, some, agency)
         yield from shown
 
 
 def page(
-    ws: Workspace, whole: Comparison, *, limit: int, after: str | None = None
+    ws: Workspace,
+    whole: Comparison,
+    *,
+    limit: int,
+    after: str | None = None,
+    agency: str | None = None,
 ) -> tuple[list[ShownCase], bool]:
     """At most ``limit`` cases after a case id, and whether there are more."""
-    found = list(islice(cases(ws, whole, after=after), limit + 1))
+    found = list(islice(cases(ws, whole, after=after, agency=agency), limit + 1))
     return found[:limit], len(found) > limit
 
 
@@ -110,8 +119,10 @@ def one_case(ws: Workspace, whole: Comparison, case_id: str) -> ShownCase:
     raise CaseNotFound(case_id)
 
 
-def _shown(session: Session, some: Sequence[CaseComparison]) -> list[ShownCase]:
-    named = _open_cases(session, [one.case_id for one in some])
+def _shown(
+    session: Session, some: Sequence[CaseComparison], agency: str | None = None
+) -> list[ShownCase]:
+    named = _open_cases(session, [one.case_id for one in some], agency)
     some = [one for one in some if one.case_id in named]
     faces = _faces_in_ads(session, {face_id for one in some for face_id in _face_ids(one)})
     judged = _pictures_of(session, {j.judgement_id for one in some for j in one.judged})
@@ -152,13 +163,16 @@ def _face_ids(one: CaseComparison) -> Iterator[str]:
     return (place.face_id for place in places if place.face_id is not None)
 
 
-def _open_cases(session: Session, case_ids: Collection[str]) -> dict[str, tuple[str, str]]:
-    """Agency and number of those that are open."""
+def _open_cases(
+    session: Session, case_ids: Collection[str], agency: str | None
+) -> dict[str, tuple[str, str]]:
+    """Agency and number of those that may be searched and, where it is given, of ``agency``."""
+    mine = true() if agency is None else Case.agency == agency
     found: dict[str, tuple[str, str]] = {}
     for some in chunks(case_ids):
         for case_id, agency, number in session.execute(
             select(Case.case_id, Case.agency, Case.case_number).where(
-                Case.case_id.in_(some), Case.status == "open"
+                Case.case_id.in_(some), searchable(clock(session)), mine
             )
         ):
             found[case_id] = agency, number

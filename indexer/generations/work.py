@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from indexer import queue
 from indexer.catalog.tables import Case, Job, Photo
 from indexer.generations.rows import others
+from indexer.searchable import clock, searchable
 
 
 def share_images(
@@ -46,8 +47,9 @@ def share_case(session: Session, contract_id: str, case_id: str, total: int) -> 
 
 
 def start_anew(session: Session) -> None:
-    """Search for every open case once more, in the caller's transaction: another model answers, or
-    its scores are worth something else. What cases knew of scores holds no longer."""
+    """Search for every case that may be searched once more, in the caller's transaction: another
+    model answers, or its scores are worth something else. What cases knew of scores holds no
+    longer."""
     session.execute(update(Case).values(listed_floor=None))
     queued = exists().where(
         Job.kind == "probe_case", Job.subject_id == Photo.case_id, Job.state == "queued"
@@ -55,7 +57,7 @@ def start_anew(session: Session) -> None:
     searched = (
         select(Photo.case_id)
         .join(Case, Case.case_id == Photo.case_id)
-        .where(Case.status == "open", ~queued)
+        .where(searchable(clock(session)), ~queued)
         .group_by(Photo.case_id)
         .order_by(func.max(Photo.photo_id).desc())
     )

@@ -2,6 +2,9 @@
 
 Ids, columns and codes are checked whole when a segment is opened; vectors piece by piece, when
 the first of a piece is read. Processes share the pages; what one of them scrubs is blank for all.
+
+An encrypted segment (``segment_seal``) is decrypted whole into memory of this process when it is
+opened, which checks all of it; what another process scrubs is blank here once that is learned.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
 from indexer.files import storage_errors
+from indexer.sealing.keyring import Keyring
 from indexer.vectors.quantise import Codes, Quantiser
 from indexer.vectors.segment_changes import finish, remove_segment, scrub, sweep
 from indexer.vectors.segment_head import (
@@ -26,9 +30,11 @@ from indexer.vectors.segment_head import (
     data_path,
     head_path,
     latest_head,
+    next_path,
     read_head,
 )
 from indexer.vectors.segment_ids import IdArray, sortable, to_bytes, to_texts
+from indexer.vectors.segment_seal import unchanged, unsealed
 from indexer.vectors.segment_source import SegmentSource, from_arrays, merged
 from indexer.vectors.segment_write import SegmentInfo, off_length, write_segment
 from indexer.vectors.tags import Columns
@@ -53,22 +59,44 @@ _ATTEMPTS = 4
 
 
 def open_segment(
-    folder: Path, name: str, *, gallery: str, contract_id: str, dimension: int
+    folder: Path,
+    name: str,
+    *,
+    gallery: str,
+    contract_id: str,
+    dimension: int,
+    keys: Keyring | None = None,
 ) -> Segment:
     """Open segment ``name``; a scrub of it that broke off is finished first.
 
     Raises :class:`IndexDamaged` for a file that is missing, cut short, too long, changed or of
-    another version, and for a segment of another gallery, contract or dimension.
+    another version, for a segment of another gallery, contract or dimension, and for one whose key
+    is gone; :class:`SealKeyMissing` for an encrypted one where there are no ``keys`` at all.
     """
     with storage_errors(str(folder / name)):
         try:
-            finish(folder, name)
-            head = read_head(head_path(folder, name), name)
+            finish(folder, name, keys)
+            head = read_head(head_path(folder, name), name, keys)
             _check_owner(head, gallery, contract_id, dimension)
+            if head.sealed:
+                assert keys is not None
+                return _decrypted(folder, name, keys)
             data = _mapped(data_path(folder, name), head.data_bytes)
         except FileNotFoundError as error:
             raise IndexDamaged(f"A file of segment {name} is missing.") from error
-        return Segment(folder, head, data)
+        return Segment(folder, head, np.frombuffer(data, np.uint8), keys, data)
+
+
+def _decrypted(folder: Path, name: str, keys: Keyring) -> Segment:
+    for _ in range(_ATTEMPTS):
+        with unchanged(folder, name) as handle:
+            # Who scrubbed may have been killed at it since.
+            if not next_path(folder, name).exists():
+                head = read_head(head_path(folder, name), name, keys)
+                _check_length(data_path(folder, name), handle, head.data_bytes)
+                return Segment(folder, head, unsealed(handle, head, keys), keys, None)
+        finish(folder, name, keys)
+    raise IndexDamaged(f"A change of segment {name} cannot be finished.")
 
 
 def _check_owner(head: Head, gallery: str, contract_id: str, dimension: int) -> None:
@@ -82,32 +110,48 @@ def _check_owner(head: Head, gallery: str, contract_id: str, dimension: int) -> 
 def _mapped(path: Path, length: int) -> mmap.mmap:
     handle = os.open(path, os.O_RDONLY)
     try:
-        found = os.fstat(handle).st_size
-        if found != length:
-            raise IndexDamaged(f"{path.name} is {found} bytes long, not {length}.")
+        _check_length(path, handle, length)
         return mmap.mmap(handle, length, access=mmap.ACCESS_READ)
     finally:
         os.close(handle)
 
 
+def _check_length(path: Path, handle: int, length: int) -> None:
+    found = os.fstat(handle).st_size
+    if found != length:
+        raise IndexDamaged(f"{path.name} is {found} bytes long, not {length}.")
+
+
 class Segment:
     """An open segment. Safe to use from several threads, and beside a scrub in any process.
 
-    ``codes`` and ``columns`` lie in the mapping; they stay valid as long as anybody holds them.
+    ``codes`` and ``columns`` lie in ``data``, which is uint8 (bytes,) as in a plain file: that of
+    ``mapping``, or what was decrypted; they stay valid as long as anybody holds them.
     """
 
-    def __init__(self, folder: Path, head: Head, data: mmap.mmap) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        head: Head,
+        data: NDArray[np.uint8],
+        keys: Keyring | None,
+        mapping: mmap.mmap | None,
+    ) -> None:
         self._folder = folder
         self._head = head
+        self._keys = keys
         self._blank = head.dead  # what the disk holds nothing of any more
-        self._mapping = data
-        self._bytes: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
+        self._mapping = mapping
+        self._data = data
+        self._bytes = data.view()
+        self._bytes.flags.writeable = False
         self._section = head.section("vectors")
-        self._checked = np.zeros(self._section.pieces, np.bool_)
+        # What was decrypted is checked by that.
+        self._checked = np.full(self._section.pieces, mapping is None, np.bool_)
         views = {}
         for section in head.sections:
             views[section.name] = section.view(self._bytes)
-            if section.name != "vectors":
+            if section.name != "vectors" and mapping is not None:
                 for piece in range(section.pieces):
                     self._check(section, piece)
         self._ids: IdArray = views["ids"].view(np.uint8)
@@ -143,7 +187,12 @@ class Segment:
     @property
     def disk_bytes(self) -> int:
         """What its files take on the disk."""
-        return self._head.data_bytes + sum(len(part) for part in self._head.packed())
+        return self._head.data_bytes + self._head.head_bytes
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The ids of the data keys that it is encrypted with; none where it is not."""
+        return self._head.keys
 
     def id_bytes(self, rows: NDArray[np.int64]) -> IdArray:
         """The ids of ``rows``, int64 (n,), as uint8 (n, 16)."""
@@ -204,17 +253,23 @@ class Segment:
         head = self._latest()
         if head.sections != self._head.sections:
             raise IndexDamaged(f"The head of segment {self.name} is of another segment.")
+        new = np.setdiff1d(head.dead, self._head.dead)
+        # In this order: who reads a row that is half blank finds afterwards that it is dead.
         self._head = head
+        if self._mapping is None:
+            for section in head.blanked:
+                section.blank_rows(self._data, new)
 
     def close(self) -> None:
         """Give the memory back. A search that still runs may finish; the mapping itself ends
         with the last array that looks into it, since ending it earlier would end the process."""
-        self._mapping.madvise(mmap.MADV_DONTNEED)
+        if self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
     def _latest(self) -> Head:
         with storage_errors(self.name):
             try:
-                return latest_head(self._folder, self.name)
+                return latest_head(self._folder, self.name, self._keys)
             except FileNotFoundError as error:
                 # Another process may have merged it into another segment.
                 raise IndexDamaged(f"The head of segment {self.name} is missing.") from error
@@ -227,6 +282,8 @@ class Segment:
 
     def _check(self, section: Section, piece: int) -> None:
         """Check one piece against its digest; raises :class:`IndexDamaged`."""
+        if self._mapping is None:  # it was right when it was decrypted, and is not now
+            raise IndexDamaged(f"The {section.name} of segment {self.name} changed in memory.")
         start, end = section.span(piece)
         raw = self._bytes[start:end]
         if hashlib.sha256(raw.data).digest() == self._head.digest(section, piece):

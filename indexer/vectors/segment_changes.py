@@ -2,8 +2,9 @@
 
 A scrub first writes the head that will be true once it is done, beside the one that is; from then
 on it can be finished by anyone, as often as it takes, since all it does is to blank rows that
-stay blank. Then the rows are blanked in place, and the new head takes the place of the old. The
-lock on the data file orders one process against the others.
+stay blank, or to put pieces where they belong (``segment_redo``). Then that is done in place, and
+the new head takes the place of the old. The lock on the data file orders one process against the
+others.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from indexer.errors import IndexDamaged
 from indexer.files import TEMP_SUFFIX, fsync_folder, storage_errors, write_atomic
+from indexer.sealing.keyring import Keyring
 from indexer.vectors.segment_head import (
     Head,
     History,
@@ -30,54 +32,92 @@ from indexer.vectors.segment_head import (
     head_path,
     next_path,
     read_head,
+    redo_path,
 )
-from indexer.vectors.segment_write import SegmentInfo, info, write_all
+from indexer.vectors.segment_redo import apply_redo, drop_redo, steps, write_redo
+from indexer.vectors.segment_sections import write_all
+from indexer.vectors.segment_write import SegmentInfo, info
 
 _AT_ONCE = 1 << 20
 _FILE = re.compile(
-    rf"(?P<temporary>\.)?(?P<name>[A-Za-z0-9][\w-]*)\.(data|head|head\.next)"
+    rf"(?P<temporary>\.)?(?P<name>[A-Za-z0-9][\w-]*)\.(data|head|head\.next|redo)"
     rf"(?(temporary)\.[\w-]+{re.escape(TEMP_SUFFIX)})",
     re.ASCII,
 )
 
 
-def scrub(folder: Path, name: str, rows: NDArray[np.int64], history: History) -> SegmentInfo:
+def scrub(
+    folder: Path,
+    name: str,
+    rows: NDArray[np.int64],
+    history: History,
+    keys: Keyring | None = None,
+) -> SegmentInfo:
     """Overwrite the vectors and codes of ``rows``, int64 (n,), on the disk, and count them dead.
 
     ``history`` is that of the segment from now on. Rows that are dead already stay so. Killed at
-    any moment, the segment opens as it was or as it is to be. Raises ``ValueError`` for rows that
+    any moment, the segment opens as it was or as it is to be; an encrypted one of which very much
+    dies at once also as it was with some of that dead. Raises ``ValueError`` for rows that
     are not there, :class:`IndexDamaged` where a file is missing or what would be hashed anew is
     damaged, :class:`StorageFull` and its kin for the disk.
     """
     with _locked(folder, name) as handle:
-        _finish(folder, name, handle)
-        head = read_head(head_path(folder, name), name)
+        _finish(folder, name, handle, keys)
+        head = read_head(head_path(folder, name), name, keys)
         _check_length(head, handle)
         new = np.setdiff1d(np.asarray(rows, np.int64), head.dead)
         if len(new) and not 0 <= new[0] <= new[-1] < head.count:
             raise ValueError(f"rows {new[0]} to {new[-1]} of a segment of {head.count}")
-        digests = dict(head.digests)
-        for section in head.blanked:
-            digests[section.name] = _digests_without(handle, head, section, new)
-        dead = np.union1d(head.dead, new)
-        after = replace(head, dead=dead, digests=digests, history=history)
-        write_atomic(next_path(folder, name), after.packed())
-        _settle(folder, after, new, handle)
-        return info(folder, after)
+        some = steps(head, new) if head.sealed else [new]
+        for step in some[:-1]:
+            head = _scrubbed(folder, handle, head, step, head.history, keys)
+        return info(folder, _scrubbed(folder, handle, head, some[-1], history, keys))
 
 
-def finish(folder: Path, name: str) -> None:
+def _scrubbed(
+    folder: Path,
+    handle: int,
+    head: Head,
+    rows: NDArray[np.int64],
+    history: History,
+    keys: Keyring | None,
+) -> Head:
+    if head.sealed:
+        assert keys is not None
+        after = write_redo(folder, handle, head, rows, keys)
+    else:
+        blanked = {
+            section.name: _digests_without(handle, head, section, rows) for section in head.blanked
+        }
+        after = replace(head, digests={**head.digests, **blanked})
+    after = replace(after, dead=np.union1d(head.dead, rows), history=history)
+    try:
+        write_atomic(next_path(folder, head.name), after.packed(keys))
+    except BaseException:
+        if head.sealed:
+            drop_redo(folder, head.name)
+        raise
+    _settle(folder, after, rows, handle)
+    return after
+
+
+def finish(folder: Path, name: str, keys: Keyring | None = None) -> None:
     """Finish a scrub that broke off, if there is one, or drop what it left before it began."""
     if next_path(folder, name).exists():
         with _locked(folder, name) as handle:
-            _finish(folder, name, handle)
+            _finish(folder, name, handle, keys)
 
 
 def remove_segment(folder: Path, name: str) -> None:
     """Remove all files of a segment. Who has it mapped may go on reading."""
     with storage_errors(str(folder / name)):
         # The heads first: data without one is no segment, whenever this breaks off.
-        for path in (next_path(folder, name), head_path(folder, name), data_path(folder, name)):
+        for path in (
+            next_path(folder, name),
+            head_path(folder, name),
+            redo_path(folder, name),
+            data_path(folder, name),
+        ):
             path.unlink(missing_ok=True)
         fsync_folder(folder)
 
@@ -122,16 +162,16 @@ def _locked(folder: Path, name: str) -> Generator[int]:
             os.close(handle)
 
 
-def _finish(folder: Path, name: str, handle: int) -> None:
+def _finish(folder: Path, name: str, handle: int, keys: Keyring | None) -> None:
     path = next_path(folder, name)
     try:
-        after = read_head(path, name)
-    except FileNotFoundError:
-        return
-    except IndexDamaged:
-        # Nothing is blanked before this file is whole on the disk.
-        path.unlink(missing_ok=True)
-        fsync_folder(folder)
+        after = read_head(path, name, keys)
+    except (FileNotFoundError, IndexDamaged):
+        # Nothing is changed in the data before this file is whole on the disk.
+        if path.exists():
+            path.unlink()
+            fsync_folder(folder)
+        drop_redo(folder, name)
         return
     _check_length(after, handle)
     _settle(folder, after, after.dead, handle)
@@ -139,11 +179,16 @@ def _finish(folder: Path, name: str, handle: int) -> None:
 
 def _settle(folder: Path, after: Head, rows: NDArray[np.int64], handle: int) -> None:
     """Blank the rows and let the new head take the place of the old."""
-    for section in after.blanked:
-        _blank(handle, section, rows)
+    if after.sealed:
+        apply_redo(folder, handle, after)
+    else:
+        for section in after.blanked:
+            _blank(handle, section, rows)
     os.fsync(handle)
     os.replace(next_path(folder, after.name), head_path(folder, after.name))
     fsync_folder(folder)
+    if after.sealed:
+        drop_redo(folder, after.name)
 
 
 def _blank(handle: int, section: Section, rows: NDArray[np.int64]) -> None:

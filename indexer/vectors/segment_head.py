@@ -5,6 +5,10 @@ Numbers are little-endian. ``NAME.head`` holds the 8 bytes of the version, the S
 follows, the length of a JSON text (4 bytes), the text, the centre (float32), the digests (32
 bytes for each piece of each section, in order), and the dead rows (int64). ``NAME.head.next`` is
 the head that a change of the data ends with, while the change is being made.
+
+The head of an encrypted segment holds the 8 bytes of its version, and sealed all that follows the
+digest in a plain one, with marks in the place of digests (``segment_seal``). ``NAME.redo`` holds
+the pieces that a change puts into its data, while the change is being made.
 """
 
 from __future__ import annotations
@@ -20,13 +24,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import IndexDamaged
+from indexer.errors import IndexDamaged, SealBroken, SealKeyMissing
+from indexer.sealing.keyring import OVERHEAD, Keyring
 from indexer.vectors.quantise import ZERO
 from indexer.vectors.segment_ids import ID_BYTES
 from models.types import FloatArray
 
 _MAGIC = b"HMWDSG01"
+_SEALED_MAGIC = b"HMWDSE01"
 _DIGEST = 32
+MARK_BYTES = _DIGEST
+"""Of the mark that an encrypted piece has in the place of a digest."""
 _START = len(_MAGIC) + _DIGEST
 _PAGE = 4096
 _CODES_AT_ONCE = 1 << 20
@@ -99,6 +107,11 @@ class Section:
         table = data[: rows * self.row_bytes].reshape(rows, self.row_bytes)
         table[here] = _BLANK[self.name]
 
+    def blank_rows(self, data: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
+        """Blank ``rows`` of the section in the bytes of the whole file."""
+        table = data[self.offset : self.offset + self.rows * self.row_bytes]
+        table.reshape(self.rows, self.row_bytes)[rows] = _BLANK[self.name]
+
     def blank_bytes(self, rows: int) -> bytes:
         """What as many dead rows are in the file."""
         return bytes([_BLANK[self.name]]) * (rows * self.row_bytes)
@@ -126,9 +139,25 @@ def layout(
     return tuple(sections)
 
 
+def slot(sections: Sequence[Section], section: Section, piece: int) -> tuple[int, int]:
+    """First byte of a sealed piece in the file, and how many they are."""
+    before = sum(one.pieces for one in sections if one.offset < section.offset)
+    start, end = section.span(piece)
+    return start + (before + piece) * OVERHEAD, end - start + OVERHEAD
+
+
+def file_bytes(sections: Sequence[Section], *, sealed: bool) -> int:
+    """How long the file of the data is."""
+    more = sum(section.pieces for section in sections) * OVERHEAD if sealed else 0
+    return sections[-1].end + more
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Head:
-    """What a head says. ``dead``: int64, ascending. ``digests``: 32 bytes a piece, by section."""
+    """What a head says. ``dead``: int64, ascending. ``digests``: 32 bytes a piece, by section;
+    marks where it is encrypted. ``keys``: the ids of the data keys that the pieces are sealed
+    with, ascending; none where it is not encrypted.
+    """
 
     name: str
     gallery: str
@@ -144,11 +173,22 @@ class Head:
     centre: FloatArray
     digests: Mapping[str, bytes]
     dead: NDArray[np.int64]
+    keys: tuple[str, ...] = ()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether the segment is encrypted."""
+        return bool(self.keys)
 
     @property
     def data_bytes(self) -> int:
         """How long the file of the data is."""
-        return self.sections[-1].end
+        return file_bytes(self.sections, sealed=self.sealed)
+
+    @property
+    def plain_bytes(self) -> int:
+        """How long it is, or would be, where it is not encrypted."""
+        return file_bytes(self.sections, sealed=False)
 
     @property
     def blanked(self) -> tuple[Section, ...]:
@@ -163,8 +203,24 @@ class Head:
         """What the SHA-256 of a piece has to be."""
         return self.digests[section.name][piece * _DIGEST : (piece + 1) * _DIGEST]
 
-    def packed(self) -> list[bytes]:
-        """The bytes of the file, in parts."""
+    @property
+    def head_bytes(self) -> int:
+        """How long the file of this head is."""
+        start = len(_SEALED_MAGIC) + OVERHEAD if self.sealed else _START
+        return start + sum(len(part) for part in self._parts())
+
+    def packed(self, keys: Keyring | None = None) -> list[bytes]:
+        """The bytes of the file, in parts; ``keys`` seal it where the segment is encrypted."""
+        parts = self._parts()
+        if self.sealed:
+            assert keys is not None
+            return [_SEALED_MAGIC, keys.seal(_context(self.name), b"".join(parts))]
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        return [_MAGIC, digest.digest(), *parts]
+
+    def _parts(self) -> list[bytes]:
         said = {
             "name": self.name,
             "gallery": self.gallery,
@@ -179,18 +235,16 @@ class Head:
             "history": asdict(self.history),
             "dead": len(self.dead),
         }
+        if self.sealed:
+            said["keys"] = list(self.keys)
         text = json.dumps(said, sort_keys=True).encode()
-        parts = [
+        return [
             struct.pack("<I", len(text)),
             text,
             self.centre.astype("<f4").tobytes(),
             *(self.digests[section.name] for section in self.sections),
             self.dead.astype("<i8").tobytes(),
         ]
-        digest = hashlib.sha256()
-        for part in parts:
-            digest.update(part)
-        return [_MAGIC, digest.digest(), *parts]
 
 
 def data_path(folder: Path, name: str) -> Path:
@@ -205,27 +259,35 @@ def next_path(folder: Path, name: str) -> Path:
     return folder / f"{_checked(name)}.head.next"
 
 
+def redo_path(folder: Path, name: str) -> Path:
+    return folder / f"{_checked(name)}.redo"
+
+
 def _checked(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is no name for a segment")
     return name
 
 
-def read_head(path: Path, name: str) -> Head:
-    """The head of segment ``name`` at ``path``.
+def read_head(path: Path, name: str, keys: Keyring | None = None) -> Head:
+    """The head of segment ``name`` at ``path``; ``keys`` open it where it is encrypted.
 
     Raises ``FileNotFoundError``, and :class:`IndexDamaged` for a file that is cut short, changed,
-    of another version or of another segment.
+    of another version or of another segment, for one whose key is gone, and for one that is not
+    encrypted where all has to be. Where it is encrypted and no keys are given,
+    :class:`SealKeyMissing`: that is no damage, and nothing is made anew in plain.
     """
     raw = path.read_bytes()
-    if len(raw) < _START + 4:
-        raise IndexDamaged(f"{path.name} is cut short ({len(raw)} bytes).")
-    if raw[: len(_MAGIC)] != _MAGIC:
-        raise IndexDamaged(f"{path.name} is no segment of this version.")
-    if hashlib.sha256(memoryview(raw)[_START:]).digest() != raw[len(_MAGIC) : _START]:
-        raise IndexDamaged(f"{path.name} fails its checksum.")
+    if raw.startswith(_SEALED_MAGIC):
+        body = _opened(raw, path, name, keys)
+    else:
+        body = _vouched(raw, path)
+        if keys is not None and not keys.accepts_plain:
+            raise IndexDamaged(f"{path.name} is not encrypted, and everything has to be.")
     try:
-        head = _parsed(raw)
+        head = _parsed(body)
+        if head.sealed != raw.startswith(_SEALED_MAGIC):
+            raise ValueError("keys of a plain segment, or none of an encrypted one")
     except (ValueError, TypeError, KeyError, struct.error) as error:
         raise IndexDamaged(f"{path.name} cannot be read.") from error
     if head.name != name:
@@ -233,12 +295,44 @@ def read_head(path: Path, name: str) -> Head:
     return head
 
 
+def _vouched(raw: bytes, path: Path) -> bytes:
+    """What the digest of a plain head vouches for."""
+    if len(raw) < _START + 4:
+        raise IndexDamaged(f"{path.name} is cut short ({len(raw)} bytes).")
+    if not raw.startswith(_MAGIC):
+        raise IndexDamaged(f"{path.name} is no segment of this version.")
+    body = raw[_START:]
+    if hashlib.sha256(body).digest() != raw[len(_MAGIC) : _START]:
+        raise IndexDamaged(f"{path.name} fails its checksum.")
+    return body
+
+
+def _opened(raw: bytes, path: Path, name: str, keys: Keyring | None) -> bytes:
+    """What is sealed in the head of an encrypted segment."""
+    if keys is None:
+        raise SealKeyMissing(
+            f"Segment {name} of the vector index is encrypted, and no key is set.",
+            remedy="Set the encryption keys of this data folder.",
+        )
+    try:
+        return keys.open(_context(name), memoryview(raw)[len(_SEALED_MAGIC) :])
+    except SealBroken as error:
+        raise IndexDamaged(f"{path.name} fails its checksum.") from error
+    except SealKeyMissing as error:
+        raise IndexDamaged(f"{path.name} cannot be opened: {error.detail}") from error
+
+
+def _context(name: str) -> bytes:
+    return f"segment {name} head".encode()
+
+
 def _parsed(raw: bytes) -> Head:
-    (length,) = struct.unpack_from("<I", raw, _START)
-    at = _START + 4 + length
-    said = json.loads(raw[_START + 4 : at])
+    (length,) = struct.unpack_from("<I", raw)
+    at = 4 + length
+    said = json.loads(raw[4:at])
     sections = tuple(Section(**section) for section in said.pop("sections"))
     dead_count, history = said.pop("dead"), History(**said.pop("history"))
+    keys = tuple(said.pop("keys", ()))
 
     def taken(size: int) -> bytes:
         nonlocal at
@@ -253,14 +347,20 @@ def _parsed(raw: bytes) -> Head:
     if at != len(raw):
         raise ValueError("too long")
     return Head(
-        **said, sections=sections, history=history, centre=centre, digests=digests, dead=dead
+        **said,
+        sections=sections,
+        history=history,
+        centre=centre,
+        digests=digests,
+        dead=dead,
+        keys=keys,
     )
 
 
-def latest_head(folder: Path, name: str) -> Head:
+def latest_head(folder: Path, name: str, keys: Keyring | None = None) -> Head:
     """What the data of the segment is, or is being made. Raises as :func:`read_head` does."""
     # In this order: a change that ends in between has put its head in the place of the old one.
     try:
-        return read_head(next_path(folder, name), name)
+        return read_head(next_path(folder, name), name, keys)
     except (FileNotFoundError, IndexDamaged):
-        return read_head(head_path(folder, name), name)
+        return read_head(head_path(folder, name), name, keys)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import mmap
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,26 +13,25 @@ from numpy.typing import NDArray
 
 from indexer.files import TEMP_SUFFIX, fsync_folder, storage_errors, write_atomic
 from indexer.ids import new_id
+from indexer.sealing.keyring import Keyring
 from indexer.vectors.quantise import encode, fitted, quantiser, widest
 from indexer.vectors.segment_head import (
     Head,
     History,
-    Section,
     data_path,
+    file_bytes,
     head_path,
     layout,
     next_path,
 )
 from indexer.vectors.segment_ids import ID_BYTES, IdArray, sortable
+from indexer.vectors.segment_sections import SectionWriter, writers
 from indexer.vectors.segment_source import SegmentSource
 from models.types import FloatArray
 
 _LENGTH_TOLERANCE = 2e-3
 """Twice what the door of the index allows, so that another order of summation refuses nothing
 that it let through."""
-_ENCODED_AT_ONCE = 1 << 15
-"""Numbers: 256 KiB as float64, so that what encoding makes of them stays in the cache of a core.
-Measured: 64 rows of 512 at once take a quarter of the time of 4096."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +54,11 @@ def write_segment(
     contract_id: str,
     dimension: int,
     history: History,
+    keys: Keyring | None = None,
 ) -> SegmentInfo:
     """Write the rows of ``source`` as segment ``name``; it is there whole or not at all. A name is
-    used once: who holds a segment that was removed must not meet another in its place.
+    used once: who holds a segment that was removed must not meet another in its place. Where there
+    are ``keys`` it is encrypted, and nothing of it touches the disk before it is.
 
     A process that is killed may leave files that no head vouches for; ``sweep`` takes them away.
     Raises ``ValueError`` for a name that is taken or none, for no rows, and for rows that are out
@@ -73,10 +72,12 @@ def write_segment(
         if head_at.exists() or next_path(folder, name).exists():
             raise ValueError(f"there is a segment {name} already")
         try:
-            head = _write_data(temporary, name, source, gallery, contract_id, dimension, history)
+            head = _write_data(
+                temporary, name, source, gallery, contract_id, dimension, history, keys
+            )
             os.replace(temporary, data)
             fsync_folder(folder)
-            write_atomic(head_at, head.packed())
+            write_atomic(head_at, head.packed(keys))
         except BaseException:
             for path in (temporary, head_at, data):
                 with suppress(OSError):
@@ -104,14 +105,6 @@ def off_length(rows: FloatArray) -> NDArray[np.bool_]:
     return ~near
 
 
-def write_all(handle: int, data: memoryview | bytes, offset: int) -> None:
-    """Write every byte of ``data`` at ``offset``, however many calls it takes."""
-    left = memoryview(data)
-    while left:
-        written = os.pwrite(handle, left, offset)
-        left, offset = left[written:], offset + written
-
-
 def _write_data(
     path: Path,
     name: str,
@@ -120,28 +113,30 @@ def _write_data(
     contract_id: str,
     dimension: int,
     history: History,
+    keys: Keyring | None,
 ) -> Head:
     columns = source.columns.arrays()
     sections = layout(source.count, dimension, columns)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.ftruncate(handle, sections[-1].end)
-        writers = {section.name: _Writer(handle, section) for section in sections}
+        os.ftruncate(handle, file_bytes(sections, sealed=keys is not None))
+        into = writers(handle, name, sections, keys)
         # What only shows as the rows go by: their mean, and each component's extremes, from which
         # the widest difference from the mean follows without another pass.
         extremes = np.zeros((2, dimension), np.float32)
         extremes[0], extremes[1] = np.inf, -np.inf
-        rows_written = _written(source, dimension, writers["ids"], writers["vectors"], extremes)
+        rows_written = _written(source, dimension, into["ids"], into["vectors"], extremes)
         centre = fitted(rows_written, dimension)
         by = quantiser(centre, widest([extremes], centre))
         residual = reach = 0.0
-        for block in _read_back(handle, writers["vectors"].section):
+        digests = {"vectors": into["vectors"].finished()}
+        for block in into["vectors"].blocks():
             codes, block_residual, block_reach = encode(block, by)
             residual, reach = max(residual, block_residual), max(reach, block_reach)
-            writers["codes"].write(codes)
+            into["codes"].write(codes)
         for column, values in columns.items():
-            writers[column].write(values.astype(writers[column].section.dtype, copy=False))
-        digests = {section: writer.finished() for section, writer in writers.items()}
+            into[column].write(values.astype(into[column].section.dtype, copy=False))
+        digests |= {one: into[one].finished() for one in into if one != "vectors"}
         os.fsync(handle)
     finally:
         os.close(handle)
@@ -160,14 +155,15 @@ def _write_data(
         centre=centre,
         digests=digests,
         dead=np.zeros(0, np.int64),
+        keys=tuple(sorted(set().union(*(writer.keys for writer in into.values())))),
     )
 
 
 def _written(
     source: SegmentSource,
     dimension: int,
-    ids_to: _Writer,
-    vectors_to: _Writer,
+    ids_to: SectionWriter,
+    vectors_to: SectionWriter,
     extremes: FloatArray,
 ) -> Iterator[FloatArray]:
     """The vectors of the source, block by block, each written and measured."""
@@ -194,47 +190,3 @@ def _check_ascending(ids: IdArray) -> None:
     keys = sortable(ids)
     if not np.all(keys[1:] > keys[:-1]):
         raise ValueError("the ids are not in ascending order, or one is there twice")
-
-
-def _read_back(handle: int, section: Section) -> Iterator[FloatArray]:
-    with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as mapped:
-        step = max(1, _ENCODED_AT_ONCE // section.width) * section.row_bytes
-        end = section.offset + section.rows * section.row_bytes
-        for start in range(section.offset, end, step):
-            raw = mapped[start : min(start + step, end)]
-            yield (
-                np.frombuffer(raw, "<f4").reshape(-1, section.width).astype(np.float32, copy=False)
-            )
-
-
-class _Writer:
-    """Writes one section from its first row on, and hashes it piece by piece."""
-
-    def __init__(self, handle: int, section: Section) -> None:
-        self.section = section
-        self._handle = handle
-        self._at = section.offset
-        self._digest = hashlib.sha256()
-        self._digests = bytearray()
-
-    def write(self, rows: NDArray[np.generic]) -> None:
-        """The next rows, in the byte order of the file."""
-        raw = np.ascontiguousarray(rows).reshape(-1).view(np.uint8)
-        write_all(self._handle, raw.data, self._at)
-        self._hash(raw.data)
-
-    def finished(self) -> bytes:
-        """The digests of all pieces, once every row is written."""
-        # The file was made as long as it is to be, so the rest of the page reads as zeros.
-        self._hash(memoryview(bytes(self.section.end - self._at)))
-        return bytes(self._digests)
-
-    def _hash(self, raw: memoryview) -> None:
-        while raw:
-            _, stop = self.section.span(len(self._digests) // self._digest.digest_size)
-            part = raw[: stop - self._at]
-            self._digest.update(part)
-            self._at, raw = self._at + len(part), raw[len(part) :]
-            if self._at == stop:
-                self._digests += self._digest.digest()
-                self._digest = hashlib.sha256()

@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
 
+from indexer.audit.chain import record
 from indexer.catalog import Catalog
+from indexer.catalog.account_tables import Agency
 from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import new_id
 from indexer.times import utc_now
 from models.errors import HomewardError
+from service.accounts import authority
+from service.accounts.errors import RoleUnknown
+from service.accounts.key_uses import KeyUses
 from service.accounts.principal import Principal
-from service.accounts.roles import ALL_SCOPES, ROLES, scopes_of
+from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES, scopes_of
 
 ADMINISTRATOR = "administrator"
 CONFIGURED = "configured"
@@ -44,6 +51,10 @@ class KeyRecord:
     scopes: tuple[str, ...]
     created_at: datetime
     revoked_at: datetime | None
+    agency: str | None = None
+    created_by: str | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +68,12 @@ class NewKey:
 class KeyStore:
     """The keys of one catalog, and the one that a setting may give."""
 
-    def __init__(self, catalog: Catalog, configured: str | None = None) -> None:
+    def __init__(
+        self, catalog: Catalog, configured: str | None = None, uses: KeyUses | None = None
+    ) -> None:
+        """``uses`` is told of each use of a key."""
         self._catalog = catalog
+        self._uses = uses
         self._configured: tuple[bytes, Principal] | None = None
         if configured is not None:
             principal = Principal(self._configured_row(), CONFIGURED, ALL_SCOPES)
@@ -70,13 +85,16 @@ class KeyStore:
         A key has 256 random bits, so one plain SHA-256 is enough and costs no request anything.
         """
         digest = _digest(text)
+        now = utc_now()
         with self._catalog.read() as session:
             row = session.scalar(select(ApiKey).where(ApiKey.sha256 == digest.hex()))
             found = None
-            if row is not None and row.revoked_at is None:
+            if row is not None and usable(session, row, now):
                 found = principal_of(row)
         if self._configured is not None and hmac.compare_digest(digest, self._configured[0]):
             return self._configured[1]
+        if row is not None and found is not None and self._uses is not None:
+            self._uses.note(row.key_id, row.last_used_at, now)
         return found
 
     def in_force(self, key_id: str) -> bool:
@@ -85,24 +103,47 @@ class KeyStore:
             return True
         with self._catalog.read() as session:
             row = session.get(ApiKey, key_id)
-            return row is not None and row.revoked_at is None and row.name != CONFIGURED
+            return row is not None and row.name != CONFIGURED and usable(session, row, utc_now())
 
-    def create(self, name: str, scopes: tuple[str, ...] = (ADMINISTRATOR,)) -> NewKey:
-        """Make a key and store its digest."""
-        secret = secrets.token_urlsafe(32)
-        text = KEY_PREFIX + secret
+    def create(
+        self,
+        name: str,
+        scopes: tuple[str, ...] = (ADMINISTRATOR,),
+        *,
+        agency: str | None = None,
+        expires_at: datetime | None = None,
+        by: Principal | None = None,
+    ) -> NewKey:
+        """Make a key and store its digest; ``agency`` None: it works for all agencies.
+
+        ``by``: who makes it and gives no more than they hold; None stands for Homeward itself.
+        Raises RoleUnknown, AgencyNotFound, Forbidden.
+        """
+        if by is not None:
+            _require_may_give(by, scopes)
+        text = KEY_PREFIX + secrets.token_urlsafe(32)
         row = ApiKey(
             key_id=new_id(),
             name=name,
             prefix=text[: len(KEY_PREFIX) + 4],
             sha256=_digest(text).hex(),
             scopes=list(scopes),
+            agency=agency,
+            created_by=by.actor_id if by is not None else None,
             created_at=utc_now(),
+            expires_at=expires_at,
         )
-        record = _record(row)
         with self._catalog.write() as session:
+            if by is not None:
+                authority.require_agency(session, by, agency)
             session.add(row)
-        return NewKey(record, text)
+            record(
+                session,
+                "key.create",
+                subject=("key", row.key_id),
+                details={"scopes": list(scopes), "agency": agency, "expires": bool(expires_at)},
+            )
+            return NewKey(_record(row), text)
 
     def ensure_administrator(self) -> NewKey | None:
         """Make the first administrator key of an installation that has none at all."""
@@ -110,24 +151,27 @@ class KeyStore:
             return None
         return self.create("first administrator")
 
-    def list(self) -> tuple[KeyRecord, ...]:
-        """Every stored key, oldest first."""
+    def list(self, by: Principal | None = None) -> tuple[KeyRecord, ...]:
+        """Every stored key, oldest first; of those that ``by`` manages where it is given."""
+        query = select(ApiKey).where(ApiKey.name != CONFIGURED).order_by(ApiKey.key_id)
+        if by is not None and by.agency is not None:
+            query = query.where(ApiKey.agency == by.agency)
         with self._catalog.read() as session:
-            rows = session.scalars(
-                select(ApiKey).where(ApiKey.name != CONFIGURED).order_by(ApiKey.key_id)
-            )
-            return tuple(_record(row) for row in rows)
+            return tuple(_record(row) for row in session.scalars(query))
 
-    def revoke(self, key: str) -> KeyRecord:
-        """Take back a key by id; raises :class:`KeyNotFound`."""
+    def revoke(self, key: str, by: Principal | None = None) -> KeyRecord:
+        """Take back a key by id; raises :class:`KeyNotFound`, also for one that ``by`` does not
+        manage."""
         with self._catalog.write() as session:
             row = session.get(ApiKey, key)
-            if row is None or row.name == CONFIGURED:
+            managed = row is not None and (by is None or authority.manages(by, row.agency))
+            if row is None or row.name == CONFIGURED or not managed:
                 raise KeyNotFound(
                     f"There is no key {key[:60]!r}.", remedy="List them with `homeward keys list`."
                 )
             if row.revoked_at is None:
                 row.revoked_at = utc_now()
+                record(session, "key.revoke", subject=("key", row.key_id))
             session.execute(delete(WebSession).where(WebSession.key_id == row.key_id))
             return _record(row)
 
@@ -150,6 +194,40 @@ class KeyStore:
                 session.add(row)
             session.execute(delete(WebSession).where(WebSession.key_id == row.key_id))
             return row.key_id
+
+
+def usable(session: Session, row: ApiKey, now: datetime) -> bool:
+    """Whether a key is in force: not taken back, not expired, its agency in use."""
+    if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now):
+        return False
+    if row.agency is None:
+        return True
+    agency = session.get(Agency, row.agency)
+    return agency is not None and agency.retired_at is None
+
+
+def checked_scopes(roles: Iterable[str], scopes: Iterable[str]) -> tuple[str, ...]:
+    """What a key stores for these roles and single permissions, in the order of the table; every
+    scope where none is named. Raises :class:`RoleUnknown`."""
+    roles, scopes = set(roles), set(scopes)
+    if not roles and not scopes:
+        return (ADMINISTRATOR,)
+    if not roles <= set(ROLES) or not scopes <= ALL_SCOPES:
+        raise RoleUnknown(
+            "There is no such role or permission.",
+            remedy=f"The roles are {', '.join(ROLES)}; the permissions {', '.join(PERMISSIONS)}.",
+        )
+    found = [ROLE_PREFIX + role for role in ROLES if role in roles]
+    return (*found, *(scope for scope in PERMISSIONS if scope in scopes))
+
+
+def _require_may_give(by: Principal, scopes: tuple[str, ...]) -> None:
+    if ADMINISTRATOR in scopes:
+        authority.require_may_give(by, (), ALL_SCOPES)
+        return
+    roles = [scope.removeprefix(ROLE_PREFIX) for scope in scopes if scope.startswith(ROLE_PREFIX)]
+    single = [scope for scope in scopes if not scope.startswith(ROLE_PREFIX)]
+    authority.require_may_give(by, roles, single)
 
 
 def _digest(text: str) -> bytes:
@@ -177,4 +255,8 @@ def _record(row: ApiKey) -> KeyRecord:
         scopes=tuple(row.scopes),
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        agency=row.agency,
+        created_by=row.created_by,
+        expires_at=row.expires_at,
+        last_used_at=row.last_used_at,
     )

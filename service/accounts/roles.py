@@ -65,7 +65,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "generations:write": Permission(
         ("administrator",), "installation", "Change the model that is in use."
     ),
-    "webhooks:write": Permission(("administrator",), "installation", "Set where alerts are sent."),
+    "webhooks:write": Permission(("administrator",), "own_agency", "Set where alerts are sent."),
     "hashes:write": Permission(("administrator",), "installation", "Load lists of hashes."),
     "audit:read": Permission(("auditor",), "installation", "Read and verify the audit log."),
     "reports:read": Permission(

@@ -73,14 +73,19 @@ def feed(
     case_id: str | None,
     include_closed: bool,
     scores: bool,
+    agency: str | None,
 ) -> AlertFeed:
-    """The alerts after ``cursor`` (None: from the first), oldest first. Raises InvalidCursor."""
+    """The alerts after ``cursor`` (None: from the first), oldest first, of one agency or of all.
+
+    Raises InvalidCursor.
+    """
     page = alerts.list_alerts(
         ws,
         after=0 if cursor is None else alerts.alert_seq(cursor),
         limit=limit,
         case_id=case_id,
         include_closed=include_closed,
+        agency=agency,
     )
     return AlertFeed(
         items=shown(ws, page, scores=scores),

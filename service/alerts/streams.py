@@ -75,10 +75,16 @@ class EventStreams:
         self._stopping.set()
 
     async def alerts(
-        self, after: int, allowed: Allowed, *, case_id: str | None = None
+        self,
+        after: int,
+        allowed: Allowed,
+        *,
+        case_id: str | None = None,
+        agency: str | None = None,
     ) -> AsyncIterator[AlertPage]:
-        """Pages of the alerts of open cases raised after the one numbered ``after``, each once
-        and in order, until the service stops or the listener is no longer ``allowed``."""
+        """Pages of the alerts of open cases (``agency``: of its own) raised after the one numbered
+        ``after``, each once and in order, until the service stops or the listener is no longer
+        ``allowed``."""
         loop = asyncio.get_running_loop()
         checked = loop.time()
         try:
@@ -90,7 +96,12 @@ class EventStreams:
                     checked = loop.time()
                 if news:
                     page = await asyncio.to_thread(
-                        alerts.list_alerts, self._ws, after=after, limit=BATCH, case_id=case_id
+                        alerts.list_alerts,
+                        self._ws,
+                        after=after,
+                        limit=BATCH,
+                        case_id=case_id,
+                        agency=agency,
                     )
                     after = page.resume_after
                     if page.items:

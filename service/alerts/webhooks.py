@@ -255,14 +255,22 @@ def _body(kind: str, at: datetime, data: dict[str, Any]) -> str:
 
 
 def set_webhook(
-    catalog: Catalog, sender: WebhookSender, url: str, description: str, actor: str
+    catalog: Catalog,
+    sender: WebhookSender,
+    url: str,
+    description: str,
+    actor: str,
+    agency: str | None = None,
 ) -> WebhookRecord:
-    """Have alerts sent to ``url``; the secret is made here and shown once.
+    """Have alerts sent to ``url``, all or those of one ``agency``; the secret is made here and
+    shown once.
 
     Raises WebhookRefused, NameUnknown and TooManyWebhooks.
     """
     sender.check(url)
-    return add_webhook(catalog, url, secret=new_secret(), description=description, actor=actor)
+    return add_webhook(
+        catalog, url, secret=new_secret(), description=description, actor=actor, agency=agency
+    )
 
 
 def shown(webhook: WebhookRecord, *, secret: bool = False) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def list_alerts(
         case_id=case_id,
         include_closed=include_closed,
         scores=principal.may("scores:read"),
+        agency=principal.agency,
     )
     return AlertList.model_validate(found)
 

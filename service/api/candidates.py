@@ -42,6 +42,12 @@ Searcher = Annotated[Principal, Depends(requires("search"))]
 K = Annotated[int, Query(ge=1, le=MAX_CANDIDATES, description="How many leads at most, best first")]
 
 
+AskedPurpose = Annotated[Purpose | None, Query(description="Why the list is asked for; recorded")]
+PurposeNote = Annotated[
+    QueryText | None, Query(max_length=2_000, description="More on the purpose; recorded")
+]
+
+
 class SearchFields(In):
     """The text fields beside the photo of a search."""
 
@@ -67,10 +73,26 @@ class SearchForm(SearchFields):
     responses=problems(404, 409, 422),
 )
 async def list_candidates(
-    service: ServiceDep, principal: Reader, case_id: CaseId, k: K = 20
+    service: ServiceDep,
+    principal: Reader,
+    case_id: CaseId,
+    k: K = 20,
+    purpose: AskedPurpose = None,
+    purpose_note: PurposeNote = None,
 ) -> CandidatesOut:
-    """The k best candidates for the photos of a case, whatever the alert threshold."""
-    found = await service.pool.run(case_candidates, service.workspace, case_id, k)
+    """The k best candidates for the photos of a case, whatever the alert threshold.
+
+    The search is recorded under its purpose; without one under that of the case, or else as
+    `locate_missing_person`. The same answer to the same question is recorded once a minute.
+    """
+    found = await service.pool.run(
+        case_candidates,
+        service.workspace,
+        case_id,
+        k,
+        purpose=purpose,
+        purpose_note=purpose_note,
+    )
     return CandidatesOut.model_validate(found)
 
 

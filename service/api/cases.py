@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import cases, forget
 from indexer.records import CaseInput, LastSeen, Person
+from service.accounts.access import own_agency
 from service.accounts.principal import Principal
 from service.api.common import (
     CaseId,
@@ -67,12 +68,12 @@ async def create_case(
     principal: Writer,
     idempotency_key: IdempotencyHeader = None,
 ) -> Response:
-    """Open a case for one missing person."""
+    """Open a case for one missing person, in the caller's agency."""
+    asked = case.agency if "agency" in case.model_fields_set else None
+    values = {**_values(case), "agency": own_agency(principal, asked)}
 
     async def work() -> Answer:
-        record = await run_in_threadpool(
-            cases.create_case, service.workspace, CaseInput(**_values(case))
-        )
+        record = await run_in_threadpool(cases.create_case, service.workspace, CaseInput(**values))
         return answer(201, CaseOut.model_validate(record), record.case_id)
 
     content = hashlib.sha256(case.model_dump_json().encode()).hexdigest()
@@ -95,7 +96,13 @@ def list_cases(
 ) -> CaseList:
     """Cases, newest first."""
     page = cases.list_cases(
-        service.workspace, limit=limit, cursor=cursor, status=status, agency=agency, text=text
+        service.workspace,
+        limit=limit,
+        cursor=cursor,
+        status=status,
+        agency=agency,
+        text=text,
+        within=principal.agency,
     )
     return CaseList.model_validate(page)
 
@@ -111,6 +118,8 @@ def change_case(
     service: ServiceDep, principal: Writer, case_id: CaseId, change: CasePatch
 ) -> CaseOut:
     """Change the fields that are sent. `found` and `closed` end every search for the person."""
+    if "agency" in change.model_fields_set:
+        own_agency(principal, change.agency)
     record = cases.update_case(
         service.workspace, case_id, _values(change, only_set=True), actor=principal.actor_id
     )

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, WithJsonSchema
 from indexer.errors import (
     AdNotFound,
     AlertNotFound,
+    ApprovalNotFound,
     CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
@@ -121,6 +122,7 @@ AdId = Annotated[str, _id(AdNotFound), _UUID, Path()]
 JobId = Annotated[str, _id(JobNotFound), _UUID, Path()]
 CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
+ApprovalId = Annotated[str, _id(ApprovalNotFound), _UUID, Path()]
 WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 

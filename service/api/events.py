@@ -91,7 +91,10 @@ async def alert_events(
     # An id without data: the client knows where it is before the first alert.
     yield ServerSentEvent(id=alerts.alert_cursor(start), comment="open")
     scores = principal.may("scores:read")
-    async for page in service.streams.alerts(start, _allowed(service, principal), case_id=case_id):
+    pages = service.streams.alerts(
+        start, _allowed(service, principal), case_id=case_id, agency=principal.agency
+    )
+    async for page in pages:
         # The view of now: a stream lives through changes of the model and its calibration.
         show = partial(feed.shown, service.workspace, page, scores=scores)
         for item in await run_in_threadpool(show):

@@ -64,11 +64,11 @@ def get_comparison(
     ws = service.opened
     whole = shown.latest(ws, contract_id)
     after = None if cursor is None else decode_cursor(cursor)
-    cases, more = shown.page(ws, whole, limit=limit, after=after)
+    cases, more = shown.page(ws, whole, limit=limit, after=after, agency=principal.agency)
     values = asdict(whole)
     values["worst"] = [
         {**asdict(one.worst), "agency": one.agency, "case_number": one.case_number}
-        for one in shown.worst(ws, whole)
+        for one in shown.worst(ws, whole, agency=principal.agency)
     ]
     values["items"] = [_case(one) for one in cases]
     values["next_cursor"] = encode_cursor(cases[-1].comparison.case_id) if more else None

@@ -52,6 +52,7 @@ async def add_webhook(
             webhook.url,
             webhook.description,
             principal.actor_id,
+            principal.agency,
         )
 
     async def work() -> Answer:
@@ -70,7 +71,9 @@ def list_webhooks(
     service: ServiceDep, principal: Writer, limit: Limit = 50, cursor: Cursor = None
 ) -> WebhookList:
     """The webhooks, oldest first; never their secrets, and of their addresses the host only."""
-    page = notify.list_webhooks(service.workspace.catalog, limit=limit, cursor=cursor)
+    page = notify.list_webhooks(
+        service.workspace.catalog, limit=limit, cursor=cursor, agency=principal.agency
+    )
     return WebhookList.model_validate(
         {"items": [webhooks.shown(item) for item in page.items], "next_cursor": page.next_cursor}
     )

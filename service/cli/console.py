@@ -29,6 +29,7 @@ from indexer.acting import Acting, begin
 from indexer.catalog import Catalog
 from indexer.workspace import Workspace
 from models.errors import HomewardError
+from service.accounts import access
 from service.config import Settings, load_settings
 from service.opening import open_catalog_only, open_for
 
@@ -149,7 +150,8 @@ def expected_errors(command: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with begin(Acting("cli", "cli", operator())):
+            with begin(Acting("cli")):
+                access.operator(operator()).acts()
                 return command(*args, **kwargs)
         except HomewardError as error:
             show_error(error)

@@ -6,6 +6,7 @@ import typer
 
 from service import __version__
 from service.cli import (
+    approvals,
     backup,
     calibrate,
     commands,
@@ -13,6 +14,7 @@ from service.cli import (
     gallery,
     generations,
     hashes,
+    hold,
     ingest,
     jobs,
     keys,
@@ -70,6 +72,8 @@ app.add_typer(hashes.app, name="hashes")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(keys.app, name="keys")
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(hold.app, name="hold")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")

@@ -48,13 +48,20 @@ def candidates(
     case_number: Annotated[str, typer.Argument(metavar="CASE_NUMBER")],
     k: K = 20,
     agency: Agency = "",
+    purpose: Annotated[
+        str | None,
+        typer.Option("--purpose", help="As for `homeward search`; by default the case's own."),
+    ] = None,
+    note: Annotated[str | None, typer.Option("--note", help="More on the purpose.")] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """List the best candidates for the photos of a case."""
+    """List the best candidates for the photos of a case. The search is recorded."""
+    if purpose is not None:
+        require_purpose(purpose)
     with workspace_for(settings_for(context, data_dir)) as workspace:
         case = find_case(workspace, case_number, agency)
-        found = case_candidates(workspace, case.case_id, k)
+        found = case_candidates(workspace, case.case_id, k, purpose=purpose, purpose_note=note)
     _show(found, as_json)
 
 

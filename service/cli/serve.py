@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from typing import Annotated
 
@@ -14,8 +13,10 @@ from models.errors import HomewardError
 from service import demo as demonstration
 from service.cli.console import DataDir, err, expected_errors, out, settings_for, workspace_for
 from service.config import Settings
+from service.netconfig import is_loopback
 from service.packs import rights_to
 from service.search.explain import NO_ALERTS, UNCALIBRATED
+from service.tls import context_of
 
 Host = Annotated[
     str | None, typer.Option("--host", help="Address to listen on (127.0.0.1).", show_default=False)
@@ -76,8 +77,11 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
     # Here, because it brings the HTTP framework, which no other command needs.
     from service.cli.hosting import serve_until_told
 
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        # Before anything is opened: a certificate that cannot be used is found out at once.
+        context_of(settings.tls_cert, settings.tls_key)
     listener = listen(settings.host, settings.port)
-    address = _address(settings.host, listener)
+    address = _address(settings, listener)
     with listener, workspace_for(settings) as workspace:
         notes: list[str] = []
         if sample:
@@ -96,7 +100,7 @@ def _serve(settings: Settings, *, sample: bool = False, shown_key: str | None = 
                 out.print(Text(note))
             out.print(Text("Stop with Ctrl-C."))
 
-        _warn_if_open(settings.host)
+        _warn_if_open(settings)
         rights = rights_to(settings, workspace.pack or settings.pack)
         if warning := rights.warning():
             err.print(Text(f"Warning: {warning}", "yellow"))
@@ -144,22 +148,20 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _address(host: str, listener: socket.socket) -> str:
+def _address(settings: Settings, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}"
+    shown = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls_cert else 'http'}://{shown}:{port}"
 
 
-def _warn_if_open(host: str) -> None:
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
-        err.print(
-            Text(
-                "Warning: this listens beyond this machine, without encryption. "
-                "Put a proxy with TLS in front of it.",
-                "yellow",
-            )
+def _warn_if_open(settings: Settings) -> None:
+    if is_loopback(settings.host) or settings.tls_cert or settings.trusted_proxies:
+        return
+    err.print(
+        Text(
+            "Warning: this listens beyond this machine, without encryption. Set HOMEWARD_TLS_CERT "
+            "and HOMEWARD_TLS_KEY, or put a proxy with TLS in front of it and name that in "
+            "HOMEWARD_TRUSTED_PROXIES.",
+            "yellow",
         )
+    )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from indexer import candidates
+from indexer import candidates, listing
 from indexer.alerting import LEAST_GALLERY
-from indexer.errors import PurposeRequired
 from indexer.records import (
     AdSummary,
     FaceRecord,
@@ -17,7 +16,7 @@ from indexer.records import (
     SearchFilter,
     SearchState,
 )
-from indexer.searches import PURPOSES
+from indexer.searches import require_purpose as require_purpose
 from indexer.workspace import Workspace
 from models.calibration import Band
 from models.quality import limited_of
@@ -95,23 +94,28 @@ class PhotoSearchList(CandidateList):
     face_index: int
 
 
-def require_purpose(purpose: str | None) -> None:
-    """Raises PurposeRequired unless ``purpose`` is one of those a search may have."""
-    if purpose not in PURPOSES:
-        raise PurposeRequired(
-            "A search needs a purpose from the list.",
-            remedy=f"State one of: {', '.join(PURPOSES)}.",
-        )
-
-
 def case_candidates(
-    workspace: Workspace, case_id: str, k: int = 20, filters: SearchFilter | None = None
+    workspace: Workspace,
+    case_id: str,
+    k: int = 20,
+    filters: SearchFilter | None = None,
+    *,
+    purpose: str | None = None,
+    purpose_note: str | None = None,
 ) -> CandidateList:
-    """The ``k`` best candidates for the enrolled photos of a case.
+    """The ``k`` best candidates for the enrolled photos of a case; the search is recorded.
 
-    Raises CaseNotFound and CaseClosed.
+    Without a ``purpose`` that of the case holds. Raises PurposeRequired, CaseNotFound, CaseClosed
+    and ApprovalRequired.
     """
-    ranked = candidates.ranked(workspace, case_id, k, filters or SearchFilter())
+    ranked = listing.listed(
+        workspace,
+        case_id,
+        k,
+        filters or SearchFilter(),
+        purpose=purpose,
+        purpose_note=purpose_note,
+    )
     return _explained(workspace, ranked)
 
 
@@ -129,7 +133,7 @@ def photo_candidates(
 ) -> PhotoSearchList:
     """Probe the ads with a photo that is not enrolled; the search is recorded, the photo is not.
 
-    Raises CaseNotFound, CaseClosed, PurposeRequired, ImageRejected, NoFaceFound,
+    Raises CaseNotFound, CaseClosed, ApprovalRequired, PurposeRequired, ImageRejected, NoFaceFound,
     SeveralFacesFound, FaceIndexInvalid and FaceTooSmall.
     """
     found = candidates.search_photo(

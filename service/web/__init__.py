@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from service.config import Settings
 from service.packs import page_warning
+from service.web.origins import OwnForms
 from service.web.problems import ProblemPages
 from service.web.render import Pages
 from service.web.routes import router
@@ -29,4 +30,5 @@ def install(app: FastAPI, settings: Settings) -> None:
     web = Web(Pages(warning))
     app.state.web = web
     app.include_router(router)
+    app.add_middleware(OwnForms, public_url=settings.public_url)
     app.add_middleware(ProblemPages, pages=web.pages)

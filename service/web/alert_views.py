@@ -56,14 +56,16 @@ def alert_list(
     case_id: str | None,
     include_closed: bool,
     scores: bool,
+    agency: str | None,
 ) -> AlertList:
-    """One page of alerts. Raises InvalidCursor and CaseNotFound."""
+    """One page of alerts, of one agency or of all. Raises InvalidCursor and CaseNotFound."""
     case = None if case_id is None else cases.get_case(ws, case_id)
     page = alerts.recent_alerts(
         ws,
         before=None if cursor is None else alerts.alert_seq(cursor),
         case_id=case_id,
         include_closed=include_closed,
+        agency=agency,
     )
     return AlertList(
         items=tuple(_view(item) for item in feed.shown(ws, page, scores=scores)),

@@ -127,19 +127,23 @@ def switch_view(ws: Workspace, listed: Listed, keep_days: float) -> SwitchView:
     return SwitchView(listed, count or 0, f"{keep_days:g}", uncalibrated, problem)
 
 
-def comparison_view(ws: Workspace, contract_id: str, *, after: str | None) -> ComparisonView:
-    """The newest comparison of a generation. Raises GenerationNotFound and ComparisonNotFound."""
+def comparison_view(
+    ws: Workspace, contract_id: str, *, after: str | None, agency: str | None
+) -> ComparisonView:
+    """The newest comparison of a generation, with the cases of one agency or of all.
+
+    Raises GenerationNotFound and ComparisonNotFound."""
     whole = shown.latest(ws, contract_id)
     with ws.catalog.read() as session:
         in_use = rows.active_id(session)
-    found, more = shown.page(ws, whole, limit=CASES_ON_A_PAGE, after=after)
+    found, more = shown.page(ws, whole, limit=CASES_ON_A_PAGE, after=after, agency=agency)
     return ComparisonView(
         whole=whole,
         changed=in_use not in (whole.old.contract_id, whole.new.contract_id),
         facts=tuple(_facts(whole)),
         tables=tuple(_table(whole, finding) for finding in FINDINGS if whole.pairs(finding)),
         sides=tuple(_sides(whole)),
-        worst=tuple(shown.worst(ws, whole)),
+        worst=tuple(shown.worst(ws, whole, agency=agency)),
         cases=tuple(_row(one) for one in found),
         next_after=found[-1].comparison.case_id if more else None,
     )

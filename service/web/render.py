@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse, Response
 from starlette.types import Scope
 
+from service.headers import SECURITY_HEADERS
 from service.web import texts
 from service.web.sessions import Session
 
@@ -20,17 +21,14 @@ _HERE: Final = Path(__file__).parent
 STATIC: Final = _HERE / "static"
 
 PAGE_HEADERS: Final[Mapping[str, str]] = {
+    **SECURITY_HEADERS,
     "content-security-policy": (
         "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "
         "frame-ancestors 'none'; base-uri 'none'"
     ),
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "referrer-policy": "no-referrer",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
+    # With no-referrer a browser also hides the origin of our own forms (Fetch standard, "append
+    # a request Origin header"), which is what they are checked by.
+    "referrer-policy": "same-origin",
 }
 
 

@@ -13,16 +13,15 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from service.accounts.access import require
-from service.deps import ServiceDep
+from service.accounts.access import known, require, require_records
+from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
-from service.web import sessions
+from service.web import cookies, sessions
+from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
 from service.web.held import Held
 from service.web.render import Pages
 from service.web.sessions import Session
 
-SESSION_COOKIE: Final = "homeward_session"
-FORM_COOKIE: Final = "homeward_form"
 FAILURES: Final = 5
 FAILURE_MINUTES: Final = 15
 
@@ -67,7 +66,7 @@ WebDep = Annotated[Web, Depends(get_web)]
 
 def current_session(request: Request, service: ServiceDep) -> Session | None:
     """The session of the browser that asks, if it is signed in."""
-    token = request.cookies.get(SESSION_COOKIE, "")
+    token = cookies.read(request, SESSION_COOKIE)
     if not 20 <= len(token) <= 100:
         return None
     service.opened.views.refresh()
@@ -93,13 +92,17 @@ def signed_in(session: MaybeSession) -> Session:
 SessionDep = Annotated[Session, Depends(signed_in)]
 
 
-def requires(scope: str) -> Callable[[Session], Session]:
-    """A dependency that lets only sessions pass whose key has ``scope``."""
+def requires(scope: str) -> Callable[..., Session]:
+    """A dependency that lets only sessions with ``scope`` pass, and only to records they may see:
+    every id in the address is looked at here, so that a page cannot forget to."""
+    known(scope)
 
-    def check(session: SessionDep) -> Session:
+    def check(request: Request, session: SessionDep, service: ServiceDep) -> Session:
         require(session.principal, scope)
+        require_records(service.workspace.catalog, session.principal, scope, request.path_params)
         return session
 
+    REQUIRED[check] = scope
     return check
 
 

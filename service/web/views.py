@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
 from indexer import candidates, cases, images, jobs
-from indexer.errors import CandidateNotFound, FaceNotFound
+from indexer.errors import ApprovalRequired, CandidateNotFound, FaceNotFound
 from indexer.records import (
     AdSummary,
     CandidateRecord,
@@ -28,6 +28,8 @@ from models.packs.base import PackInfo
 from models.packs.licences import Rights
 from models.packs.registry import find_pack
 from models.types import Quality
+from service.accounts.access import job_kinds
+from service.accounts.principal import Principal
 from service.config import Settings
 from service.packs import rights_to
 from service.search.rank import Candidate, CandidateList, case_candidates
@@ -93,11 +95,13 @@ class CaseRow:
 
 @dataclass(frozen=True, slots=True)
 class CaseView:
-    """A case with its photos and, while it is open, its candidates."""
+    """A case with its photos and, while it may be searched, its candidates. ``waits``: for an
+    approval."""
 
     case: CaseRecord
     photos: tuple[PhotoView, ...]
     listed: ListView | None
+    waits: ApprovalRequired | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +119,15 @@ class AboutView:
 
 
 def case_rows(
-    ws: Workspace, *, status: CaseStatus | None, text: str | None, cursor: str | None
+    ws: Workspace,
+    *,
+    status: CaseStatus | None,
+    text: str | None,
+    cursor: str | None,
+    agency: str | None,
 ) -> Page[CaseRow]:
-    """Cases, newest first. Raises InvalidCursor."""
-    page = cases.list_cases(ws, status=status, text=text, cursor=cursor)
+    """Cases of one agency or of all, newest first. Raises InvalidCursor."""
+    page = cases.list_cases(ws, status=status, text=text, cursor=cursor, within=agency)
     with ws.catalog.read() as session:
         rows = tuple(
             CaseRow(
@@ -141,9 +150,13 @@ def case_view(ws: Workspace, case_id: str, *, with_candidates: bool) -> CaseView
     """Everything the page of a case shows; the search is made now. Raises CaseNotFound."""
     case = cases.get_case(ws, case_id)
     listed = None
+    waits = None
     if with_candidates and case.status == "open":
-        listed = list_view(case_candidates(ws, case_id, LIST_LENGTH))
-    return CaseView(case, tuple(_photo_view(ws, photo) for photo in case.photos), listed)
+        try:
+            listed = list_view(case_candidates(ws, case_id, LIST_LENGTH))
+        except ApprovalRequired as error:
+            waits = error
+    return CaseView(case, tuple(_photo_view(ws, photo) for photo in case.photos), listed, waits)
 
 
 def _photo_view(ws: Workspace, photo: PhotoRecord) -> PhotoView:
@@ -249,9 +262,12 @@ def candidate_of(
     return record, images.get_face(ws, record.face_id)
 
 
-def job_page(ws: Workspace, *, state: JobState | None, cursor: str | None) -> Page[JobRecord]:
-    """Jobs, newest first. Raises InvalidCursor."""
-    return jobs.list_jobs(ws, state=state, cursor=cursor)
+def job_page(
+    ws: Workspace, principal: Principal, *, state: JobState | None, cursor: str | None
+) -> Page[JobRecord]:
+    """The jobs that somebody may know of, newest first. Raises InvalidCursor."""
+    only = jobs.visible(job_kinds(principal), principal.agency)
+    return jobs.list_jobs(ws, state=state, cursor=cursor, only=only)
 
 
 def about_view(ws: Workspace, settings: Settings) -> AboutView:

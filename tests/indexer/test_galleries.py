@@ -475,7 +475,7 @@ def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: Smal
     for folder in folders:
         shutil.copytree(data, folder)
     run = subprocess.run(
-        [sys.executable, "-m", "tests.indexer.kept", *map(str, folders)],
+        [sys.executable, "-m", "tests.indexer.kept", "plain", *map(str, folders)],
         check=True,
         cwd=REPOSITORY,
         capture_output=True,

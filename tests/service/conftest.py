@@ -39,6 +39,7 @@ def make_settings(folder: Path, **changes: Any) -> Settings:
         "data_dir": folder,
         "api_key": KEY,
         "rate_limit_per_minute": 100_000,
+        "failures_per_minute": 100_000,
         "compute_threads": 2,
         **changes,
     }

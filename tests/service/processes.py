@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from tests.service.conftest import AUTH, KEY
 T = TypeVar("T")
 REPOSITORY = Path(__file__).parents[2]
 RUN = "from service.cli import main; main()"
-_LISTENS = re.compile(r"listens on (http://\S+)")
+_LISTENS = re.compile(r"listens on (https?://\S+)")
 
 
 def environment(data_dir: Path, **settings: str) -> dict[str, str]:
@@ -32,6 +33,7 @@ def environment(data_dir: Path, **settings: str) -> dict[str, str]:
         "compute_threads": "2",
         "model_threads": "1",
         "rate_limit_per_minute": "100000",
+        "failures_per_minute": "100000",
         **settings,
     }
     return {**os.environ, **{f"HOMEWARD_{name.upper()}": value for name, value in given.items()}}
@@ -57,8 +59,13 @@ def homeward(
 
 
 @contextmanager
-def serving(data_dir: Path, log: Path, **settings: str) -> Iterator[httpx2.Client]:
-    """``homeward serve`` as a process, what it prints in ``log``; a client with the key."""
+def serving(
+    data_dir: Path, log: Path, verify: ssl.SSLContext | None = None, /, **settings: str
+) -> Iterator[httpx2.Client]:
+    """``homeward serve`` as a process, what it prints in ``log``; a client with the key.
+
+    ``verify``: what the client trusts where the service speaks TLS.
+    """
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", RUN, "serve"],
@@ -69,7 +76,9 @@ def serving(data_dir: Path, log: Path, **settings: str) -> Iterator[httpx2.Clien
         )
     try:
         address = wait_until(lambda: _address(process, log), 120)
-        with httpx2.Client(base_url=address, headers=AUTH, timeout=60) as client:
+        with httpx2.Client(
+            base_url=address, headers=AUTH, timeout=60, verify=verify or True
+        ) as client:
             yield client
     finally:
         process.terminate()

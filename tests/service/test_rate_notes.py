@@ -112,9 +112,13 @@ def test_alerts_are_raised_all_the_same_and_say_it_too(ws: Workspace, client: Te
         [BOTH_PICTURES_LIMITED],
     )
     assert items[covered]["expected_false_candidates_upper"] < 1
-    page = alert_list(ws, cursor=None, case_id=covered, include_closed=False, scores=True)
+    page = alert_list(
+        ws, cursor=None, case_id=covered, include_closed=False, scores=True, agency=None
+    )
     assert page.items[0].expectation == TEXTS["expect.outside"]
-    hidden = alert_list(ws, cursor=None, case_id=covered, include_closed=False, scores=False)
+    hidden = alert_list(
+        ws, cursor=None, case_id=covered, include_closed=False, scores=False, agency=None
+    )
     assert hidden.items[0].expectation == ""
 
 

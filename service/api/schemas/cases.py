@@ -167,6 +167,8 @@ class CaseOut(Out):
     created_at: TimeOut
     updated_at: TimeOut
     legal_hold: bool
+    suspended: bool = Field(description="Open, but not searched for lack of an approval")
+    search_until: TimeOut | None = Field(description="When the approval ends; null: it does not")
     photos: list[PhotoOut]
 
 

@@ -6,6 +6,7 @@ from service.web.routes import (
     alerts,
     candidates,
     cases,
+    casework,
     endings,
     generations,
     info,
@@ -20,6 +21,7 @@ router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
     cases,
+    casework,
     photos,
     searches,
     candidates,

@@ -8,6 +8,7 @@ from fastapi import Query
 from starlette.responses import Response
 
 from indexer.errors import CaseNotFound
+from service.accounts.access import require_case
 from service.deps import ServiceDep, canonical_id
 from service.web import alert_views
 from service.web.routes.common import page_router
@@ -31,6 +32,8 @@ def alert_list(
     wanted = None
     if case_id and (wanted := canonical_id(case_id)) is None:
         raise CaseNotFound(case_id[:60])
+    if wanted:
+        require_case(service.workspace.catalog, session.principal, wanted)
     return web.pages.page(
         "alerts.html",
         session=session,
@@ -40,6 +43,7 @@ def alert_list(
             case_id=wanted,
             include_closed=show == "all",
             scores=session.principal.may("scores:read"),
+            agency=session.principal.agency,
         ),
         show="all" if show == "all" else "open",
         first=cursor is None,

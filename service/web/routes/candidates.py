@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Final
-
 from fastapi import Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from indexer import images
+from indexer import images, reveals
 from service.deps import ServiceDep
 from service.errors import Forbidden
 from service.web import forms, pictures, views
@@ -18,15 +15,6 @@ from service.web.routes.pictures import picture_answer
 from service.web.state import Viewer, WebDep
 
 router = page_router()
-
-access = logging.getLogger("homeward.reveal")
-
-REASONS: Final = (
-    "compare_surroundings",
-    "read_picture_text",
-    "other_people",
-    "check_face",
-)
 
 
 @router.get("/cases/{case_id}/candidates/{candidate_id}/picture")
@@ -45,7 +33,7 @@ def ask(
         case_id=case_id,
         candidate_id=candidate_id,
         face=face,
-        reasons=REASONS,
+        reasons=reveals.REASONS,
         missing=False,
     )
 
@@ -63,7 +51,7 @@ async def reveal(
     async with forms.page_form(request, service, session, ("reason",)) as form:
         reason = forms.typed(form, ("reason",)).value("reason")
     _, face = await run_in_threadpool(views.candidate_of, service.workspace, case_id, candidate_id)
-    if reason not in REASONS:
+    if reason not in reveals.REASONS:
         return web.pages.page(
             "reveal.html",
             session=session,
@@ -71,18 +59,10 @@ async def reveal(
             case_id=case_id,
             candidate_id=candidate_id,
             face=face,
-            reasons=REASONS,
+            reasons=reveals.REASONS,
             missing=True,
         )
-    # Ids only. A warning, because a log that leaves out lesser lines must not leave out this one.
-    access.warning(
-        "whole picture shown: case=%s candidate=%s image=%s key=%s reason=%s",
-        case_id,
-        candidate_id,
-        face.sha256,
-        session.principal.actor_id,
-        reason,
-    )
+    await run_in_threadpool(reveals.reveal, service.workspace, case_id, candidate_id, reason)
     _, record = await service.pool.run(images.original, service.workspace, face.sha256)
     return web.pages.page(
         "revealed.html",
@@ -109,5 +89,6 @@ async def picture(
             "The whole picture is shown only after a reason was given.",
             remedy="Ask for it from the list of candidates.",
         )
+    await run_in_threadpool(reveals.still_allowed, service.workspace, case_id)
     _, face = await run_in_threadpool(views.candidate_of, service.workspace, case_id, candidate_id)
     return await picture_answer(service, pictures.whole_picture, face.sha256, (face.box,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Query, Request
@@ -12,6 +13,7 @@ from indexer import cases
 from indexer.errors import DuplicateCaseNumber
 from indexer.records import CaseRecord, CaseStatus
 from models.errors import HomewardError
+from service.accounts.access import own_agency
 from service.deps import ServiceDep
 from service.state import Service
 from service.web import alert_views, forms, texts, views
@@ -44,7 +46,11 @@ def case_list(
     """Cases, newest first."""
     wanted = (text or "").replace("\0", "").strip()
     page = views.case_rows(
-        service.workspace, status=_status(status), text=wanted or None, cursor=cursor
+        service.workspace,
+        status=_status(status),
+        text=wanted or None,
+        cursor=cursor,
+        agency=session.principal.agency,
     )
     return web.pages.page(
         "cases.html",
@@ -73,6 +79,7 @@ async def create_case(
     case = forms.case_input(typed)
     if case is None:
         return _case_form(web, session, typed, status=422)
+    case = replace(case, agency=own_agency(session.principal, case.agency or None))
     try:
         record = await run_in_threadpool(cases.create_case, service.workspace, case)
     except DuplicateCaseNumber as error:
@@ -100,6 +107,7 @@ async def edit_case(
     case = forms.case_input(typed)
     if case is None:
         return _case_form(web, session, typed, before, status=422)
+    case = replace(case, agency=own_agency(session.principal, case.agency or None))
     changes = forms.case_changes(before, case, typed)
     actor = session.principal.actor_id
 

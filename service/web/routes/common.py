@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator
 from starlette.responses import RedirectResponse
 
+from indexer.acting import acting
 from indexer.errors import CandidateNotFound, CaseNotFound, FaceNotFound, NotFound, PhotoNotFound
 from models.errors import HomewardError
 from service.deps import canonical_id
@@ -45,6 +46,7 @@ def go(address: str) -> RedirectResponse:
 
 def beside(error: HomewardError) -> tuple[texts.Problem, int]:
     """The words and the status for an error that is shown beside the form that caused it."""
+    acting().refused = error.code
     return texts.problem(error.code, error.detail, error.remedy), status_of(error)
 
 

@@ -46,7 +46,9 @@ def comparison(
 ) -> Response:
     """What another model would change for the open cases."""
     start = canonical_id(after) if after else None
-    view = generation_views.comparison_view(service.opened, contract_id, after=start)
+    view = generation_views.comparison_view(
+        service.opened, contract_id, after=start, agency=session.principal.agency
+    )
     return web.pages.page(
         "comparison.html", session=session, view=view, contract_id=contract_id, first=start is None
     )

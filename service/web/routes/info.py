@@ -33,7 +33,7 @@ def job_list(
     return web.pages.page(
         "jobs.html",
         session=session,
-        page=views.job_page(service.workspace, state=wanted, cursor=cursor),
+        page=views.job_page(service.workspace, session.principal, state=wanted, cursor=cursor),
         state_filter=wanted or "",
         first=cursor is None,
     )

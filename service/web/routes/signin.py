@@ -11,18 +11,11 @@ from starlette.responses import Response
 
 from service.deps import ServiceDep
 from service.errors import Forbidden
-from service.web import sessions, texts
+from service.web import cookies, sessions, texts
+from service.web.cookies import FORM_COOKIE, SESSION_COOKIE
 from service.web.forms import page_form
 from service.web.routes.common import go, page_router
-from service.web.state import (
-    FORM_COOKIE,
-    SESSION_COOKIE,
-    MaybeSession,
-    SessionDep,
-    Web,
-    WebDep,
-    is_secure,
-)
+from service.web.state import MaybeSession, SessionDep, Web, WebDep
 
 router = page_router()
 
@@ -33,12 +26,6 @@ _OWN_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~%?=&+-]*")
 def _inside(there: str | None) -> str:
     """``there`` if it is an address of this site, else the list of cases."""
     return there if there and len(there) <= 500 and _OWN_PATH.fullmatch(there) else HOME
-
-
-def _set_cookie(request: Request, answer: Response, name: str, value: str) -> None:
-    answer.set_cookie(
-        name, value, path="/", httponly=True, samesite="strict", secure=is_secure(request)
-    )
 
 
 def _form_page(
@@ -54,7 +41,7 @@ def _form_page(
         problem=problem,
         note=note,
     )
-    _set_cookie(request, answer, FORM_COOKIE, token)
+    cookies.put(request, answer, FORM_COOKIE, token)
     return answer
 
 
@@ -85,7 +72,7 @@ async def sign_in(request: Request, web: WebDep, service: ServiceDep) -> Respons
     address = request.client.host if request.client else "unknown"
     web.throttle.check(address)
     try:
-        cookie = request.cookies.get(FORM_COOKIE, "")
+        cookie = cookies.read(request, FORM_COOKIE)
         async with page_form(request, service, cookie, ("key", "next")) as form:
             key, there = form.text("key") or "", _inside(form.text("next"))
     except Forbidden:
@@ -98,8 +85,8 @@ async def sign_in(request: Request, web: WebDep, service: ServiceDep) -> Respons
         return _form_page(request, web, there, problem=texts.text("signin.wrong"), status=401)
     session = await run_in_threadpool(sessions.begin, service.workspace.catalog, principal)
     answer = go(there)
-    answer.delete_cookie(FORM_COOKIE, path="/", httponly=True, samesite="strict")
-    _set_cookie(request, answer, SESSION_COOKIE, session.token)
+    cookies.drop(request, answer, FORM_COOKIE)
+    cookies.put(request, answer, SESSION_COOKIE, session.token)
     return answer
 
 
@@ -113,5 +100,5 @@ async def sign_out(
     web.held.drop_where(session_id=session.session_id)
     await run_in_threadpool(sessions.end, service.workspace.catalog, session)
     answer = go("/sign-in?ended=1")
-    answer.delete_cookie(SESSION_COOKIE, path="/", httponly=True, samesite="strict")
+    cookies.drop(request, answer, SESSION_COOKIE)
     return answer

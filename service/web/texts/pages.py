@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from service.web.texts.alerts import ALERT_TEXTS
+from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
 from service.web.texts.withheld import WITHHELD_TEXTS
 
@@ -164,7 +165,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "reveal.title": "Whole picture of a candidate",
     "reveal.ask": "Pictures from ads can be explicit or show other people. Look at the whole "
     "picture only if the face alone does not settle your question. Who looked, when and for "
-    "which reason is written to the log.",
+    "which reason is written to the audit log before it is shown.",
     "reveal.reason": "Reason",
     "reveal.submit": "Show the whole picture",
     "reveal.shown": "The face that was compared is framed.",
@@ -378,6 +379,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
     **ALERT_TEXTS,
+    **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
     **WITHHELD_TEXTS,
 }

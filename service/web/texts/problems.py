@@ -25,6 +25,12 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Sign in in another tab, come back to the form and send it again.",
     ),
     "forbidden": ("This is not allowed", "", ""),
+    "sign_on_refused": ("You could not be signed in", "", ""),
+    "sign_on_away": ("The provider does not answer", "", ""),
+    "cross_origin": ("This form came from elsewhere", "", ""),
+    "head_too_large": ("This request cannot be taken", "", ""),
+    "address_too_long": ("This address is too long", "", ""),
+    "host_refused": ("This service does not go by that name", "", ""),
     "method_not_allowed": (
         "This address is reached by a form",
         "It cannot be opened directly.",
@@ -75,6 +81,14 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Only open cases are enrolled and searched.",
         "Open it again first, if the person is missing again.",
     ),
+    "approval_required": (
+        "This case is not searched now",
+        "No approval of a search is in force.",
+        "Ask for one; a second person decides.",
+    ),
+    "approval_state_invalid": ("This does not fit what was asked or decided before", "", ""),
+    "approver_is_requester": ("Somebody else has to decide", "", ""),
+    "lifter_is_setter": ("Somebody else has to lift this hold", "", ""),
     "held_photo_gone": (
         "The photo is no longer held",
         "A photo waits for 15 minutes; nothing of it was stored.",

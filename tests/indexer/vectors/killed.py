@@ -2,7 +2,8 @@
 
 ``python killed.py CHANGE FOLDER...``: in the first folder the change is killed before its first
 call that touches the disk, in the second before its second, and so on; a write is killed in its
-middle. One line is printed for each: ``killed`` or ``done``.
+middle. One line is printed for each: ``killed`` or ``done``. ``sealed-CHANGE`` is the same of an
+encrypted segment.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from indexer.vectors.segment import History, remove_segment, scrub
-from tests.indexer.vectors.segments import reopened, some_rows, write
+from tests.indexer.vectors.segments import keyring, reopened, some_rows, write
 
 DEAD = np.array([0, 3, 4, 255, 256, 599])
 AFTER = History(9, "face-9")
@@ -67,6 +68,10 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "scrub": lambda folder: scrub(folder, "one", DEAD, AFTER),
     "finish": lambda folder: reopened(folder),
     "remove": lambda folder: remove_segment(folder, "one"),
+    "sealed-write": lambda folder: write(folder, "one", some_rows(), keys=keyring()),
+    "sealed-scrub": lambda folder: scrub(folder, "one", DEAD, AFTER, keyring()),
+    "sealed-finish": lambda folder: reopened(folder, keys=keyring()),
+    "sealed-remove": lambda folder: remove_segment(folder, "one"),
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from indexer.ids import new_id
+from indexer.sealing.keyring import Keyring
 from indexer.vectors import segment as files
 from indexer.vectors.scan import CpuScanner
 from indexer.vectors.scanner import Scanner
@@ -24,11 +25,15 @@ def scan(segment: Segment) -> Scanner:
 
 
 class SealingIndex(SegmentedIndex):
-    """Seals at ``every`` changes, and merges all segments into one at five of them."""
+    """Seals at ``every`` changes, and merges all segments into one at five of them; the segments
+    are encrypted where there are ``keys``."""
 
-    def __init__(self, folder: Path, dimension: int, *, every: int = 7) -> None:
+    def __init__(
+        self, folder: Path, dimension: int, *, every: int = 7, keys: Keyring | None = None
+    ) -> None:
         super().__init__(dimension, scan)
         self._folder = folder
+        self._keys = keys
         self._every = every
         self._changes = 0
 
@@ -70,7 +75,13 @@ class SealingIndex(SegmentedIndex):
             contract_id=CONTRACT,
             dimension=self.dimension,
             history=History(0, ""),
+            keys=self._keys,
         )
         return files.open_segment(
-            self._folder, name, gallery="ads", contract_id=CONTRACT, dimension=self.dimension
+            self._folder,
+            name,
+            gallery="ads",
+            contract_id=CONTRACT,
+            dimension=self.dimension,
+            keys=self._keys,
         )

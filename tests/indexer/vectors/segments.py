@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.sealing.keyring import DataKeys, Keyring
 from indexer.vectors.segment import History, Segment, from_arrays, open_segment, write_segment
 from indexer.vectors.tags import Tag
 from models.types import FloatArray
@@ -44,13 +46,21 @@ def some_rows(seed: int = 1, count: int = EVERY_ROW) -> Rows:
     return Rows(ids, unit_rows(seed, count, OWNER["dimension"]), tags)
 
 
-def write(folder: Path, name: str, rows: Rows, history: History = FIRST) -> None:
+def keyring(current: int = 1, known: Sequence[int] = (1,), *, plain: bool = True) -> Keyring:
+    """The same keys in every process: data keys by number, of which ``current`` seals."""
+    keys = {f"{number:016x}": bytes([number]) * 32 for number in {*known, current}}
+    return Keyring(DataKeys(keys, f"{current:016x}", b"l" * 32, plain))
+
+
+def write(
+    folder: Path, name: str, rows: Rows, history: History = FIRST, keys: Keyring | None = None
+) -> None:
     source = from_arrays(rows.ids, rows.vectors, rows.tags)
-    write_segment(folder, name, source, history=history, **OWNER)
+    write_segment(folder, name, source, history=history, keys=keys, **OWNER)
 
 
-def reopened(folder: Path, name: str = "one") -> Segment:
-    return open_segment(folder, name, **OWNER)
+def reopened(folder: Path, name: str = "one", keys: Keyring | None = None) -> Segment:
+    return open_segment(folder, name, keys=keys, **OWNER)
 
 
 def every(segment: Segment) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from indexer.vectors.tags import EVERYTHING, Filter, Tag
 from models.types import FloatArray
 from tests.indexer.vectors.conftest import Make, make_of
 
-EXAMPLES = {"segments": 40, "milvus-lite": 20, "milvus-server": 15}
+EXAMPLES = {"segments": 40, "encrypted-segments": 15, "milvus-lite": 20, "milvus-server": 15}
 """How many random histories a back end goes through; the reference itself goes through none."""
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import logging
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from sqlalchemy import select
 
+from indexer.catalog.audit_tables import AuditRecord
 from indexer.searches import list_searches
 from indexer.workspace import Workspace
 from service.web.texts import label
@@ -256,7 +257,6 @@ def test_the_whole_picture_is_shown_only_after_a_reason(
     add_ad: AddAd,
     portrait_bytes: bytes,
     mirrored_bytes: bytes,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     add_ad("a-1", mirrored_bytes)
     case_id = new_case(browser)
@@ -267,18 +267,29 @@ def test_the_whole_picture_is_shown_only_after_a_reason(
     assert client.get(f"{link}.jpg", headers=HTML).status_code == 422
     assert client.get(f"{link}.jpg?seal={'0' * 64}", headers=HTML).status_code == 403
     browser.get(link)
-    with caplog.at_level(logging.WARNING, "homeward.reveal"):
-        browser.send(link, expect=422)
-        assert not caplog.records
-        browser.send(link, {"reason": "read_picture_text"})
-    record = caplog.records[0].getMessage()
-    assert case_id in record and "reason=read_picture_text" in record
+    browser.send(link, expect=422)
+    assert reveals(workspace) == []
+    browser.send(link, {"reason": "read_picture_text"})
+    (looked,) = reveals(workspace)
+    assert (looked.case_id, looked.purpose) == (case_id, "locate_missing_person")
+    assert looked.details["reason"] == "read_picture_text"
+    assert looked.channel == "web" and looked.actor_kind == "key"
     source = next(i["src"] for i in browser.page.images if "picture.jpg" in i["src"])
     answer = client.get(source)
     assert answer.status_code == 200
     assert Image.open(io.BytesIO(answer.content)).size == (240, 240)
     other = new_case(browser, "2026-0002")
     browser.get(link.replace(case_id, other), expect=404)
+    browser.get(f"/cases/{case_id}/end")
+    browser.send(f"/cases/{case_id}/end", {"status": "closed", "confirm": "yes"})
+    assert client.get(source, headers=HTML).status_code == 409
+
+
+def reveals(workspace: Workspace) -> list[AuditRecord]:
+    with workspace.catalog.read() as session:
+        return list(
+            session.scalars(select(AuditRecord).where(AuditRecord.action == "picture.reveal"))
+        )
 
 
 def test_a_photo_is_shown_whole_and_deleted(

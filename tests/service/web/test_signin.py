@@ -57,9 +57,11 @@ def test_the_cookie_is_for_this_site_and_no_script(
     assert len(rows) == 1 and token not in str(vars(rows[0]))
 
 
-def test_behind_tls_the_cookie_is_secure(client: TestClient, stranger: Browser) -> None:
+def test_a_header_that_anybody_can_send_makes_no_cookie_secure(
+    client: TestClient, stranger: Browser
+) -> None:
     answer = post_key(client, stranger, KEY, **{"x-forwarded-proto": "https"})
-    assert "secure" in cookie_line(answer, SESSION_COOKIE)
+    assert "secure" not in cookie_line(answer, SESSION_COOKIE)
 
 
 def test_a_wrong_key_is_refused_and_says_nothing_about_it(stranger: Browser) -> None:

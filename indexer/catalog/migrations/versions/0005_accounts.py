@@ -29,7 +29,7 @@ def upgrade() -> None:
     op.create_table(
         "users",
         sa.Column("user_id", sa.String(length=36), nullable=False),
-        sa.Column("agency", sa.String(length=100), nullable=False),
+        sa.Column("agency", sa.String(length=100), nullable=True),
         sa.Column("login", sa.String(length=100), nullable=False),
         sa.Column("display_name", sa.String(length=200), nullable=False),
         sa.Column("roles", sa.JSON(none_as_null=True), nullable=False),
@@ -39,6 +39,8 @@ def upgrade() -> None:
         sa.Column("recovery_codes", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("issuer", sa.String(length=300), nullable=True),
         sa.Column("subject", sa.String(length=300), nullable=True),
+        sa.Column("setup_sha256", sa.String(length=64), nullable=True),
+        sa.Column("setup_expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("trained_until", sa.Date(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
@@ -48,6 +50,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", name=op.f("pk_users")),
         sa.UniqueConstraint("issuer", "subject", name=op.f("uq_users_issuer_subject")),
         sa.UniqueConstraint("login", name=op.f("uq_users_login")),
+        sa.UniqueConstraint("setup_sha256", name=op.f("uq_users_setup_sha256")),
     )
     op.create_index(op.f("ix_users_agency"), "users", ["agency"], unique=False)
     op.create_table(

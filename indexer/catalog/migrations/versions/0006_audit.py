@@ -1,4 +1,4 @@
-"""The audit log, each record chained to the one before it"""
+"""The audit log, each record chained to the one before it, and the stamps of its heads"""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ revision = "0006"
 down_revision = "0005"
 branch_labels = None
 depends_on = None
+
+# REPLACE takes a row away without a word to the second of these; the third refuses it.
+_SQLITE = (
+    """CREATE TRIGGER audit_log_no_update BEFORE UPDATE ON audit_log
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER audit_log_no_delete BEFORE DELETE ON audit_log
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+    """CREATE TRIGGER audit_log_in_order BEFORE INSERT ON audit_log
+    WHEN NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit_log)
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END""",
+)
+_POSTGRESQL = (
+    """CREATE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$""",
+    """CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()""",
+)
 
 
 def upgrade() -> None:
@@ -36,3 +53,18 @@ def upgrade() -> None:
     op.create_index(op.f("ix_audit_log_at"), "audit_log", ["at"], unique=False)
     op.create_index("ix_audit_log_case_id_seq", "audit_log", ["case_id", "seq"], unique=False)
     op.create_index("ix_audit_log_subject_id_seq", "audit_log", ["subject_id", "seq"], unique=False)
+    sqlite = op.get_bind().dialect.name == "sqlite"
+    for statement in _SQLITE if sqlite else _POSTGRESQL:
+        op.execute(statement)
+    op.create_table(
+        "audit_stamps",
+        sa.Column("stamp_id", sa.String(length=36), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("state", sa.String(length=10), nullable=False),
+        sa.Column("asked_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("stamped_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("token", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("stamp_id", name=op.f("pk_audit_stamps")),
+    )
+    op.create_index(op.f("ix_audit_stamps_state"), "audit_stamps", ["state"], unique=False)

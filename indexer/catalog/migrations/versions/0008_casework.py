@@ -1,4 +1,4 @@
-"""Approvals of searches, and questions between agencies about a lead"""
+"""Approvals of searches, holds, and questions between agencies about a lead"""
 
 from __future__ import annotations
 
@@ -17,6 +17,28 @@ def upgrade() -> None:
         "cases",
         sa.Column("suspended", sa.Boolean(), nullable=False, server_default=sa.false()),
     )
+    op.add_column("webhooks", sa.Column("agency", sa.String(length=100), nullable=True))
+    op.add_column("cases", sa.Column("search_until", sa.DateTime(timezone=True), nullable=True))
+    op.add_column(
+        "searches",
+        sa.Column("kind", sa.String(length=10), nullable=False, server_default="photo"),
+    )
+    op.create_table(
+        "holds",
+        sa.Column("hold_id", sa.String(length=36), nullable=False),
+        sa.Column("kind", sa.String(length=10), nullable=False),
+        sa.Column("subject_id", sa.String(length=36), nullable=False),
+        sa.Column("agency", sa.String(length=100), nullable=True),
+        sa.Column("reason", sa.String(length=40), nullable=False),
+        sa.Column("note", sa.Text(), nullable=True),
+        sa.Column("set_by", sa.String(length=100), nullable=False),
+        sa.Column("set_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("lifted_by", sa.String(length=100), nullable=True),
+        sa.Column("lifted_at", sa.DateTime(timezone=True), nullable=True),
+        sa.CheckConstraint("kind IN ('case', 'ad')", name=op.f("ck_holds_kind")),
+        sa.PrimaryKeyConstraint("hold_id", name=op.f("pk_holds")),
+    )
+    op.create_index(op.f("ix_holds_kind_subject_id"), "holds", ["kind", "subject_id"])
     op.create_table(
         "approvals",
         sa.Column("approval_id", sa.String(length=36), nullable=False),

@@ -1,0 +1,60 @@
+"""Candidate lists as people and programs ask for them: with a purpose, and on record."""
+
+from __future__ import annotations
+
+from indexer.acting import acting
+from indexer.candidates import NO_FILTER, ranked
+from indexer.records import RankedCandidates, SearchFilter
+from indexer.searchable import require_searchable
+from indexer.searches import Asked, add_search, purpose_of, recorded_lately, require_purpose
+from indexer.times import utc_now
+from indexer.workspace import Workspace
+
+
+def listed(
+    ws: Workspace,
+    case_id: str,
+    k: int = 20,
+    filters: SearchFilter = NO_FILTER,
+    *,
+    purpose: str | None = None,
+    purpose_note: str | None = None,
+) -> RankedCandidates:
+    """The ``k`` best leads of an open case, recorded before they are shown (``indexer.searches``).
+
+    Without a ``purpose`` that of the case holds, or else ``searches.USUAL``. Raises
+    :class:`PurposeRequired`, :class:`CaseNotFound`, :class:`CaseClosed`,
+    :class:`ApprovalRequired`, and the StorageError tree where it cannot be recorded.
+    """
+    if purpose is not None:
+        require_purpose(purpose)
+    with ws.catalog.read() as session:
+        purpose = purpose or purpose_of(require_searchable(session, case_id))
+    acting().purpose = purpose
+    result = ranked(ws, case_id, k, filters)
+    asked = Asked(
+        actor=acting().actor,
+        case_id=case_id,
+        purpose=purpose,
+        purpose_note=purpose_note or None,
+        result=result,
+        filters=filters,
+    )
+    with ws.catalog.read() as session:
+        known = recorded_lately(session, asked, utc_now())
+    if known is None:
+        with ws.catalog.write() as session:
+            # Once more: many may ask the same at once, and only one of them writes it down.
+            require_searchable(session, case_id)
+            if recorded_lately(session, asked, utc_now()) is None:
+                add_search(
+                    session,
+                    actor=asked.actor,
+                    case_id=case_id,
+                    purpose=purpose,
+                    purpose_note=asked.purpose_note,
+                    result=result,
+                    filters=filters,
+                    kind="list",
+                )
+    return result

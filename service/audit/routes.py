@@ -1,0 +1,145 @@
+"""Which act each route is: the one table that the audit of requests goes by.
+
+A new route of the API or the pages gets its line here; a test fails until it has one. The name is
+recorded for a read, for every refusal, and for an act that did not record itself in its own
+transaction. A line of :data:`UNRECORDED` says why nothing is recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+ACTIONS: Final[Mapping[str, str]] = {
+    # --- the API
+    "POST /v1/cases": "case.create",
+    "GET /v1/cases": "case.list",
+    "GET /v1/cases/{case_id}": "case.read",
+    "PATCH /v1/cases/{case_id}": "case.update",
+    "DELETE /v1/cases/{case_id}": "case.forget",
+    "POST /v1/cases/{case_id}/photos": "photo.add",
+    "DELETE /v1/cases/{case_id}/photos/{photo_id}": "photo.forget",
+    "GET /v1/cases/{case_id}/candidates": "candidates.read",
+    "POST /v1/cases/{case_id}/search": "search.run",
+    "POST /v1/candidates/{candidate_id}/judgements": "judgement.create",
+    "POST /v1/ads": "ad.accept",
+    "POST /v1/ads/batch": "ad.accept",
+    "GET /v1/ads": "ad.list",
+    "GET /v1/ads/{ad_id}": "ad.read",
+    "DELETE /v1/ads/{ad_id}": "ad.forget",
+    "GET /v1/jobs/{job_id}": "job.read",
+    "GET /v1/jobs/{job_id}/events": "job.stream",
+    "GET /v1/images/{sha256}": "image.read",
+    "PUT /v1/images/{sha256}": "image.stage",
+    "GET /v1/faces/{face_id}/crop": "face.read",
+    "GET /v1/alerts": "alert.list",
+    "GET /v1/alerts/{alert_id}": "alert.read",
+    "GET /v1/alerts/events": "alert.stream",
+    "POST /v1/webhooks": "webhook.create",
+    "GET /v1/webhooks": "webhook.list",
+    "DELETE /v1/webhooks/{webhook_id}": "webhook.remove",
+    "GET /v1/generations": "generation.list",
+    "GET /v1/generations/{contract_id}/comparison": "comparison.read",
+    "POST /v1/generations/{contract_id}/activate": "generation.switch",
+    "POST /v1/generations/rollback": "generation.roll_back",
+    # --- the pages
+    "POST /sign-in": "session.begin",
+    "POST /sign-out": "session.end",
+    "GET /cases": "case.list",
+    "GET /cases/new": "case.create_form",
+    "POST /cases/new": "case.create",
+    "GET /cases/{case_id}": "case.read",
+    "GET /cases/{case_id}/edit": "case.update_form",
+    "POST /cases/{case_id}/edit": "case.update",
+    "GET /cases/{case_id}/end": "case.update_form",
+    "POST /cases/{case_id}/end": "case.update",
+    "GET /cases/{case_id}/reopen": "case.update_form",
+    "POST /cases/{case_id}/reopen": "case.update",
+    "GET /cases/{case_id}/delete": "case.forget_form",
+    "POST /cases/{case_id}/delete": "case.forget",
+    "POST /cases/{case_id}/photos": "photo.add",
+    "GET /cases/{case_id}/photos/choose/{held_id}": "photo.add_form",
+    "POST /cases/{case_id}/photos/choose/{held_id}": "photo.add",
+    "GET /cases/{case_id}/photos/{photo_id}/delete": "photo.forget_form",
+    "POST /cases/{case_id}/photos/{photo_id}/delete": "photo.forget",
+    "GET /cases/{case_id}/photos/{photo_id}/whole": "photo.read_form",
+    "GET /cases/{case_id}/photos/{photo_id}/whole.jpg": "photo.read",
+    "GET /cases/{case_id}/search": "search.form",
+    "POST /cases/{case_id}/search": "search.run",
+    "GET /cases/{case_id}/search/choose/{held_id}": "search.form",
+    "POST /cases/{case_id}/search/choose/{held_id}": "search.run",
+    "GET /cases/{case_id}/candidates/{candidate_id}/picture": "picture.reveal_form",
+    "POST /cases/{case_id}/candidates/{candidate_id}/picture": "picture.reveal",
+    "GET /cases/{case_id}/candidates/{candidate_id}/picture.jpg": "picture.read",
+    "GET /faces/{face_id}": "face.read",
+    "GET /held/{held_id}/preview": "held.read",
+    "GET /held/{held_id}/faces/{index}": "held.read",
+    "GET /alerts": "alert.list",
+    "GET /jobs": "job.list",
+    "GET /generations": "generation.list",
+    "GET /generations/{contract_id}/comparison": "comparison.read",
+    "GET /generations/{contract_id}/comparison/{case_id}": "comparison.read_case",
+    "GET /generations/{contract_id}/switch": "generation.switch_form",
+    "POST /generations/{contract_id}/switch": "generation.switch",
+    "GET /generations/rollback": "generation.roll_back_form",
+    "POST /generations/rollback": "generation.roll_back",
+}
+
+UNRECORDED: Final[Mapping[str, str]] = {
+    "GET /": "It leads to the list of cases.",
+    "GET /sign-in": "The form shows nothing; what is sent with it is recorded.",
+    "GET /static/{name}": "Style and script, the same for everybody.",
+    "GET /about": "Versions and licences.",
+    "GET /healthz": "It says that the process answers.",
+    "GET /readyz": "It is asked every few seconds and shows two counts.",
+    "GET /metrics": "It is asked every few seconds and shows counts.",
+    "GET /openapi.json": "The description of the interface.",
+}
+
+SUBJECTS: Final[Mapping[str, str]] = {
+    "case_id": "case",
+    "photo_id": "photo",
+    "candidate_id": "candidate",
+    "ad_id": "ad",
+    "job_id": "job",
+    "sha256": "image",
+    "face_id": "face",
+    "alert_id": "alert",
+    "webhook_id": "webhook",
+    "contract_id": "generation",
+}
+"""What an id in an address is the id of; others, such as those of held uploads, are not recorded:
+they open what is held."""
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    words = re.split(r"\{(\w+)\}", template)
+    return re.compile(
+        "".join(
+            re.escape(word) if place % 2 == 0 else f"(?P<{word}>[^/]+)"
+            for place, word in enumerate(words)
+        )
+    )
+
+
+def _by_method() -> dict[str, list[tuple[re.Pattern[str], str]]]:
+    found: dict[str, list[tuple[re.Pattern[str], str]]] = {}
+    # Addresses without ids first: `/cases/new` is no case.
+    for line in sorted([*ACTIONS, *UNRECORDED], key=lambda line: (line.count("{"), line)):
+        method, _, template = line.partition(" ")
+        found.setdefault(method, []).append((_pattern(template), line))
+    return found
+
+
+_PATTERNS: Final = _by_method()
+
+
+def line_of(method: str, path: str) -> tuple[str, dict[str, str]] | None:
+    """The line of the table that a request is for, and the ids in its address; ``None`` if there
+    is no such address."""
+    for pattern, line in _PATTERNS.get("GET" if method == "HEAD" else method, ()):
+        found = pattern.fullmatch(path)
+        if found is not None:
+            return line, found.groupdict()
+    return None

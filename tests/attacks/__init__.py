@@ -1,0 +1,1 @@
+"""Attacks, each tried and refused, named after what it tries."""
