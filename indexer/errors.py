@@ -735,3 +735,16 @@ class KeysUnusable(StorageError):
     """The encryption keys that are set cannot be used, or are not those of this data folder."""
 
     code = "encryption_keys"
+
+
+class EncryptionOff(StorageError):
+    """Something was asked of encryption where there is none."""
+
+    code = "encryption_off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This data folder is not encrypted.",
+            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and run "
+            "`homeward encryption on`.",
+        )

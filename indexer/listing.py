@@ -32,6 +32,9 @@ def listed(
         purpose = purpose or purpose_of(require_searchable(session, case_id))
     acting().purpose = purpose
     result = ranked(ws, case_id, k, filters)
+    if not result.photos_fused:
+        # Without an enrolled photo nobody was searched for.
+        return result
     asked = Asked(
         actor=acting().actor,
         case_id=case_id,

@@ -155,6 +155,11 @@ def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:
     return [sha256 for sha256 in sha256s if sha256 not in owned]
 
 
+def is_owned(ws: Workspace, sha256: str) -> bool:
+    """Whether a row names this original. Raises the StorageError tree."""
+    return not _orphans(ws, [sha256])
+
+
 def _owned(session: Session, sha256s: Collection[str]) -> set[str]:
     """Which of these originals something has: an image, a page of an ad, the staging, or the
     preservation of a withheld picture. One that was to be deleted after that is nobody's."""

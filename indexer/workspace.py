@@ -35,6 +35,7 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing import work
 from indexer.sealing.keyring import Keyring
 from indexer.sealing.keys import attach
 from indexer.sealing.outer import OuterKeys
@@ -87,9 +88,8 @@ class WorkspaceOptions:
     forgotten, 0 for never; ``ad_faces``: whether faces of ads are kept that are no candidates
     (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
     picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
-    that lists deletions.
-    ``approval_required``: new cases wait for an approval before they are searched;
-    ``approval_days``: how long one holds where whoever gave it did not say.
+    that lists deletions. ``approval_required``: new cases wait for an approval before they are
+    searched; ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -218,7 +218,7 @@ class Workspace:
             return
         try:
             # One that fails does not keep the others from being done.
-            for work in (
+            for upkeep in (
                 queue.recover,
                 approvals.keep,
                 _discard_abandoned,
@@ -233,9 +233,10 @@ class Workspace:
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
+                work.keep,
             ):
                 try:
-                    work(self)
+                    upkeep(self)
                 except Exception:  # noqa: BLE001 - tried again at the next call
                     _log.exception("upkeep failed; it is tried again")
         finally:

@@ -100,6 +100,7 @@ def create_app(
     app.state.settings = settings
     errors.install(app)
     # Each is put around those before it: the last one added sees a request first.
+    app.add_middleware(web.OwnForms, public_url=settings.public_url)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,

@@ -126,16 +126,16 @@ class Settings(NetworkSettings):
 
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
+    approval: Literal["off", "required"] = "off"
+    """Whether a case waits for a second person's approval before it is searched."""
+    approval_days: Annotated[int, Field(ge=1, le=366)] = 90
+    """How long an approval holds where whoever gives it does not say."""
     ad_faces: Literal["standard", "transient"] = "standard"
     """Whether faces of ads that are no candidates of open cases are kept."""
     withheld_hours: Annotated[float, Field(gt=0, le=8_760)] = 24.0
     """How long the designated role has to settle a withheld picture."""
     withheld_emails: str = ""
     """Addresses of the designated role, separated by commas; told of withheld pictures."""
-    approval: Literal["off", "required"] = "off"
-    """Whether a case waits for a second person's approval before it is searched."""
-    approval_days: Annotated[int, Field(ge=1, le=366)] = 90
-    """How long an approval holds where whoever gives it does not say."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
 

@@ -12,7 +12,7 @@ from service.web.render import Pages
 from service.web.routes import router
 from service.web.state import Web
 
-__all__ = ["install", "router"]
+__all__ = ["OwnForms", "install", "router"]
 
 
 def install(app: FastAPI, settings: Settings) -> None:
@@ -30,5 +30,4 @@ def install(app: FastAPI, settings: Settings) -> None:
     web = Web(Pages(warning))
     app.state.web = web
     app.include_router(router)
-    app.add_middleware(OwnForms, public_url=settings.public_url)
     app.add_middleware(ProblemPages, pages=web.pages)

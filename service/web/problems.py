@@ -55,8 +55,11 @@ class ProblemPages:
         if problem["code"] == "unauthenticated" and scope["method"] in ("GET", "HEAD"):
             query = scope.get("query_string", b"").decode("latin-1")
             there = scope["path"] + (f"?{query}" if query else "")
-            return RedirectResponse(f"/sign-in?next={quote(there, safe='')}", status_code=303)
-        answer = self.pages.problem(scope, problem)
+            answer: Response = RedirectResponse(
+                f"/sign-in?next={quote(there, safe='')}", status_code=303
+            )
+        else:
+            answer = self.pages.problem(scope, problem)
         old = Headers(raw=start["headers"])
         for name in _KEPT:
             if name in old:

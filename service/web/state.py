@@ -117,12 +117,3 @@ ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
 Flagger = Annotated[Session, Depends(requires("images:flag"))]
 Settler = Annotated[Session, Depends(requires("withheld:settle"))]
-
-
-def is_secure(request: Request) -> bool:
-    """Whether the browser speaks TLS, here or to a proxy in front.
-
-    A forged header only makes a cookie stricter.
-    """
-    forwarded = request.headers.get("x-forwarded-proto", "").partition(",")[0].strip().lower()
-    return request.url.scheme == "https" or forwarded == "https"
