@@ -255,6 +255,19 @@ class LegalHold(HomewardError):
     code = "legal_hold"
 
 
+class SearchNeedsEnrolment(HomewardError):
+    """Faces of ads are not kept: a photo can only be compared with them by reading them again."""
+
+    code = "search_needs_enrolment"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Faces of ads are not kept here, so a photo that is not enrolled has nothing to be "
+            "compared with.",
+            remedy="Add the photo to the case: the stored pictures are then read again with it.",
+        )
+
+
 class PictureWithheld(HomewardError):
     """The pixels of the picture go to nobody."""
 

@@ -342,6 +342,8 @@ def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
         if case is not None and case.status == "open":
             cases.update_case(ws, subject, {"status": "closed"}, actor=ACTOR)
             result.closed_cases.append(subject)
+    elif purge.kind == "ad_faces":
+        pass  # Whatever is no candidate goes again once the folder is opened in that mode.
     elif restored(ws, purge.kind, subject, purge.actor, purge.at):
         result.forgotten["picture"] += 1
     else:

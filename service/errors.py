@@ -105,6 +105,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "idempotency_in_progress": 409,
     "legal_hold": 409,
     "second_person_needed": 409,
+    "search_needs_enrolment": 409,
     "withheld_state_invalid": 409,
     "photo_already_enrolled": 409,
     "several_faces_found": 409,
