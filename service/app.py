@@ -25,6 +25,7 @@ from service.api import (
     accounts,
     ads,
     alerts,
+    audit,
     batch,
     candidates,
     cases,
@@ -34,6 +35,7 @@ from service.api import (
     images,
     openapi,
     operations,
+    reports,
     webhooks,
     withheld,
 )
@@ -134,7 +136,9 @@ def create_app(
         withheld,
         generations,
         accounts,
+        audit,
         operations,
+        reports,
     ):
         app.include_router(part.api)
     openapi.install(app)

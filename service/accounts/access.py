@@ -200,6 +200,15 @@ def _link_request(principal: Principal, request_id: str) -> ColumnElement[bool]:
     return select(LinkRequest.request_id).where(*mine).exists()
 
 
+def _approval(principal: Principal, approval_id: str) -> ColumnElement[bool]:
+    mine = (
+        Approval.approval_id == approval_id,
+        Case.case_id == Approval.case_id,
+        _theirs(principal),
+    )
+    return select(Approval.approval_id).where(*mine).exists()
+
+
 @dataclass(frozen=True, slots=True)
 class Owned:
     """``visible``: SQL that is true where the caller sees the record; ``missing``: the answer
@@ -233,6 +242,7 @@ FREE: Final[Mapping[str, str]] = {
     "user_id": "looked at where people are managed: service/accounts/people.py",
     "key_id": "looked at where keys are managed: service/accounts/keys.py",
     "session_id": "of the person in the same address, or of the caller",
+    "year": "the year of a report, which names nobody",
 }
 """The names of parts of addresses that are not looked at here, and why."""
 

@@ -8,9 +8,11 @@ from service import __version__
 from service.cli import (
     agencies,
     approvals,
+    audit,
     backup,
     calibrate,
     commands,
+    encryption,
     evaluate,
     gallery,
     generations,
@@ -23,6 +25,7 @@ from service.cli import (
     purge,
     quarantine,
     reindex,
+    report,
     search,
     serve,
     users,
@@ -78,9 +81,12 @@ app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(hold.app, name="hold")
+app.add_typer(report.app, name="report")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
+app.add_typer(encryption.app, name="encryption")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

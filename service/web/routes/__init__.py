@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from service.web.routes import (
     account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
@@ -16,6 +17,7 @@ from service.web.routes import (
     photos,
     pictures,
     provider,
+    reports,
     searches,
     signin,
     withheld,
@@ -38,6 +40,8 @@ for _part in (
     pictures,
     withheld,
     generations,
+    audit,
+    reports,
     info,
 ):
     router.include_router(_part.router)

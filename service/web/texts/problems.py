@@ -91,6 +91,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "approval_state_invalid": ("This does not fit what was asked or decided before", "", ""),
     "approver_is_requester": ("Somebody else has to decide", "", ""),
     "lifter_is_setter": ("Somebody else has to lift this hold", "", ""),
+    "year_not_over": ("This year is not over", "", ""),
     "held_photo_gone": (
         "The photo is no longer held",
         "A photo waits for 15 minutes; nothing of it was stored.",
