@@ -111,7 +111,10 @@ class Seed:
         self.ids["approval_id"] = self.approval("N-78-0413")["approval_id"]
         self.ids |= {"contract_id": self.ws.contract_id, "index": "0", "name": "no-such-file"}
         self.ids["held_id"] = Held.new_id()
-        shared = {"ad_id", "contract_id", "index", "name", "ad_job_id"}
+        own = Caller("administrator", OWN)
+        self.ids |= {**self.person(own), **self.key(own)}
+        shared = {"ad_id", "contract_id", "index", "name", "ad_job_id", "user_id", "key_id"}
+        shared.add("session_id")
         self.secrets = {NUMBER, NAME, NOTES, "N-78-0413"} | {
             value for name, value in self.ids.items() if name not in shared
         }
@@ -164,6 +167,23 @@ class Seed:
             self.ws.catalog, "https://8.8.8.8/in", secret="whsec_c2VjcmV0", agency=OWN
         )
         return {"webhook_id": made.webhook_id}
+
+    def person(self, caller: Caller) -> dict[str, str]:
+        """Somebody of the caller's agency, signed in; whom they manage if they manage anybody."""
+        made = make_person(
+            self.ws.catalog, f"person{next(self.numbers)}", ("administrator",), caller.agency
+        )
+        session_id = begin_for_user(self.ws.catalog, made.user_id).session_id
+        return {"user_id": made.user_id, "session_id": session_id}
+
+    def key(self, caller: Caller) -> dict[str, str]:
+        """A key of the caller's agency."""
+        made = KeyStore(self.ws.catalog).create("some", ("jobs:read",), agency=caller.agency)
+        return {"key_id": made.record.key_id}
+
+    def own_session(self, caller: Caller) -> dict[str, str]:
+        """Another session of the caller."""
+        return {"session_id": begin_for_user(self.ws.catalog, self.people[caller]).session_id}
 
     def hold(self, caller: Caller, case_id: str, aim: Any) -> dict[str, str]:
         """A photo that waits for this caller's choice of a face."""

@@ -142,6 +142,49 @@ def a_batch(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
     }
 
 
+def new_user(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"login": f"made{next(seed.numbers)}", "roles": ["administrator"]}}
+
+
+def new_user_form(seed: Seed, caller: Caller) -> Mapping[str, Any]:
+    values = {"login": f"made{next(seed.numbers)}", "agency": caller.agency or "*"}
+    return {"form": {**values, "role_administrator": "yes"}}
+
+
+def new_key_form(seed: Seed, caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"name": "made", "agency": caller.agency or "*", "role_administrator": "yes"}}
+
+
+def new_agency(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"name": f"made-{next(seed.numbers)}"}}
+
+
+def new_agency_form(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"agency_name": f"made-{next(seed.numbers)}", "agency_title": ""}}
+
+
+def person(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.person(caller)
+
+
+def key(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.key(caller)
+
+
+def agency(_seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return {"name": "north"}
+
+
+def own_session(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.own_session(caller)
+
+
+def forgotten_session(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    """The session that the other lines use ends with this one."""
+    seed.cookies.pop(caller, None)
+    return {}
+
+
 def a_picture(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
     return {
         "content": seed.pictures["other"],
@@ -218,11 +261,56 @@ TABLE: Final[dict[str, Line]] = {
     "PUT /v1/ads/{ad_id}/hold": Line(SUPERVISOR, send=as_json(reason=HOLD), fresh=fresh_ad),
     "DELETE /v1/ads/{ad_id}/hold": Line(SUPERVISOR, fresh=on_hold("ad")),
     "GET /v1/holds": Line(SUPERVISOR),
+    "POST /v1/users": Line(ADMIN, (201,), new_user),
+    "GET /v1/users": Line(ADMIN),
+    "GET /v1/users/{user_id}": Line(ADMIN, fresh=person),
+    "PATCH /v1/users/{user_id}": Line(ADMIN, send=as_json(disabled=True), fresh=person),
+    "POST /v1/users/{user_id}/reset": Line(ADMIN, fresh=person),
+    "GET /v1/users/{user_id}/sessions": Line(ADMIN, fresh=person),
+    "DELETE /v1/users/{user_id}/sessions": Line(ADMIN, (204,), fresh=person),
+    "DELETE /v1/users/{user_id}/sessions/{session_id}": Line(ADMIN, (204,), fresh=person),
+    # Agencies are made and changed by those who work for all of them.
+    "POST /v1/agencies": Line((), (201,), new_agency),
+    "GET /v1/agencies": Line(ADMIN),
+    "PATCH /v1/agencies/{name}": Line((), send=as_json(title="North"), fresh=agency),
+    "POST /v1/keys": Line(ADMIN, (201,), as_json(name="made", roles=["administrator"])),
+    "GET /v1/keys": Line(ADMIN),
+    "DELETE /v1/keys/{key_id}": Line(ADMIN, (204,), fresh=key),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
     # Without the form's own cookie, whoever sends it.
     "POST /sign-in": Line(open_to_all=True, ok=(403,)),
+    "GET /welcome": Line(open_to_all=True, ok=(200, 303)),
+    "POST /welcome": Line(open_to_all=True, ok=(403,)),
+    # For keys while nobody has an account; others have one already.
+    "GET /setup": Line(EVERYBODY, (303,)),
+    "POST /setup": Line(EVERYBODY, (409,)),
+    "GET /account/set-up": Line(EVERYBODY, (303,)),
+    "POST /account/set-up": Line(EVERYBODY, (303,)),
+    "GET /account/second-factor.svg": Line(EVERYBODY),
+    "GET /account": Line(EVERYBODY),
+    # The current password is not given.
+    "POST /account/password": Line(EVERYBODY, (403,)),
+    "GET /account/second-factor": Line(EVERYBODY),
+    "POST /account/second-factor": Line(EVERYBODY, (403,)),
+    "POST /account/recovery-codes": Line(EVERYBODY, (403,)),
+    "POST /account/sessions/end": Line(
+        EVERYBODY, (303,), fresh=forgotten_session, own_session=True
+    ),
+    "POST /account/sessions/{session_id}/end": Line(EVERYBODY, (303,), fresh=own_session),
+    "GET /people": Line(ADMIN),
+    "POST /people": Line(ADMIN, send=new_user_form),
+    "POST /people/agencies": Line((), (303,), new_agency_form),
+    "POST /people/agencies/retire": Line((), (303,), form(name="north", retired="no")),
+    "GET /people/{user_id}": Line(ADMIN, fresh=person),
+    "POST /people/{user_id}": Line(ADMIN, (303,), form(role_administrator="yes"), person),
+    "POST /people/{user_id}/disabled": Line(ADMIN, (303,), form(disabled="yes"), person),
+    "POST /people/{user_id}/reset": Line(ADMIN, fresh=person),
+    "POST /people/{user_id}/sessions/end": Line(ADMIN, (303,), fresh=person),
+    "GET /keys": Line(ADMIN),
+    "POST /keys": Line(ADMIN, send=new_key_form),
+    "POST /keys/{key_id}/revoke": Line(ADMIN, (303,), fresh=key),
     "GET /static/{name}": Line(open_to_all=True, ok=(404,)),
     "POST /sign-out": Line(EVERYBODY, (303,), own_session=True),
     "GET /about": Line(EVERYBODY),
