@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import delete, select
 
-from indexer.agencies import add_agency as add
+from indexer.agencies import add_agency
 from indexer.audit.chain import Detail, record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency, User
@@ -52,7 +52,7 @@ def create(catalog: Catalog, principal: Principal, name: str, title: str = "") -
     with catalog.write() as session:
         if session.get(Agency, name) is not None:
             raise AgencyTaken(name)
-        return _record(add(session, name, title))
+        return _record(add_agency(session, name, title))
 
 
 def change(

@@ -14,11 +14,11 @@ from sqlalchemy import select
 
 from indexer import approvals, cases, images, jobs, notify
 from indexer.ads import receive_ad
+from indexer.agencies import add_agency
 from indexer.blobs import sha256_hex
 from indexer.catalog.tables import Alert, Candidate, Case, WebSession
 from indexer.records import AdInput, CaseInput, FaceSummary, Person, Upload
 from indexer.workspace import Workspace
-from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.accounts.roles import ROLES
 from service.web.held import Held, HeldPhoto, Wishes
@@ -85,7 +85,7 @@ class Seed:
         store = KeyStore(self.ws.catalog)
         with self.ws.catalog.write() as session:
             for agency in (OWN, OTHER):
-                agencies.add(session, agency)
+                add_agency(session, agency)
         for caller in CALLERS:
             if caller.role == NOBODY:
                 continue
