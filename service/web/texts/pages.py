@@ -11,6 +11,7 @@ from typing import Final
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.links import LINK_TEXTS
 from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -380,6 +381,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.bands": "What the bands mean",
     **ALERT_TEXTS,
     **CASEWORK_TEXTS,
+    **LINK_TEXTS,
     **GENERATION_TEXTS,
     **WITHHELD_TEXTS,
 }
