@@ -165,6 +165,8 @@ def open_for(
             withheld_hours=settings.withheld_hours,
             withheld_emails=settings.withheld_addresses if emails_enabled(settings) else (),
             purge_ledger=settings.purge_ledger_path,
+            audit_heads=settings.audit_heads_path,
+            stamps=settings.stamp_url is not None,
         ),
         restoring=restoring,
         blobs=blobs or open_object_store(settings),

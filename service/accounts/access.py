@@ -229,9 +229,12 @@ FREE: Final[Mapping[str, str]] = {
     "contract_id": "generations belong to the installation",
     "held_id": "held for one session, which alone can name it",
     "index": "the number of a face in a held photo",
-    "name": "a file of our own",
+    "name": "a file of our own, or an agency, which only managers of all agencies change",
+    "user_id": "looked at where people are managed: service/accounts/people.py",
+    "key_id": "looked at where keys are managed: service/accounts/keys.py",
+    "session_id": "of the person in the same address, or of the caller",
 }
-"""The names of parts of addresses that stand for nothing of an agency, and why."""
+"""The names of parts of addresses that are not looked at here, and why."""
 
 
 def require_records(

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from indexer import approvals, cases, images, jobs, judgements, notify
 from indexer.ads import receive_ad
 from indexer.blobs import sha256_hex
+from indexer.catalog.account_tables import Agency
 from indexer.catalog.casework_tables import LinkRequest
 from indexer.catalog.tables import Alert, Candidate, Case, WebSession
 from indexer.ids import new_id
@@ -23,7 +24,6 @@ from indexer.times import utc_now
 from indexer.withheld import shown
 from indexer.withheld.rows import FLAG_REASONS
 from indexer.workspace import Workspace
-from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.accounts.roles import ROLES
 from service.web.held import Held, HeldPhoto, Wishes
@@ -93,7 +93,7 @@ class Seed:
         store = KeyStore(self.ws.catalog)
         with self.ws.catalog.write() as session:
             for agency in (OWN, OTHER, THIRD):
-                agencies.add(session, agency)
+                session.add(Agency(name=agency, created_at=utc_now()))
         for caller in CALLERS:
             if caller.role == NOBODY:
                 continue

@@ -3,16 +3,21 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
     endings,
     generations,
     info,
+    keys,
     links,
+    people,
     photos,
     pictures,
+    provider,
     searches,
     signin,
     withheld,
@@ -21,6 +26,10 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,
@@ -32,6 +41,7 @@ for _part in (
     pictures,
     withheld,
     generations,
+    audit,
     info,
 ):
     router.include_router(_part.router)
