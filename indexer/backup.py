@@ -28,6 +28,7 @@ from typing import IO, Any
 from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import select
 
+from indexer.audit import record
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog
 from indexer.catalog.dump import CatalogCopy, CatalogKind, copied
@@ -122,6 +123,9 @@ def back_up(
         blobs.seal_with(catalog.keyring)
     part = target.with_name(f".{target.name}.{new_id()}{TEMP_SUFFIX}")
     copy_path = target.with_name(f".{target.name}.{new_id()}.catalog{TEMP_SUFFIX}")
+    # First, so that no copy is made that nobody knows of; the back-up holds this record too.
+    with catalog.write() as session:
+        record(session, "backup.create", outcome="begun")
     progress(Progress(stage="catalog", done=0, total=1))
     with copied(catalog, copy_path, pg_dump) as copy:
         progress(Progress(stage="catalog", done=1, total=1))

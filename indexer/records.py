@@ -36,8 +36,12 @@ JobKind: TypeAlias = Literal[
     "enrol_case",
     "embed_images",
     "embed_case",
+    "check_pictures",
+    "read_again",
+    "tidy_faces",
     "deliver_webhook",
     "deliver_email",
+    "stamp_head",
 ]
 ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sqlalchemy import delete, func, select, update
 
-from indexer import cases, forget, ledger, removals
+from indexer import audit, cases, forget, ledger, removals
+from indexer.audit.heads import Head
 from indexer.backup import MANIFEST, Manifest, check_digest, members, read_manifest
 from indexer.batches import chunks
 from indexer.blobs import BlobStore, LocalBlobStore
@@ -43,6 +44,8 @@ from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
 from indexer.sealing.keys import attach
 from indexer.sealing.outer import OuterKeys
+from indexer.times import rfc3339
+from indexer.withheld.rows import restored
 from indexer.workspace import RESTORING, Workspace
 from models.errors import HomewardError
 
@@ -92,11 +95,14 @@ def restore_files(
     catalog_url: str | None = None,
     blobs: BlobStore | None = None,
     pg_dump: str | None = None,
+    head: Head | None = None,
     keys: OuterKeys | None = None,
     progress: Report = lambda _: None,
 ) -> Manifest:
     """Put catalog and originals back, every digest checked, and set right what was going on.
 
+    ``head``: the last head of the audit log that is known: the records between the back-up and it
+    are given up, which the first new record says.
     ``blobs``: an empty store outside of the folder that takes the originals. Nobody can open the
     folder before :func:`finished`. Where it fails, folder and store are empty again;
     but where a database outside of it may be filled by then, it stays closed.
@@ -130,7 +136,7 @@ def restore_files(
         catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
         try:
             attach(catalog, keys, turn_on=True)
-            _settle(catalog)
+            _settle(catalog, manifest, head)
         finally:
             catalog.close()
     except BaseException as error:
@@ -244,10 +250,19 @@ def _extract(
             progress(Progress(stage="originals", done=len(put), total=manifest.originals))
 
 
-def _settle(catalog: Catalog) -> None:
+def _settle(catalog: Catalog, manifest: Manifest, head: Head | None) -> None:
     """Jobs that were running wait again, as if not tried; browsers have to sign in anew. What was
     to be sent then is not sent: most of it was, long ago."""
     with catalog.write() as session:
+        audit.record(
+            session,
+            "backup.restore",
+            details={
+                "made_at": rfc3339(manifest.created_at),
+                "last_known_seq": None if head is None else head.seq,
+                "last_known_hash": None if head is None else head.hash,
+            },
+        )
         session.execute(delete(WebSession))
         session.execute(delete(RunnerRow))
         forget_shelves(session)
@@ -327,6 +342,10 @@ def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
         if case is not None and case.status == "open":
             cases.update_case(ws, subject, {"status": "closed"}, actor=ACTOR)
             result.closed_cases.append(subject)
+    elif purge.kind == "ad_faces":
+        pass  # Whatever is no candidate goes again once the folder is opened in that mode.
+    elif restored(ws, purge.kind, subject, purge.actor, purge.at):
+        result.forgotten["picture"] += 1
     else:
         result.unknown.append(purge)
 

@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from indexer import (
     approvals,
@@ -23,6 +23,7 @@ from indexer import (
     room,
     staging,
 )
+from indexer.audit import heads, stamps
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
@@ -43,6 +44,9 @@ from models.calibration import Calibration
 from models.contract import require_same
 from models.decode import DEFAULT_LIMITS, DecodeLimits
 from models.types import Face, Landmarks, RgbImage
+
+if TYPE_CHECKING:
+    from indexer.withheld.checks import ListedPdq
 
 _log = logging.getLogger(__name__)
 
@@ -82,9 +86,13 @@ class WorkspaceOptions:
     own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
     nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
     down when it is full. ``ad_max_age_days``: ads that were not received for so long are
-    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
-    ``approval_required``: new cases wait for an approval before they are searched;
-    ``approval_days``: how long one holds where whoever gave it did not say.
+    forgotten, 0 for never; ``ad_faces``: whether faces of ads are kept that are no candidates
+    (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
+    picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
+    that lists deletions; ``audit_heads``: file that heads of the audit log are noted in;
+    ``stamps``: whether a time-stamping authority is asked for stamps over them.
+    ``approval_required``: new cases wait for an approval before they are
+    searched; ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -103,7 +111,12 @@ class WorkspaceOptions:
     min_free_bytes: int = 0
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
+    ad_faces: Literal["standard", "transient"] = "standard"
+    withheld_hours: float = 24.0
+    withheld_emails: tuple[str, ...] = ()
     purge_ledger: Path | None = None
+    audit_heads: Path | None = None
+    stamps: bool = False
     approval_required: bool = False
     approval_days: int = 90
 
@@ -151,8 +164,13 @@ class Workspace:
         self.in_hand: set[str] = set()
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
+        self.heads_noted = heads.Noted()
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
+        # Of the lists of hashes, as long as they do not change.
+        self.listed_pdq: ListedPdq | None = None
+        # Faces of ads that were compared, by contract, and when that was counted.
+        self.compared_faces: dict[str, tuple[int, float]] = {}
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -216,9 +234,12 @@ class Workspace:
                 _expire_quarantine,
                 idempotency.expire,
                 retention.forget_aged,
+                _note_overdue,
                 removals.finish,
                 removals.sweep_if_due,
                 purges.write_ledger,
+                heads.keep,
+                stamps.keep_asking,
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
@@ -237,6 +258,7 @@ class Workspace:
             self.views.close()
         finally:
             self._stop_beating()
+            self._note_head()
             if self._runner_lock is not None:
                 queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
                 self._runner_lock.close()
@@ -265,6 +287,12 @@ class Workspace:
                 queue.resign(self)
             except Exception:  # noqa: BLE001 - the free lock tells the others as well
                 _log.exception("this process could not sign off")
+
+    def _note_head(self) -> None:
+        try:
+            heads.keep(self, now=True)
+        except Exception:  # noqa: BLE001 - the next start notes it
+            _log.exception("the head of the audit log could not be noted")
 
     def __enter__(self) -> Self:
         return self
@@ -316,7 +344,12 @@ def open_workspace(
     if restoring:
         # A drill must not write into what belongs to what runs: its file of purges, its server.
         options = replace(
-            options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
+            options,
+            ad_max_age_days=0,
+            purge_ledger=data_dir / "purges.jsonl",
+            audit_heads=None,
+            stamps=False,
+            vectors=LOCAL,
         )
     catalog = make_catalog(data_dir, catalog_url, restoring=restoring, keys=keys)
     try:
@@ -344,6 +377,10 @@ def open_workspace(
     except BaseException:
         catalog.close()
         raise
+    from indexer.transient import settle_mode
+
+    if not restoring:
+        settle_mode(ws)
     ws.maintain()
     return ws
 
@@ -393,6 +430,12 @@ def _discard_abandoned(ws: Workspace) -> None:
 
 def _expire_quarantine(ws: Workspace) -> None:
     quarantine.expire(ws.catalog)
+
+
+def _note_overdue(ws: Workspace) -> None:
+    from indexer.withheld.rows import note_overdue
+
+    note_overdue(ws)
 
 
 def _keep_generations(ws: Workspace) -> None:

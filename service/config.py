@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
 from indexer.object_blobs import bucket_and_prefix
+from indexer.records import is_email
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 from models.runtime import RuntimeOptions
@@ -35,6 +36,10 @@ class SettingsInvalid(HomewardError):
 
 def _cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
 class Settings(NetworkSettings):
@@ -132,8 +137,21 @@ class Settings(NetworkSettings):
     """Whether a case waits for a second person's approval before it is searched."""
     approval_days: Annotated[int, Field(ge=1, le=366)] = 90
     """How long an approval holds where whoever gives it does not say."""
+    ad_faces: Literal["standard", "transient"] = "standard"
+    """Whether faces of ads that are no candidates of open cases are kept."""
+    withheld_hours: Annotated[float, Field(gt=0, le=8_760)] = 24.0
+    """How long the designated role has to settle a withheld picture."""
+    withheld_emails: str = ""
+    """Addresses of the designated role, separated by commas; told of withheld pictures."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
+
+    audit_heads: Path | None = None
+    """File that heads of the audit log are noted in; `audit-heads.jsonl` in data_dir if unset."""
+    stamp_url: str | None = None
+    """Address of an RFC 3161 time-stamping authority; none is asked if unset."""
+    stamp_ca_file: Path | None = None
+    """Certificates that its stamps have to lead to, in PEM."""
 
     pg_dump: str | None = None
     """PostgreSQL's program for back-ups; `pg_restore` lies beside it."""
@@ -185,10 +203,34 @@ class Settings(NetworkSettings):
             raise ValueError("without https it is used only where HOMEWARD_MILVUS_ALLOW_HTTP is on")
         return value
 
-    @field_validator("data_dir", "purge_ledger", "encryption_key_file")
+    @field_validator("stamp_url")
+    @classmethod
+    def _stamps(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("the address has to read https://host or http://host, with no user")
+        return value
+
+    @field_validator("withheld_emails")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        if not all(is_email(one) for one in _listed(value)):
+            raise ValueError("addresses read name@host.example, separated by commas")
+        return value
+
+    @field_validator(
+        "data_dir", "purge_ledger", "audit_heads", "stamp_ca_file", "encryption_key_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @property
+    def withheld_addresses(self) -> tuple[str, ...]:
+        """Who is told of withheld pictures by e-mail."""
+        return _listed(self.withheld_emails)
 
     @property
     def decode_limits(self) -> DecodeLimits:
@@ -224,6 +266,11 @@ class Settings(NetworkSettings):
     def purge_ledger_path(self) -> Path:
         """Where deletions are listed outside of the catalog."""
         return self.purge_ledger or self.data_dir / "purges.jsonl"
+
+    @property
+    def audit_heads_path(self) -> Path:
+        """Where heads of the audit log are noted outside of the catalog."""
+        return self.audit_heads or self.data_dir / "audit-heads.jsonl"
 
     @property
     def vector_options(self) -> VectorOptions:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id
@@ -57,7 +57,7 @@ class Hold(Base):
     subject_id: Mapped[str] = mapped_column(Id)
     agency: Mapped[str | None] = mapped_column(String(100))
     reason: Mapped[str] = mapped_column(String(40))
-    note: Mapped[str | None] = mapped_column(Text)
+    note: Mapped[str | None] = mapped_column(SealedText("holds.note"))
     set_by: Mapped[str] = mapped_column(String(100))
     set_at: Mapped[datetime] = mapped_column(UtcDateTime)
     lifted_by: Mapped[str | None] = mapped_column(String(100))

@@ -80,7 +80,8 @@ class Image(Base):
 
 
 class ImageAnalysis(Base):
-    """Whether an image was analysed under a contract, and why not where it failed."""
+    """Whether an image was analysed under a contract, and why not where it failed. ``faces``: how
+    many were found, whether they are kept or not; null where that was not noted."""
 
     __tablename__ = "image_analyses"
     __table_args__ = (CheckConstraint("state IN ('done', 'failed')", name="state"),)
@@ -93,6 +94,7 @@ class ImageAnalysis(Base):
     code: Mapped[str | None] = mapped_column(String(60))
     detail: Mapped[str | None] = mapped_column(Text)
     analysed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    faces: Mapped[int | None]
 
 
 class ImageTrial(Base):
@@ -670,7 +672,8 @@ class Search(Base):
 
 
 class Purge(Base):
-    """Append-only proof of deletions; holds ids and counts, never content.
+    """Append-only proof of deletions; holds ids and counts, never content. The subject is an id, or
+    the SHA-256 of a picture.
 
     ``written_at``: when the entry went into the ledger file outside of the catalog.
     """
@@ -681,7 +684,7 @@ class Purge(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     actor: Mapped[str] = mapped_column(String(100))
     kind: Mapped[str] = mapped_column(String(20))
-    subject_id: Mapped[str] = mapped_column(Id, index=True)
+    subject_id: Mapped[str] = mapped_column(Sha, index=True)
     counts: Mapped[dict[str, int]] = mapped_column(Json)
     written_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
 

@@ -46,7 +46,12 @@ def test_brute_force_against_keys(workspace: Workspace, settings: Settings) -> N
             problem(client.get("/v1/cases", headers=wrong(number)), 401, "unauthenticated")
         looked_up: list[str] = []
         real = service.keys.authenticate
-        service.keys.authenticate = lambda text: looked_up.append(text) or real(text)
+
+        def noted(text: str) -> Any:
+            looked_up.append(text)
+            return real(text)
+
+        service.keys.authenticate = noted
         for number in range(20, 40):
             answer = client.get("/v1/cases", headers=wrong(number))
             problem(answer, 429, "rate_limited")

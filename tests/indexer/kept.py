@@ -9,12 +9,17 @@ before its second, and so on. One line is printed for each: ``killed`` or ``done
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
+
+from sqlalchemy import event
 
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.catalog.sealed import bind_rows
 from indexer.galleries.local import LocalGallery
 from indexer.galleries.merging import Sizes
 from indexer.galleries.opening import scanner
@@ -36,11 +41,27 @@ def gallery_in(folder: Path, keys: Keyring | None = None) -> LocalGallery:
 
 
 def use_keys(catalog: Catalog, keys: Keyring | None) -> None:
-    """Have what this catalog's galleries write encrypted with ``keys`` from now on."""
+    """Have what this catalog and its galleries write encrypted with ``keys`` from now on."""
+    if not event.contains(catalog.engine, "before_execute", bind_rows):
+        event.listen(catalog.engine, "before_execute", bind_rows, retval=True)
+    catalog.engine.clear_compiled_cache()  # a statement reads sealed columns in another way
     vars(catalog.engine.dialect)["homeward_keyring"] = keys
 
 
+def copy_of(data: Path, folder: Path) -> None:
+    """A copy of a data folder whose index is not taken for another one, which would only be made
+    anew: it names the file that says whose it is."""
+    shutil.copytree(data, folder)
+    store = folder / "index" / "store"
+    named, _ = store.read_text(encoding="ascii").split()
+    store.write_text(f"{named} {store.stat().st_ino}", encoding="ascii")
+
+
 def main(what: str, folders: list[Path]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        # What the first gallery of a process has to load, its children have then.
+        copy_of(folders[0], Path(name, "warm"))
+        gallery_in(Path(name, "warm"), ROTATED).close()
     for step, folder in enumerate(folders):
         child = os.fork()
         if child == 0:

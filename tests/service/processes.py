@@ -60,7 +60,7 @@ def homeward(
 
 @contextmanager
 def serving(
-    data_dir: Path, log: Path, *, verify: ssl.SSLContext | bool = True, **settings: str
+    data_dir: Path, log: Path, verify: ssl.SSLContext | None = None, /, **settings: str
 ) -> Iterator[httpx2.Client]:
     """``homeward serve`` as a process, what it prints in ``log``; a client with the key.
 
@@ -76,7 +76,9 @@ def serving(
         )
     try:
         address = wait_until(lambda: _address(process, log), 120)
-        with httpx2.Client(base_url=address, headers=AUTH, timeout=60, verify=verify) as client:
+        with httpx2.Client(
+            base_url=address, headers=AUTH, timeout=60, verify=verify or True
+        ) as client:
             yield client
     finally:
         process.terminate()

@@ -36,7 +36,7 @@ def seen(
     async def receive() -> Any:
         return {"type": "http.request"}
 
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "method": "GET",
         "scheme": "http",

@@ -137,7 +137,7 @@ def test_a_server_with_a_certificate_speaks_tls_only(tmp_path: Path, authority: 
     with serving(
         tmp_path / "data",
         tmp_path / "log",
-        verify=trusting(authority),
+        trusting(authority),
         tls_cert=str(cert),
         tls_key=str(key),
     ) as client:

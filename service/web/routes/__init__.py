@@ -3,22 +3,33 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
     endings,
     generations,
     info,
+    keys,
+    people,
     photos,
     pictures,
+    provider,
+    reports,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,
@@ -27,7 +38,10 @@ for _part in (
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
+    audit,
+    reports,
     info,
 ):
     router.include_router(_part.router)
