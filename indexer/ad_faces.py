@@ -11,6 +11,7 @@ from indexer.batches import chunks
 from indexer.catalog.tables import CaptureImage, Face, GalleryMember, ImageAnalysis, Job
 from indexer.queue import PASSING
 from indexer.records import Failure
+from indexer.withheld.rows import bytes_deleted
 from models.types import FloatArray
 
 
@@ -77,6 +78,7 @@ def without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> 
             )
         )
         whole |= analysed - set(outside)
+    whole |= bytes_deleted(session, shas)
     return [sha256 for sha256 in shas if sha256 not in whole]
 
 

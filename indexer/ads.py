@@ -26,6 +26,7 @@ from indexer.incoming import Delivery, Prepared, prepare
 from indexer.records import AdFilter, AdInput, AdReceipt, AdRecord, Page, Upload
 from indexer.room import require_room
 from indexer.sealing.keyring import Keyring
+from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
@@ -85,6 +86,7 @@ def receive_ads(
             if todo:
                 with ws.catalog.write() as session:
                     taken = take(ws, session, todo)
+                    withheld.arrived(session, ws, [*fresh, *again])
                 for at, outcome in taken.items():
                     outcomes[at] = outcome
     return [outcome for outcome in outcomes if outcome is not None]

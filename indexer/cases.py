@@ -11,6 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import approvals, audit, images, queue, removals
+from indexer.agencies import ensure_agency
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
 from indexer.case_rows import columns, photos_of, record
@@ -76,6 +77,7 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        ensure_agency(session, case.agency)
         approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
@@ -174,6 +176,7 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         number = changes.get("case_number", row.case_number)
         if (agency, number) != (row.agency, row.case_number):
             _refuse_duplicate(session, agency, number)
+            ensure_agency(session, agency)
         before = row.alert_expected_false
         for name, value in columns(changes).items():
             setattr(row, name, value)

@@ -21,12 +21,16 @@ from indexer.records import Failure, JobRecord
 from indexer.searches import purpose_of
 from indexer.trials import analyse_one_by_one
 from indexer.watchlist import probe_ads
+from indexer.withheld import checks
 from indexer.workspace import Workspace
 from models.types import Box
 
 
 def probe_case(ws: Workspace, job: JobRecord) -> None:
-    """Compare a case with the ads."""
+    """Compare a case with the ads, and its photos with the lists of hashes."""
+    with ws.catalog.read() as session:
+        own = session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)).all()
+    checks.check(ws, own)
     alerts = _probe(ws, job.subject_id)
     with ws.catalog.write() as session:
         _note_probe(ws, session, job, alerts)

@@ -255,6 +255,59 @@ class LegalHold(HomewardError):
     code = "legal_hold"
 
 
+class PictureWithheld(HomewardError):
+    """The pixels of the picture go to nobody."""
+
+    code = "picture_withheld"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This picture is withheld: it is shown to nobody. What it belongs to can be read.",
+            remedy="Ask the designated role, who may settle what becomes of it.",
+        )
+
+
+class WithheldNotFound(NotFound):
+    code = "withheld_not_found"
+
+    def __init__(self, sha256: str) -> None:
+        super().__init__(f"No picture {sha256!r} is withheld.", remedy="Check the SHA-256.")
+
+
+class WithheldStateInvalid(HomewardError):
+    """The picture is in a state in which this cannot be decided."""
+
+    code = "withheld_state_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            detail,
+            remedy="Look at the list again: a picture is first reported and preserved or released; "
+            "bytes go only after they were preserved.",
+        )
+
+
+class SecondPersonNeeded(HomewardError):
+    """Whoever flagged a picture does not release it."""
+
+    code = "second_person_needed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Whoever flagged a picture may not release it.",
+            remedy="Have another person of the designated role decide.",
+        )
+
+
+class HashListNotFound(NotFound):
+    code = "hash_list_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is no list {name!r}.", remedy="See `homeward hashes list` for their names."
+        )
+
+
 class PurposeRequired(HomewardError):
     code = "purpose_required"
 
@@ -682,3 +735,16 @@ class KeysUnusable(StorageError):
     """The encryption keys that are set cannot be used, or are not those of this data folder."""
 
     code = "encryption_keys"
+
+
+class EncryptionOff(StorageError):
+    """Something was asked of encryption where there is none."""
+
+    code = "encryption_off"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This data folder is not encrypted.",
+            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and run "
+            "`homeward encryption on`.",
+        )

@@ -37,6 +37,7 @@ from indexer.leads import drop_empty_leads
 from indexer.purges import list_purges, record_purge
 from indexer.records import PurgeRecord
 from indexer.room import deletes
+from indexer.withheld.rows import refuse_unsettled
 from indexer.workspace import Workspace
 
 __all__ = [
@@ -68,6 +69,8 @@ def forget_photo(
             raise PhotoNotFound(photo_id)
         _refuse_hold(held and case.legal_hold, "case")
         sha256 = photo.sha256
+        if held:
+            refuse_unsettled(session, [sha256])
         session.execute(delete(Photo).where(Photo.photo_id == photo_id))
         counts = {"photos": 1, **images.release(session, [sha256])}
         counts["candidates"] = _forget_unreviewed(session, case_id)
@@ -105,6 +108,8 @@ def forget_case(
         photos = session.execute(
             select(Photo.photo_id, Photo.sha256).where(Photo.case_id == case_id)
         ).all()
+        if held:
+            refuse_unsettled(session, [sha256 for _, sha256 in photos])
         candidates = session.scalar(select(func.count()).where(Candidate.case_id == case_id)) or 0
         session.execute(delete(Case).where(Case.case_id == case_id))
         session.execute(delete(Job).where(Job.subject_id == case_id))
@@ -140,6 +145,8 @@ def forget_ad(
         if ad is None:
             raise AdNotFound(ad_id)
         _refuse_hold(held and ad.legal_hold, "ad")
+        if held:
+            refuse_unsettled(session, pictures_of(session, ad_id))
         record = forget_ad_in(session, ad, actor)
         lines.drop(session)
     removals.finish_if_possible(ws)
@@ -151,21 +158,28 @@ def forget_ad_in(session: Session, ad: Ad, actor: str) -> PurgeRecord:
     :func:`lines_of_ads` in it, and calls ``removals.finish_if_possible`` after it."""
     ad_id = ad.ad_id
     captures = select(Capture.capture_id).where(Capture.ad_id == ad_id)
-    shas = session.scalars(
-        select(CaptureImage.sha256)
-        .where(CaptureImage.capture_id.in_(captures), CaptureImage.sha256.is_not(None))
-        .distinct()
-    ).all()
+    shas = pictures_of(session, ad_id)
     pages = session.scalars(
         select(CapturePage.sha256).where(CapturePage.capture_id.in_(captures)).distinct()
     ).all()
     holds.forget_notes(session, "ad", ad_id)
     session.execute(delete(Ad).where(Ad.ad_id == ad_id))
     session.execute(delete(Job).where(Job.subject_id == ad_id))
-    counts = images.release(session, [sha256 for sha256 in shas if sha256 is not None])
+    counts = images.release(session, shas)
     counts["pages"] = _release_pages(session, list(pages))
     _forget_responses(session, [ad_id])
     return record_purge(session, actor, "ad", ad_id, counts)
+
+
+def pictures_of(session: Session, ad_id: str) -> list[str]:
+    """The pictures of an ad, by SHA-256."""
+    rows = session.scalars(
+        select(CaptureImage.sha256)
+        .join(Capture, Capture.capture_id == CaptureImage.capture_id)
+        .where(Capture.ad_id == ad_id, CaptureImage.sha256.is_not(None))
+        .distinct()
+    )
+    return [sha256 for sha256 in rows if sha256 is not None]
 
 
 def _release_pages(session: Session, shas: list[str]) -> int:

@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from indexer import jobs, ledger, purges, removals, retention
 from indexer.catalog.engine import driver_facts
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.compaction import too_large
 from indexer.errors import BlobDamaged, BlobMissing
@@ -16,6 +17,7 @@ from indexer.generations import rows
 from indexer.records import GalleryName
 from indexer.reindex import outdated
 from indexer.room import free_bytes, require_room, room_left
+from indexer.withheld.rows import bytes_deleted
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 
@@ -94,8 +96,10 @@ def _originals(ws: Workspace, verify: bool) -> HealthItem:
         expected = set(session.scalars(select(Image.sha256)))
         expected |= set(session.scalars(select(CapturePage.sha256)))
         expected |= set(session.scalars(select(StagedImage.sha256)))
+        expected -= bytes_deleted(session, expected)
+        preserved = set(session.scalars(select(WithheldImage.sha256)))
     held = set(ws.blobs.digests())
-    missing, orphans = expected - held, held - expected
+    missing, orphans = expected - held, held - expected - preserved
     damaged = _damaged(ws, expected & held) if verify else []
     detail = f"{len(expected)} originals"
     if verify:

@@ -35,6 +35,7 @@ from indexer.hashes import keep_hash
 from indexer.leads import drop_empty_leads
 from indexer.records import AnalysisState, FaceRecord, Failure, ImageRecord
 from indexer.times import utc_now
+from indexer.withheld import shown
 from indexer.workspace import Workspace
 from models.decode import ImageHeader, decode
 from models.errors import GpuLost, HomewardError, ImageRejected
@@ -93,13 +94,14 @@ def faces_of(ws: Workspace, sha256: str) -> tuple[FaceRecord, ...]:
 def original(ws: Workspace, sha256: str) -> tuple[bytes, ImageRecord]:
     """The bytes as received, verified, and what is known of them.
 
-    Raises :class:`ImageNotFound`, :class:`BlobMissing`, :class:`BlobDamaged`.
+    Raises :class:`ImageNotFound`, :class:`PictureWithheld`, :class:`BlobMissing`,
+    :class:`BlobDamaged`.
     """
     with ws.catalog.read() as session:
         found = image_records(session, ws.contract_id, [sha256])
     if not found:
         raise ImageNotFound(sha256)
-    return ws.blobs.get(sha256), found[sha256]
+    return shown.bytes_to_show(ws, sha256), found[sha256]
 
 
 def owners(ws: Workspace, sha256: str) -> ImageOwners:
@@ -117,10 +119,11 @@ def owners(ws: Workspace, sha256: str) -> ImageOwners:
 def crop(ws: Workspace, face_id: str, size: int = 224) -> RgbImage:
     """The aligned crop of a face: uint8 RGB (size, size, 3), derived from the original.
 
-    Raises :class:`FaceNotFound`, :class:`BlobMissing`, :class:`BlobDamaged`, ``ImageRejected``.
+    Raises :class:`FaceNotFound`, :class:`PictureWithheld`, :class:`BlobMissing`,
+    :class:`BlobDamaged`, ``ImageRejected``.
     """
     face = get_face(ws, face_id)
-    image = decode(ws.blobs.get(face.sha256), ws.limits)
+    image = decode(shown.bytes_to_show(ws, face.sha256), ws.limits)
     return ws.analyser.crop(image.pixels, face.landmarks, size)
 
 

@@ -3,8 +3,9 @@
 ``ingest_ad`` analyses the images of one capture, puts their faces into the gallery of ads and
 compares them with the open cases. ``probe_case`` compares a case with the ads. ``enrol_case``
 enrols the stored photos of a case that was opened again, then probes. ``embed_images`` and
-``embed_case`` do as much under a contract that they name, for another generation. Each can be
-broken off anywhere and done again; a failure of one item is recorded and does not stop the others.
+``embed_case`` do as much under a contract that they name, for another generation.
+``check_pictures`` compares what is stored with lists of hashes. Each can be broken off anywhere and
+done again; a failure of one item is recorded and does not stop the others.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from indexer.memory import give_back_if_due
 from indexer.records import Failure, JobKind, JobRecord, JobState, Page, Progress
 from indexer.times import utc_now
 from indexer.trials import try_again
+from indexer.withheld import checks
 from indexer.workspace import Workspace
 from models.errors import ContractMismatch, GpuLost, HomewardError
 
@@ -275,6 +277,7 @@ _DOING: dict[JobKind, Callable[[Workspace, JobRecord], None]] = {
     "enrol_case": enrolling.enrol_case,
     "embed_case": enrolling.enrol_case,
     "embed_images": reading.embed_images,
+    "check_pictures": checks.check_pictures,
 }
 
 

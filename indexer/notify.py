@@ -7,7 +7,6 @@ nothing to deliver.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -23,6 +22,7 @@ from indexer.errors import TooManyWebhooks, WebhookNotFound
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
 from indexer.times import utc_now
+from indexer.withheld.notices import address_digest
 from indexer.workspace import Workspace
 
 MAX_WEBHOOKS: Final = 50
@@ -152,7 +152,7 @@ def email_delivery(ws: Workspace, job_id: str) -> EmailDelivery | None:
         job, alert = found
         addresses = tuple(dict.fromkeys(session.get_one(Case, alert.case_id).alert_emails))
         told = set(job.payload.get("told", ()))
-        waiting = tuple(address for address in addresses if _digest(address) not in told)
+        waiting = tuple(address for address in addresses if address_digest(address) not in told)
         if not waiting:
             return None
         alerts = session.scalar(
@@ -175,7 +175,7 @@ def note_told(ws: Workspace, job_id: str, address: str) -> None:
     with ws.catalog.write() as session:
         job = session.get(Job, job_id)
         if job is not None:
-            told = [*job.payload.get("told", ()), _digest(address)]
+            told = [*job.payload.get("told", ()), address_digest(address)]
             job.payload = {**job.payload, "told": told}
 
 
@@ -190,10 +190,6 @@ def _alert_of(session: Session, job_id: str) -> tuple[Job, Alert] | None:
         .where(Alert.alert_id == job.payload.get("alert_id"), Case.status == "open")
     )
     return None if alert is None else (job, alert)
-
-
-def _digest(address: str) -> str:
-    return hashlib.sha256(address.encode()).hexdigest()[:32]
 
 
 # --- webhooks --------------------------------------------------------------------------------

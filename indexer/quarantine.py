@@ -149,17 +149,10 @@ def items(catalog: Catalog, limit: int = 1000) -> list[QuarantineRecord]:
     order = (Quarantined.at.desc(), Quarantined.place, Quarantined.item_id)
     with catalog.read() as session:
         rows = session.execute(select(*columns).order_by(*order).limit(limit)).all()
+    keyring = catalog.keyring
     return [
-        QuarantineRecord(
-            item_id=item_id,
-            at=at,
-            actor=actor,
-            place=place,
-            code=code,
-            detail=detail,
-            size=plain_length(length, catalog.keyring),
-        )
-        for item_id, at, actor, place, code, detail, length in rows
+        QuarantineRecord(item_id, at, actor, place, code, detail, plain_length(size, keyring))
+        for item_id, at, actor, place, code, detail, size in rows
     ]
 
 

@@ -31,6 +31,10 @@ from indexer.catalog.tables import Job, RunnerRow
 from indexer.errors import JobNotFound
 from indexer.files import try_lock
 from indexer.ids import new_id
+from indexer.job_kinds import DELIVERIES as DELIVERIES
+from indexer.job_kinds import EMBEDDING as EMBEDDING
+from indexer.job_kinds import PRIORITIES as PRIORITIES
+from indexer.job_kinds import WORK as WORK
 from indexer.job_rows import failure_json, job_record
 from indexer.records import Failure, JobKind, JobRecord, JobState
 from indexer.times import utc_now
@@ -52,22 +56,6 @@ CRASHED = "analysis_crashed"
 """Code of a picture at which processes died: it is not tried again by itself."""
 PASSING = frozenset({"analysis_failed", "blob_damaged", "blob_missing"})
 """Codes of what may be over at the next attempt: a folder that was not mounted, a full GPU."""
-
-PRIORITIES: dict[JobKind, int] = {
-    "probe_case": 0,
-    "enrol_case": 0,
-    "deliver_webhook": 5,
-    "deliver_email": 5,
-    "ingest_ad": 10,
-    "embed_case": 15,
-    "embed_images": 20,
-}
-"""What goes first, lower before higher: a person is waiting for what is done for a case."""
-
-EMBEDDING: tuple[JobKind, ...] = ("embed_case", "embed_images")
-"""Work under a contract that the job names: for generations beside the one in use, mostly."""
-WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad", *EMBEDDING)
-DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
 
 _TAKEN = "taken"
 _PAUSES: dict[bool, tuple[float, float]] = {False: (2.0, 900.0), True: (10.0, 3600.0)}

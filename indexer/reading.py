@@ -25,6 +25,7 @@ from indexer.images import Analysed
 from indexer.records import Failure, JobRecord
 from indexer.trials import analyse_one_by_one
 from indexer.watchlist import probe_cases
+from indexer.withheld import checks
 from indexer.workspace import Workspace
 from models.types import FloatArray
 
@@ -80,6 +81,7 @@ def _read(ws: Workspace, shas: Mapping[str, Sequence[str]], *, alone: bool) -> l
     owners = {job_id: set(group) for job_id, group in shas.items()}
     _analyse_pending(ws, pending, owners, alone=alone)
     _fill_hashes(ws, every)
+    checks.check(ws, every)
     return every
 
 

@@ -36,6 +36,9 @@ JobKind: TypeAlias = Literal[
     "enrol_case",
     "embed_images",
     "embed_case",
+    "check_pictures",
+    "read_again",
+    "tidy_faces",
     "deliver_webhook",
     "deliver_email",
 ]

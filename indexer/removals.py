@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from indexer import purges
 from indexer.batches import chunks
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import CapturePage, Image, PendingRemoval, StagedImage
 from indexer.compaction import clear_slack
 from indexer.errors import StorageError
@@ -154,11 +155,25 @@ def _orphans(ws: Workspace, sha256s: Collection[str]) -> list[str]:
     return [sha256 for sha256 in sha256s if sha256 not in owned]
 
 
+def is_owned(ws: Workspace, sha256: str) -> bool:
+    """Whether a row names this original. Raises the StorageError tree."""
+    return not _orphans(ws, [sha256])
+
+
 def _owned(session: Session, sha256s: Collection[str]) -> set[str]:
-    """Which of these originals something has: an image, a page of an ad, or the staging."""
+    """Which of these originals something has: an image, a page of an ad, the staging, or the
+    preservation of a withheld picture. One that was to be deleted after that is nobody's."""
     owned: set[str] = set()
     for column in (Image.sha256, CapturePage.sha256, StagedImage.sha256):
         owned |= set(session.scalars(select(column).where(column.in_(sha256s))))
+    withheld = session.execute(
+        select(WithheldImage.sha256, WithheldImage.outcome).where(WithheldImage.sha256.in_(sha256s))
+    )
+    for sha256, outcome in withheld:
+        if outcome in (None, "reported_and_preserved"):
+            owned.add(sha256)
+        elif outcome == "deleted_after_preservation":
+            owned.discard(sha256)
     return owned
 
 

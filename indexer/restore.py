@@ -41,6 +41,7 @@ from indexer.files import TEMP_SUFFIX, fsync_folder, make_folder, storage_errors
 from indexer.galleries.shelf import forget_shelves
 from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
+from indexer.withheld.rows import restored
 from indexer.workspace import RESTORING, Workspace
 from models.errors import HomewardError
 
@@ -306,6 +307,8 @@ def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
         if case is not None and case.status == "open":
             cases.update_case(ws, subject, {"status": "closed"}, actor=ACTOR)
             result.closed_cases.append(subject)
+    elif restored(ws, purge.kind, subject, purge.actor, purge.at):
+        result.forgotten["picture"] += 1
     else:
         result.unknown.append(purge)
 

@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session, aliased
 
 from indexer import removals
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import Ad, Capture, CaptureImage, Case, Judgement, Purge
 from indexer.files import try_lock
 from indexer.records import PurgeRecord
@@ -56,8 +57,9 @@ class Ageing:
 
 
 def look(ws: Workspace, days: int, site: str | None = None) -> Ageing:
-    """Which ads were not received for ``days`` days. Not due are those under legal hold, and those
-    in which an open case has found its person, as far as people concluded."""
+    """Which ads were not received for ``days`` days. Not due are those under legal hold, those in
+    which an open case has found its person, as far as people concluded, and those with a withheld
+    picture that is not settled."""
     now = utc_now()
     with ws.catalog.read() as session:
         due = session.scalar(select(func.count()).select_from(Ad).where(*_due(now, days, site)))
@@ -145,6 +147,7 @@ def _due(now: datetime, days: int, site: str | None) -> list[ColumnElement[bool]
         Ad.last_received_at < now - timedelta(days=days),
         Ad.legal_hold.is_(False),
         Ad.ad_id.not_in(_supporting()),
+        Ad.ad_id.not_in(_withheld()),
     ]
     return conditions if site is None else [*conditions, Ad.site == site]
 
@@ -164,6 +167,16 @@ def _supporting() -> Select[str]:
             .where(later.case_id == Case.case_id, later.supersedes == Judgement.judgement_id)
             .exists(),
         )
+    )
+
+
+def _withheld() -> Select[str]:
+    """The ads with a picture that waits for the designated role: its report needs them."""
+    return (
+        select(Capture.ad_id)
+        .join(CaptureImage, CaptureImage.capture_id == Capture.capture_id)
+        .join(WithheldImage, WithheldImage.sha256 == CaptureImage.sha256)
+        .where(WithheldImage.settled_at.is_(None))
     )
 
 

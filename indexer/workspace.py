@@ -9,7 +9,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from indexer import (
     approvals,
@@ -35,6 +35,7 @@ from indexer.generations.views import Load, Views, load_nothing
 from indexer.heart import Heart
 from indexer.ids import new_id
 from indexer.records import GalleryName
+from indexer.sealing import work
 from indexer.sealing.keyring import Keyring
 from indexer.sealing.keys import attach
 from indexer.sealing.outer import OuterKeys
@@ -42,6 +43,9 @@ from models.calibration import Calibration
 from models.contract import require_same
 from models.decode import DEFAULT_LIMITS, DecodeLimits
 from models.types import Face, Landmarks, RgbImage
+
+if TYPE_CHECKING:
+    from indexer.withheld.checks import ListedPdq
 
 _log = logging.getLogger(__name__)
 
@@ -81,9 +85,11 @@ class WorkspaceOptions:
     own; ``emails``: whether e-mails can be sent. ``min_free_bytes``: free disk below which
     nothing new is taken in; ``reserve_bytes``: disk set aside so that deletions can be written
     down when it is full. ``ad_max_age_days``: ads that were not received for so long are
-    forgotten, 0 for never; ``purge_ledger``: file outside of the catalog that lists deletions.
-    ``approval_required``: new cases wait for an approval before they are searched;
-    ``approval_days``: how long one holds where whoever gave it did not say.
+    forgotten, 0 for never; ``ad_faces``: whether faces of ads are kept that are no candidates
+    (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
+    picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
+    that lists deletions. ``approval_required``: new cases wait for an approval before they are
+    searched; ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
     min_face_px: float = 20.0
@@ -102,6 +108,9 @@ class WorkspaceOptions:
     min_free_bytes: int = 0
     reserve_bytes: int = 0
     ad_max_age_days: int = 0
+    ad_faces: Literal["standard", "transient"] = "standard"
+    withheld_hours: float = 24.0
+    withheld_emails: tuple[str, ...] = ()
     purge_ledger: Path | None = None
     approval_required: bool = False
     approval_days: int = 90
@@ -152,6 +161,8 @@ class Workspace:
         self.beats_seen: dict[str, tuple[int, float]] = {}
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
+        # Of the lists of hashes, as long as they do not change.
+        self.listed_pdq: ListedPdq | None = None
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -207,7 +218,7 @@ class Workspace:
             return
         try:
             # One that fails does not keep the others from being done.
-            for work in (
+            for upkeep in (
                 queue.recover,
                 approvals.keep,
                 _discard_abandoned,
@@ -215,15 +226,17 @@ class Workspace:
                 _expire_quarantine,
                 idempotency.expire,
                 retention.forget_aged,
+                _note_overdue,
                 removals.finish,
                 removals.sweep_if_due,
                 purges.write_ledger,
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
+                work.keep,
             ):
                 try:
-                    work(self)
+                    upkeep(self)
                 except Exception:  # noqa: BLE001 - tried again at the next call
                     _log.exception("upkeep failed; it is tried again")
         finally:
@@ -391,6 +404,12 @@ def _discard_abandoned(ws: Workspace) -> None:
 
 def _expire_quarantine(ws: Workspace) -> None:
     quarantine.expire(ws.catalog)
+
+
+def _note_overdue(ws: Workspace) -> None:
+    from indexer.withheld.rows import note_overdue
+
+    note_overdue(ws)
 
 
 def _keep_generations(ws: Workspace) -> None:

@@ -17,10 +17,12 @@ from indexer.runner import Runner
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service import __version__, errors, web
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore, NewKey
 from service.accounts.principal import Principal
 from service.alerts.deliver import Deliverer
 from service.api import (
+    accounts,
     ads,
     alerts,
     batch,
@@ -34,6 +36,7 @@ from service.api import (
     operations,
     reports,
     webhooks,
+    withheld,
 )
 from service.audit.layer import Audited
 from service.audit.recorder import Recorder
@@ -48,6 +51,10 @@ from service.ratelimit import AddressLimits, RateLimiter
 from service.state import Service
 
 _log = logging.getLogger(__name__)
+
+SIGN_INS_AT_ONCE = 2
+"""Each hashes a password: 64 MiB and some tenths of a second of a core."""
+SIGN_INS_WAITING = 64
 
 
 def create_app(
@@ -100,6 +107,7 @@ def create_app(
     app.state.settings = settings
     errors.install(app)
     # Each is put around those before it: the last one added sees a request first.
+    app.add_middleware(web.OwnForms, public_url=settings.public_url)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_body_bytes,
@@ -124,7 +132,9 @@ def create_app(
         alerts,
         webhooks,
         images,
+        withheld,
         generations,
+        accounts,
         operations,
         reports,
     ):
@@ -148,7 +158,8 @@ def _start(
     announce: Callable[[NewKey], None] | None,
 ) -> Service:
     configured = settings.api_key.get_secret_value() if settings.api_key else None
-    keys = KeyStore(workspace.catalog, configured)
+    key_uses = KeyUses(workspace.catalog)
+    keys = KeyStore(workspace.catalog, configured, key_uses)
     first = keys.ensure_administrator()
     if first is not None and announce is not None:
         announce(first)
@@ -189,6 +200,8 @@ def _start(
         runner=runner,
         metrics=metrics,
         spool_dir=spool,
+        sign_ins=ComputePool(SIGN_INS_AT_ONCE, SIGN_INS_WAITING),
+        key_uses=key_uses,
         audit=writer,
         recorder=Recorder(writer),
     )
@@ -214,6 +227,8 @@ def _say_outdated(workspace: Workspace) -> None:
 def _stop(service: Service) -> None:
     service.runner.close()
     service.pool.close()
+    service.sign_ins.close()
+    service.key_uses.close()
     # A thread that still logs while the program ends would end it with an error.
     service.looking.join()
     service.recorder.close()

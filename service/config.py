@@ -18,6 +18,7 @@ from pydantic_settings import SettingsConfigDict
 
 from indexer.galleries.opening import VectorOptions
 from indexer.object_blobs import bucket_and_prefix
+from indexer.records import is_email
 from models.decode import DecodeLimits
 from models.errors import HomewardError
 from models.runtime import RuntimeOptions
@@ -35,6 +36,10 @@ class SettingsInvalid(HomewardError):
 
 def _cores() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(one.strip() for one in text.split(",") if one.strip())
 
 
 class Settings(NetworkSettings):
@@ -125,6 +130,12 @@ class Settings(NetworkSettings):
     """Whether a case waits for a second person's approval before it is searched."""
     approval_days: Annotated[int, Field(ge=1, le=366)] = 90
     """How long an approval holds where whoever gives it does not say."""
+    ad_faces: Literal["standard", "transient"] = "standard"
+    """Whether faces of ads that are no candidates of open cases are kept."""
+    withheld_hours: Annotated[float, Field(gt=0, le=8_760)] = 24.0
+    """How long the designated role has to settle a withheld picture."""
+    withheld_emails: str = ""
+    """Addresses of the designated role, separated by commas; told of withheld pictures."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
 
@@ -178,10 +189,22 @@ class Settings(NetworkSettings):
             raise ValueError("without https it is used only where HOMEWARD_MILVUS_ALLOW_HTTP is on")
         return value
 
+    @field_validator("withheld_emails")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        if not all(is_email(one) for one in _listed(value)):
+            raise ValueError("addresses read name@host.example, separated by commas")
+        return value
+
     @field_validator("data_dir", "purge_ledger")
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @property
+    def withheld_addresses(self) -> tuple[str, ...]:
+        """Who is told of withheld pictures by e-mail."""
+        return _listed(self.withheld_emails)
 
     @property
     def decode_limits(self) -> DecodeLimits:

@@ -12,6 +12,7 @@ from pathlib import Path
 from indexer.audit import AuditWriter
 from indexer.runner import Runner
 from indexer.workspace import Workspace
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore
 from service.alerts.streams import EventStreams, NoPlace
 from service.audit.recorder import Recorder
@@ -34,6 +35,8 @@ class Service:
     runner: Runner
     metrics: Metrics
     spool_dir: Path
+    sign_ins: ComputePool
+    key_uses: KeyUses
     audit: AuditWriter
     recorder: Recorder
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)

@@ -257,7 +257,7 @@ class SealedText(_Sealed):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         short = self.length is not None and dialect.name == "sqlite"
-        return dialect.type_descriptor(String(self.length) if short else Text())
+        return String(self.length) if short else Text()
 
     def to_bytes(self, value: Any) -> bytes:
         return str(value).encode()

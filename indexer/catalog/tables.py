@@ -670,7 +670,8 @@ class Search(Base):
 
 
 class Purge(Base):
-    """Append-only proof of deletions; holds ids and counts, never content.
+    """Append-only proof of deletions; holds ids and counts, never content. The subject is an id, or
+    the SHA-256 of a picture.
 
     ``written_at``: when the entry went into the ledger file outside of the catalog.
     """
@@ -681,7 +682,7 @@ class Purge(Base):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     actor: Mapped[str] = mapped_column(String(100))
     kind: Mapped[str] = mapped_column(String(20))
-    subject_id: Mapped[str] = mapped_column(Id, index=True)
+    subject_id: Mapped[str] = mapped_column(Sha, index=True)
     counts: Mapped[dict[str, int]] = mapped_column(Json)
     written_at: Mapped[datetime | None] = mapped_column(UtcDateTime, index=True)
 

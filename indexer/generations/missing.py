@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import (
     Capture,
     CaptureImage,
@@ -22,6 +23,7 @@ from indexer.catalog.tables import (
     Photo,
 )
 from indexer.queue import PASSING
+from indexer.withheld.rows import DELETED
 
 _AT_ONCE: Final = 1_000
 
@@ -53,10 +55,20 @@ def ad_images(contract_id: str, *, again: bool = False) -> Select[str | None]:
         select(CaptureImage.sha256)
         .join(Capture, Capture.capture_id == CaptureImage.capture_id)
         .where(
-            CaptureImage.sha256.is_not(None), _unread(contract_id, again), ~_awaited(contract_id)
+            CaptureImage.sha256.is_not(None),
+            _unread(contract_id, again),
+            ~_awaited(contract_id),
+            ~_bytes_deleted(),
         )
         .distinct()
         .order_by(CaptureImage.sha256)
+    )
+
+
+def _bytes_deleted() -> ColumnElement[bool]:
+    """Whether it was withheld, and its bytes went after they were preserved."""
+    return exists().where(
+        WithheldImage.sha256 == CaptureImage.sha256, WithheldImage.outcome == DELETED
     )
 
 

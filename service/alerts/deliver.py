@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from indexer import notify
-from indexer.errors import DeliveryFailed
+from indexer.errors import DeliveryFailed, WebhookNotFound
 from indexer.records import JobRecord
+from indexer.withheld import notices
 from indexer.workspace import Workspace
 from service.alerts.email import Mailer
-from service.alerts.webhooks import WebhookSender, alert_body
+from service.alerts.webhooks import WebhookSender, alert_body, notice_body
 from service.config import Settings
 
 __all__ = ["DeliveryFailed", "Deliverer"]
@@ -34,12 +35,31 @@ class Deliverer:
 
         Raises :class:`DeliveryFailed`, which says whether another try may succeed.
         """
-        if job.kind == "deliver_webhook":
+        if notices.is_notice(self._ws, job.job_id):
+            self._notice(job.job_id)
+        elif job.kind == "deliver_webhook":
             self._webhook(job.job_id)
         elif job.kind == "deliver_email":
             self._email(job.job_id)
         else:
             raise ValueError(f"{job.kind} is no delivery")
+
+    def _notice(self, job_id: str) -> None:
+        found = notices.notice_of(self._ws, job_id)
+        if found is None:
+            return
+        if found.webhook_id is None:
+            self._mailer.send_notice(
+                found,
+                notices.not_told(self._ws, job_id, self._ws.options.withheld_emails),
+                lambda address: notify.note_told(self._ws, job_id, address),
+            )
+            return
+        try:
+            webhook = notify.get_webhook(self._ws.catalog, found.webhook_id)
+        except WebhookNotFound:
+            return
+        self._sender.send(webhook, f"{found.withheld_id}.{found.event}", notice_body(found))
 
     def _webhook(self, job_id: str) -> None:
         found = notify.webhook_delivery(self._ws, job_id)

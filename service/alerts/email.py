@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import smtplib
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -16,7 +16,8 @@ from typing import Final
 from indexer.errors import DeliveryFailed
 from indexer.notify import EmailDelivery
 from indexer.records import is_email
-from indexer.times import utc_now
+from indexer.times import rfc3339, utc_now
+from indexer.withheld.notices import Notice
 from service.alerts.texts import counted, text
 from service.config import Settings
 from service.search.explain import NOTICE
@@ -57,6 +58,41 @@ class Mailer:
         a later try then has to reach everyone: nobody is told by it. Raises
         :class:`DeliveryFailed` where some address could not be told.
         """
+        self._send(
+            delivery.addresses,
+            delivery.waiting,
+            lambda sender, address: self.message(delivery, sender, address),
+            told,
+        )
+
+    def send_notice(self, notice: Notice, addresses: Sequence[str], told: Told) -> None:
+        """One mail to each address about a withheld picture; as :meth:`send`."""
+
+        def message(sender: str, address: str) -> EmailMessage:
+            late = notice.event == "picture.overdue"
+            place = text("mail.no_link")
+            if self._settings.public_url:
+                base = self._settings.public_url.rstrip("/")
+                place = text("mail.withheld_link", address=f"{base}/withheld")
+            said = text("mail.overdue" if late else "mail.withheld", id=notice.withheld_id)
+            due = text("mail.due", moment=rfc3339(notice.due_at))
+            return self._blank(
+                sender,
+                address,
+                text("mail.subject.overdue" if late else "mail.subject.withheld"),
+                f"{notice.withheld_id}.{notice.event}",
+                f"{said} {due}\n\n{place}\n",
+            )
+
+        self._send(addresses, addresses, message, told)
+
+    def _send(
+        self,
+        addresses: Sequence[str],
+        waiting: Sequence[str],
+        message: Callable[[str, str], EmailMessage],
+        told: Told,
+    ) -> None:
         sender = sender_of(self._settings)
         if self._settings.smtp_host is None or sender is None:
             raise DeliveryFailed(
@@ -67,17 +103,17 @@ class Mailer:
         refused: list[str] = []
         later: list[str] = []
         with self._conversation(sender) as server:
-            for address in delivery.waiting:
+            for address in waiting:
                 try:
-                    server.send_message(self.message(delivery, sender, address), sender, [address])
+                    server.send_message(message(sender, address), sender, [address])
                 except smtplib.SMTPRecipientsRefused as error:
                     code, said = error.recipients[address]
-                    (refused if _for_good(code) else later).append(_place(delivery, address, code))
+                    (refused if _for_good(code) else later).append(_place(addresses, address, code))
                     if _is_of_address(code, said):
                         told(address)
                 except smtplib.SMTPDataError as error:
                     code = int(error.smtp_code)
-                    (refused if _for_good(code) else later).append(_place(delivery, address, code))
+                    (refused if _for_good(code) else later).append(_place(addresses, address, code))
                 else:
                     told(address)
         if refused or later:
@@ -87,17 +123,28 @@ class Mailer:
 
     def message(self, delivery: EmailDelivery, sender: str, address: str) -> EmailMessage:
         """The mail for one address; no name, no case number, nothing of an ad."""
+        return self._blank(
+            sender,
+            address,
+            counted("mail.subject", delivery.alerts),
+            delivery.alert_id,
+            self._text(delivery),
+        )
+
+    def _blank(
+        self, sender: str, address: str, subject: str, message_id: str, content: str
+    ) -> EmailMessage:
         domain = sender.rpartition("@")[2]
         digest = hashlib.sha256(address.encode()).hexdigest()[:16]
         message = EmailMessage(policy=SMTP)
         message["From"] = Address("Homeward", addr_spec=sender)
         message["To"] = Address(addr_spec=address)
-        message["Subject"] = counted("mail.subject", delivery.alerts)
+        message["Subject"] = subject
         message["Date"] = format_datetime(utc_now())
         # The same at every try, so that a mail that arrives twice can be told.
-        message["Message-ID"] = f"<{delivery.alert_id}.{digest}@{domain}>"
+        message["Message-ID"] = f"<{message_id}.{digest}@{domain}>"
         message["Auto-Submitted"] = "auto-generated"
-        message.set_content(self._text(delivery))
+        message.set_content(content)
         return message
 
     def _text(self, delivery: EmailDelivery) -> str:
@@ -188,7 +235,6 @@ def _is_of_address(code: int, said: bytes) -> bool:
     return _for_good(code) and code != 530 and not said.startswith(b"5.7.")
 
 
-def _place(delivery: EmailDelivery, address: str, code: int) -> str:
+def _place(addresses: Sequence[str], address: str, code: int) -> str:
     """Which address, without naming it: reasons are read by more people than the case is."""
-    number = delivery.addresses.index(address) + 1
-    return f"address {number} of {len(delivery.addresses)} with {code}"
+    return f"address {addresses.index(address) + 1} of {len(addresses)} with {code}"

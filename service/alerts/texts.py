@@ -12,6 +12,12 @@ TEXTS: Final[Mapping[str, str]] = {
     "mail.lead.other": "There are {n} new candidates to review.",
     "mail.link": "Open the case: {address}",
     "mail.no_link": "Sign in to Homeward to see it.",
+    "mail.subject.withheld": "Homeward: a picture is withheld",
+    "mail.subject.overdue": "Homeward: a withheld picture is overdue",
+    "mail.withheld": "A picture is withheld (entry {id}).",
+    "mail.overdue": "A withheld picture was not settled in time (entry {id}).",
+    "mail.due": "To be settled by {moment}.",
+    "mail.withheld_link": "Open the list: {address}",
     "mail.why": "You get this mail because your address is on the list of a case. Ask the case's "
     "owner to take it off if you should not get it.",
 }

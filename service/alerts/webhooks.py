@@ -24,6 +24,7 @@ from indexer.errors import DeliveryFailed
 from indexer.ids import new_id
 from indexer.notify import AlertNote, WebhookRecord, add_webhook
 from indexer.times import rfc3339, utc_now
+from indexer.withheld.notices import Notice
 from models.calibration import band
 from service import __version__
 from service.alerts.addresses import (
@@ -225,6 +226,15 @@ def alert_body(alert: AlertNote) -> str:
             "tightened": alert.tightened,
             "notice": NOTICE,
         },
+    )
+
+
+def notice_body(notice: Notice) -> str:
+    """The message about a withheld picture: which entry, and by when to settle it."""
+    return _body(
+        notice.event,
+        notice.at,
+        {"withheld_id": notice.withheld_id, "due_at": rfc3339(notice.due_at)},
     )
 
 

@@ -6,6 +6,7 @@ import typer
 
 from service import __version__
 from service.cli import (
+    agencies,
     approvals,
     backup,
     calibrate,
@@ -13,6 +14,7 @@ from service.cli import (
     evaluate,
     gallery,
     generations,
+    hashes,
     hold,
     ingest,
     jobs,
@@ -24,6 +26,7 @@ from service.cli import (
     report,
     search,
     serve,
+    users,
     webhooks,
     worker,
 )
@@ -68,8 +71,11 @@ app.command("calibrate", cls=BareOptionCommand)(calibrate.calibrate)
 app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(generations.app, name="generations")
+app.add_typer(hashes.app, name="hashes")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
+app.add_typer(users.app, name="users")
+app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(hold.app, name="hold")

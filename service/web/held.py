@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Literal
 
+from indexer.blobs import sha256_hex
 from indexer.records import FaceSummary, SearchFilter
 from models.errors import HomewardError
 from service.web.pictures import Examined
@@ -58,6 +59,7 @@ class HeldPhoto:
     faces: tuple[FaceSummary, ...]
     preview: bytes = field(repr=False)
     crops: tuple[bytes, ...] = field(repr=False)
+    sha256: str
     wishes: Wishes = Wishes()
 
     @classmethod
@@ -82,6 +84,7 @@ class HeldPhoto:
             faces=found.faces,
             preview=found.preview,
             crops=found.crops,
+            sha256=sha256_hex(data),
             wishes=wishes,
         )
 

@@ -12,7 +12,6 @@ from models.errors import HomewardError
 from service.errors import problem_for
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
 class CrossOrigin(HomewardError):
@@ -60,18 +59,19 @@ class OwnForms:
             return False
         here = _place(f"{scope.get('scheme', 'http')}://{headers.get('host', '')}")
         if self.public is not None:
-            return found == self.public or found == here
-        # A proxy that is not trusted may have taken TLS off: only the name is compared then.
-        return here is not None and found[1] == here[1]
+            return found in (self.public, here)
+        # A proxy that is not trusted may have taken TLS off: the scheme is not compared then.
+        return here is not None and found[1:] == here[1:]
 
 
-def _place(text: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port of an address; None where it has none."""
+def _place(text: str) -> tuple[str, str, int | None] | None:
+    """Scheme, host and port of an address, the port only where it is not a usual one; None where
+    it is no such address."""
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if not host or parts.scheme not in _DEFAULT_PORTS:
+    if not host or parts.scheme not in ("http", "https"):
         return None
-    return parts.scheme, host, port or _DEFAULT_PORTS[parts.scheme]
+    return parts.scheme, host, None if port in (80, 443) else port

@@ -14,7 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from indexer import images
+from indexer.errors import PictureWithheld
+from indexer.faces import summaries
 from indexer.records import FaceSummary
+from indexer.withheld.rows import require_visible
+from indexer.withheld.shown import is_withheld_upload
 from indexer.workspace import Workspace
 from models.decode import decode
 from models.types import Box, RgbImage
@@ -49,22 +53,27 @@ def whole_picture(ws: Workspace, sha256: str, marked: Sequence[Box] = ()) -> byt
     return _preview(decode(data, ws.limits).pixels, marked, numbered=False)
 
 
+def held_picture(ws: Workspace, sha256: str, made: bytes) -> bytes:
+    """A picture made of a photo that is not stored, unless that was withheld since; raises
+    PictureWithheld then, and where nothing was made because it was withheld before."""
+    with ws.catalog.read() as session:
+        require_visible(session, sha256)
+    if not made:
+        raise PictureWithheld
+    return made
+
+
 def examine(ws: Workspace, data: bytes) -> Examined:
-    """Find the faces of a photo and make the pictures to choose from.
+    """Find the faces of a photo and make the pictures to choose from; none are made of a photo
+    that is withheld, which can be searched with all the same.
 
     Raises ImageRejected.
     """
     image, faces = images.examine(ws, data)
+    if is_withheld_upload(ws, data):
+        return Examined(summaries(faces), b"", (b"",) * len(faces))
     return Examined(
-        faces=tuple(
-            FaceSummary(
-                face_index=index,
-                box=face.box,
-                detection_score=face.detection_score,
-                quality=face.quality,
-            )
-            for index, face in enumerate(faces)
-        ),
+        faces=summaries(faces),
         preview=_preview(image.pixels, [face.box for face in faces], numbered=True),
         crops=tuple(
             _jpeg(ws.analyser.crop(image.pixels, face.landmarks, CROP_SIZE)) for face in faces

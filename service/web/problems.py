@@ -55,8 +55,13 @@ class ProblemPages:
         if problem["code"] == "unauthenticated" and scope["method"] in ("GET", "HEAD"):
             query = scope.get("query_string", b"").decode("latin-1")
             there = scope["path"] + (f"?{query}" if query else "")
-            return RedirectResponse(f"/sign-in?next={quote(there, safe='')}", status_code=303)
-        answer = self.pages.problem(scope, problem)
+            answer: Response = RedirectResponse(
+                f"/sign-in?next={quote(there, safe='')}", status_code=303
+            )
+        elif problem["code"] == "set_up_unfinished" and scope["method"] in ("GET", "HEAD"):
+            answer = RedirectResponse("/account/set-up", status_code=303)
+        else:
+            answer = self.pages.problem(scope, problem)
         old = Headers(raw=start["headers"])
         for name in _KEPT:
             if name in old:

@@ -9,8 +9,10 @@ before its second, and so on. One line is printed for each: ``killed`` or ``done
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 from indexer.catalog import Catalog, open_catalog
@@ -40,7 +42,20 @@ def use_keys(catalog: Catalog, keys: Keyring | None) -> None:
     vars(catalog.engine.dialect)["homeward_keyring"] = keys
 
 
+def copy_of(data: Path, folder: Path) -> None:
+    """A copy of a data folder whose index is not taken for another one, which would only be made
+    anew: it names the file that says whose it is."""
+    shutil.copytree(data, folder)
+    store = folder / "index" / "store"
+    named, _ = store.read_text(encoding="ascii").split()
+    store.write_text(f"{named} {store.stat().st_ino}", encoding="ascii")
+
+
 def main(what: str, folders: list[Path]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        # What the first gallery of a process has to load, its children have then.
+        copy_of(folders[0], Path(name, "warm"))
+        gallery_in(Path(name, "warm"), ROTATED).close()
     for step, folder in enumerate(folders):
         child = os.fork()
         if child == 0:

@@ -28,7 +28,7 @@ from indexer.workspace import Workspace, open_workspace
 from tests.conftest import REPOSITORY
 from tests.indexer.conftest import Reopen, url_of
 from tests.indexer.gallery_rows import put_faces
-from tests.indexer.kept import SIZES, gallery_in
+from tests.indexer.kept import SIZES, copy_of, gallery_in
 from tests.indexer.small import (
     CONTRACT,
     DIMENSION,
@@ -473,7 +473,7 @@ def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: Smal
         ids = sorted({*ids, *add_random(ws, 9, 9)} - set(gone))
     folders = [tmp_path / f"copy-{step}" for step in range(70)]
     for folder in folders:
-        shutil.copytree(data, folder)
+        copy_of(data, folder)
     run = subprocess.run(
         [sys.executable, "-m", "tests.indexer.kept", "plain", *map(str, folders)],
         check=True,

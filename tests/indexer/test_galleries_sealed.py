@@ -22,7 +22,7 @@ from indexer.vectors.segment_ids import to_bytes
 from indexer.workspace import Workspace, open_workspace
 from models.types import FloatArray
 from tests.conftest import REPOSITORY
-from tests.indexer.kept import ROTATED, SIZES, gallery_in, use_keys
+from tests.indexer.kept import ROTATED, SIZES, copy_of, gallery_in, use_keys
 from tests.indexer.small import CONTRACT, DIMENSION, SmallAnalyser
 from tests.indexer.test_galleries import add_random, small_gallery
 from tests.indexer.vectors.segments import keyring, unit_rows
@@ -305,7 +305,7 @@ def test_killed_at_every_step_of_a_rotation(
         view.close()
     folders = [tmp_path / f"copy-{step}" for step in range(64)]
     for folder in folders:
-        shutil.copytree(data, folder)
+        copy_of(data, folder)
     run = subprocess.run(
         [sys.executable, "-m", "tests.indexer.kept", "rotated", *map(str, folders)],
         check=True,

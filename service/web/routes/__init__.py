@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
     candidates,
     cases,
@@ -10,16 +11,24 @@ from service.web.routes import (
     endings,
     generations,
     info,
+    keys,
+    people,
     photos,
     pictures,
+    provider,
     reports,
     searches,
     signin,
+    withheld,
 )
 
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,
@@ -28,6 +37,7 @@ for _part in (
     alerts,
     endings,
     pictures,
+    withheld,
     generations,
     reports,
     info,

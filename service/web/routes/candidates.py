@@ -11,7 +11,7 @@ from service.deps import ServiceDep
 from service.errors import Forbidden
 from service.web import forms, pictures, views
 from service.web.routes.common import CandidateId, CaseId, page_router
-from service.web.routes.pictures import jpeg_answer
+from service.web.routes.pictures import picture_answer
 from service.web.state import Viewer, WebDep
 
 router = page_router()
@@ -91,6 +91,4 @@ async def picture(
         )
     await run_in_threadpool(reveals.still_allowed, service.workspace, case_id)
     _, face = await run_in_threadpool(views.candidate_of, service.workspace, case_id, candidate_id)
-    return jpeg_answer(
-        await service.pool.run(pictures.whole_picture, service.workspace, face.sha256, (face.box,))
-    )
+    return await picture_answer(service, pictures.whole_picture, face.sha256, (face.box,))

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from indexer import cases
+from indexer.errors import PictureWithheld
 from models.errors import HomewardError
 from service.deps import ServiceDep
 from service.errors import ProblemHTTPException
-from service.web import pictures
+from service.state import Service
+from service.web import pictures, texts
 from service.web.held import HeldPhotoGone
 from service.web.routes.common import CaseId, FaceId, HeldId, PhotoId, page_router
 from service.web.state import CaseReader, Viewer, WebDep
 
 router = page_router()
+
+Work = Callable[..., bytes]
 
 _PICTURE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -29,6 +34,25 @@ _ASSET_HEADERS: Final = {"cache-control": "public, max-age=31536000, immutable"}
 def jpeg_answer(data: bytes) -> Response:
     """A picture that no cache keeps."""
     return Response(data, media_type="image/jpeg", headers=_PICTURE_HEADERS)
+
+
+async def picture_answer(service: Service, work: Work, *arguments: object) -> Response:
+    """The picture that ``work`` makes of the workspace and the arguments; where it is withheld, a
+    neutral one that says so, with the status that says so to programs."""
+    try:
+        return jpeg_answer(await service.pool.run(work, service.workspace, *arguments))
+    except PictureWithheld:
+        return Response(
+            _PLACEHOLDER, status_code=403, media_type="image/svg+xml", headers=_PICTURE_HEADERS
+        )
+
+
+_PLACEHOLDER: Final = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="224" height="224" viewBox="0 0 224 224">'
+    '<rect width="224" height="224" fill="#8a8f98"/><text x="112" y="118" text-anchor="middle" '
+    f'font-family="sans-serif" font-size="20" fill="#fff">{texts.text("picture.withheld")}</text>'
+    "</svg>"
+)
 
 
 @router.get("/static/{name}")
@@ -45,7 +69,7 @@ async def asset(web: WebDep, name: str) -> Response:
 @router.get("/faces/{face_id}")
 async def face(service: ServiceDep, _session: Viewer, face_id: FaceId) -> Response:
     """The aligned crop of a stored face."""
-    return jpeg_answer(await service.pool.run(pictures.face_crop, service.workspace, face_id))
+    return await picture_answer(service, pictures.face_crop, face_id)
 
 
 @router.get("/cases/{case_id}/photos/{photo_id}/whole")
@@ -69,23 +93,24 @@ async def whole_photo(
 ) -> Response:
     """The photo with its enrolled face framed."""
     photo = await run_in_threadpool(cases.get_photo, service.workspace, case_id, photo_id)
-    return jpeg_answer(
-        await service.pool.run(
-            pictures.whole_picture, service.workspace, photo.sha256, (photo.box,)
-        )
-    )
+    return await picture_answer(service, pictures.whole_picture, photo.sha256, (photo.box,))
 
 
 @router.get("/held/{held_id}/preview")
-async def held_preview(web: WebDep, session: Viewer, held_id: HeldId) -> Response:
+async def held_preview(
+    web: WebDep, service: ServiceDep, session: Viewer, held_id: HeldId
+) -> Response:
     """A photo that waits for a choice, with its numbered faces."""
-    return jpeg_answer(web.held.get(held_id, session.session_id).preview)
+    held = web.held.get(held_id, session.session_id)
+    return await picture_answer(service, pictures.held_picture, held.sha256, held.preview)
 
 
 @router.get("/held/{held_id}/faces/{index}")
-async def held_face(web: WebDep, session: Viewer, held_id: HeldId, index: int) -> Response:
+async def held_face(
+    web: WebDep, service: ServiceDep, session: Viewer, held_id: HeldId, index: int
+) -> Response:
     """One face of a photo that waits."""
-    crops = web.held.get(held_id, session.session_id).crops
-    if not 0 <= index < len(crops):
+    held = web.held.get(held_id, session.session_id)
+    if not 0 <= index < len(held.crops):
         raise HeldPhotoGone("There is no such face in this photo.")
-    return jpeg_answer(crops[index])
+    return await picture_answer(service, pictures.held_picture, held.sha256, held.crops[index])

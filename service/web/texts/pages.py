@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from service.web.texts.accounts import ACCOUNT_TEXTS
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.provider import PROVIDER_TEXTS
+from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
     # --- frame -------------------------------------------------------------------------------
@@ -18,6 +21,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "app.skip": "Skip to the content",
     "app.nav": "Main",
     "app.signed_in": "Signed in with the key “{name}”",
+    "app.signed_in_as": "Signed in as {name}",
+    "app.no_accounts": "Nobody has an account here yet, so the access key opens these pages.",
+    "app.first_account": "Make the first account",
     "app.sign_out": "Sign out",
     "app.notice_label": "Notice",
     "app.licence_label": "Licence of the face pack",
@@ -341,6 +347,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "job.enrol_case": "Enrol the photos of a case anew",
     "job.embed_images": "Read pictures of ads for one generation",
     "job.embed_case": "Enrol the photos of a case for one generation",
+    "job.check_pictures": "Compare pictures with lists of hashes",
+    "job.read_again": "Read stored pictures of ads for a case",
+    "job.tidy_faces": "Take away or read again faces of ads",
     "job.state.queued": "queued",
     "job.state.running": "running",
     "job.state.done": "done",
@@ -374,7 +383,10 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.case_faces": "Faces of missing people",
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
+    **ACCOUNT_TEXTS,
     **ALERT_TEXTS,
     **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
+    **PROVIDER_TEXTS,
+    **WITHHELD_TEXTS,
 }

@@ -14,6 +14,11 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "The address leads to no page.",
         "Go to the list of cases, or check the address.",
     ),
+    "picture_withheld": (
+        "This picture is withheld",
+        "It is shown to nobody; what it belongs to can be read.",
+        "Go back; the designated role decides what becomes of the picture.",
+    ),
     "unauthenticated": (
         "Please sign in again",
         "The session has ended, so nothing was changed.",
@@ -21,6 +26,8 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "forbidden": ("This is not allowed", "", ""),
     "sign_on_refused": ("You could not be signed in", "", ""),
+    "sign_in_elsewhere_refused": ("No account here may be used with that", "", ""),
+    "second_factor_missing": ("A second factor is missing", "", ""),
     "sign_on_away": ("The provider does not answer", "", ""),
     "cross_origin": ("This form came from elsewhere", "", ""),
     "head_too_large": ("This request cannot be taken", "", ""),
@@ -98,7 +105,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "legal_hold": ("Legal hold", "", ""),
     "rate_limited": (
         "Too many tries",
-        "The key was wrong too often from this address.",
+        "Signing in failed too often from this address.",
         "Wait some minutes before the next try.",
     ),
     "internal_error": (

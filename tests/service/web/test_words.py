@@ -22,8 +22,9 @@ ROOT = Path(service.web.__file__).parent
 SOURCES = [*ROOT.rglob("*.html"), *(p for p in ROOT.rglob("*.py") if "texts" not in p.parts)]
 GROUPS = ("status", "row", "purpose", "band", "band.about", "reason", "end", "job", "job.state",
           "done", "generation.state", "generation.event", "finding", "place", "place.band",
-          "place.short", "side", "approval.state", "hold.reason", "hold.kind",
-          "report.table", "report.by", "report.cell", "report.size",
+          "place.short", "side", "role", "approval.state", "hold.reason", "hold.kind",
+          "flag_reason",
+          "withheld_outcome", "report.table", "report.by", "report.cell", "report.size",
           "report.reconciled")  # fmt: skip
 
 
@@ -121,7 +122,7 @@ def test_where_the_rate_does_not_hold_no_number_of_strangers_is_named(
 def held(held_id: str, session_id: str = "s", data: bytes = b"x") -> HeldPhoto:
     return HeldPhoto(
         held_id=held_id, session_id=session_id, case_id="c", aim="enrol", data=data,
-        filename=None, faces=(), preview=b"", crops=(),
+        filename=None, faces=(), preview=b"", crops=(), sha256="0" * 64,
     )  # fmt: skip
 
 

@@ -1,0 +1,375 @@
+"""Pictures that go to nobody: PRACTICE 14. The picture is withheld, never the lead."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from indexer import candidates, forget, health, images, purges, retention
+from indexer.ads import receive_ad
+from indexer.audit.chain import GENESIS, digest
+from indexer.blobs import sha256_hex
+from indexer.cases import add_photo, create_case
+from indexer.catalog.audit_tables import AuditRecord
+from indexer.catalog.picture_tables import WithheldImage
+from indexer.catalog.tables import Ad, Job, Webhook
+from indexer.errors import (
+    BlobMissing,
+    HashListNotFound,
+    ImageNotFound,
+    LegalHold,
+    PictureWithheld,
+    SecondPersonNeeded,
+    WithheldNotFound,
+    WithheldStateInvalid,
+)
+from indexer.jobs import run_pending
+from indexer.records import AdInput, CaseInput, Upload
+from indexer.restore import reapply
+from indexer.times import utc_now
+from indexer.withheld import lists, rows, shown
+from indexer.workspace import Workspace, open_workspace
+from models.decode import decode
+from models.pdq import pdq
+from tests.indexer.conftest import Reopen
+from tests.indexer.small import SmallAnalyser, face_picture
+
+ROOT = Path(__file__).resolve().parents[2]
+REASON = "sexual_picture_of_minor"
+
+
+def add(ws: Workspace, number: int, *pictures: bytes) -> str:
+    ad = AdInput(site="site-a.example", external_id=str(number), phones=("+1 555 0100",))
+    receipt = receive_ad(ws, ad, [Upload(data, "picture.png") for data in pictures])
+    run_pending(ws)
+    return receipt.ad_id
+
+
+def new_case(ws: Workspace, number: str = "1") -> str:
+    return create_case(ws, CaseInput(case_number=number)).case_id
+
+
+def flag(ws: Workspace, data: bytes, case_id: str, actor: str = "reviewer") -> None:
+    shown.flag(ws, sha256_hex(data), case_id=case_id, reason=REASON, actor=actor)
+
+
+def actions(ws: Workspace) -> list[str]:
+    with ws.catalog.read() as session:
+        return list(session.scalars(select(AuditRecord.action).order_by(AuditRecord.seq)))
+
+
+def hidden(ws: Workspace, data: bytes) -> bool:
+    try:
+        images.original(ws, sha256_hex(data))
+    except PictureWithheld:
+        return True
+    return False
+
+
+def test_practice_14_a_flag_hides_the_pixels_and_keeps_the_lead(ws: Workspace) -> None:
+    case_id = new_case(ws)
+    seen = face_picture(1, 2)
+    ad_id = add(ws, 1, seen)
+    photo = add_photo(ws, case_id, face_picture(1, 1))
+    run_pending(ws)
+    before = candidates.ranked(ws, case_id).items
+    assert [item.ad.ad_id for item in before] == [ad_id]
+
+    flag(ws, seen, case_id)
+    assert hidden(ws, seen)
+    with pytest.raises(PictureWithheld):
+        images.crop(ws, before[0].face.face_id)
+    after = candidates.ranked(ws, case_id).items
+    assert [(i.candidate_id, i.score, i.ad.ad_id) for i in after] == [
+        (i.candidate_id, i.score, i.ad.ad_id) for i in before
+    ]
+    # Another case finds the child all the same.
+    other = new_case(ws, "2")
+    add_photo(ws, other, face_picture(1, 3))
+    run_pending(ws)
+    assert [item.ad.ad_id for item in candidates.ranked(ws, other).items] == [ad_id]
+    assert not hidden(ws, face_picture(1, 1))
+    # The photo of a case can be flagged too: it is still searched with.
+    flag(ws, face_picture(1, 1), case_id)
+    assert hidden(ws, face_picture(1, 1))
+    assert [item.ad.ad_id for item in candidates.ranked(ws, case_id).items] == [ad_id]
+    assert images.owners(ws, photo.sha256).case_ids == {case_id}
+    assert actions(ws).count("picture.flag") == 2
+
+
+def test_a_flag_holds_in_another_open_view_at_once(ws: Workspace, opened: Reopen) -> None:
+    case_id = new_case(ws)
+    seen = face_picture(1, 2)
+    add(ws, 1, seen)
+    other = opened()
+    assert not hidden(other, seen)
+    flag(ws, seen, case_id)
+    assert hidden(other, seen)
+
+
+def test_copies_are_hidden_before_any_job_and_escalated_by_it(ws: Workspace) -> None:
+    case_id = new_case(ws)
+    seen, copy = face_picture(1, 2), face_picture(1, 2, salt=3)
+    assert seen != copy
+    add(ws, 1, seen)
+    add(ws, 2, copy)
+    other = face_picture(9, 9)
+    add(ws, 3, other)
+    flag(ws, seen, case_id)
+    assert hidden(ws, copy) and not hidden(ws, other)
+    run_pending(ws)
+    record = rows.get_withheld(ws, sha256_hex(copy))
+    assert (record.reason, record.copy_of) == ("copy", sha256_hex(seen))
+    # A copy that comes in later, as an ad's and as a photo's.
+    late = face_picture(1, 2, salt=5)
+    add(ws, 4, late)
+    assert rows.get_withheld(ws, sha256_hex(late)).reason == "copy"
+    rows.settle(ws, sha256_hex(seen), rows.RELEASED, actor="somebody else")
+    assert not any(hidden(ws, data) for data in (seen, copy, late))
+
+
+def test_copies_found_by_the_job_alone(ws: Workspace) -> None:
+    case_id = new_case(ws)
+    seen, copy = face_picture(1, 2), face_picture(1, 2, salt=3)
+    add(ws, 1, seen)
+    add(ws, 2, copy)
+    flag(ws, seen, case_id)
+    run_pending(ws)
+    with ws.catalog.read() as session:
+        assert rows.hidden(session, [sha256_hex(copy)])
+        row = session.get_one(WithheldImage, sha256_hex(seen))
+        assert row.compared_at is not None
+
+
+@pytest.mark.parametrize("kind", ["sha256", "sha1", "md5", "pdq"])
+@pytest.mark.parametrize("first", ["list", "picture"])
+def test_practice_14_a_listed_hash_hides_the_picture(ws: Workspace, kind: str, first: str) -> None:
+    data, other = face_picture(1, 2), face_picture(4, 4)
+    if kind == "pdq":
+        value = bytearray(pdq(decode(data).pixels)[0])
+        value[0] ^= 0xFF  # eight bits away
+        value[1] ^= 0xFF
+        line = b"pdq:" + bytes(value).hex().encode()
+    else:
+        line = hashlib.new(kind, data).hexdigest().upper().encode()
+
+    def load() -> None:
+        report = lists.load(ws, [b"# remark\n", line + b"\r\n", b"\n"], "agency", actor="op")
+        assert (report.added, report.refused_total) == (1, 0)
+
+    if first == "list":
+        load()
+        run_pending(ws)
+    receive_ad(
+        ws,
+        AdInput(site="s.example", external_id="1"),
+        [Upload(data, "a.png"), Upload(other, "b.png")],
+    )
+    if first == "list":
+        # Before any job has looked at it.
+        assert hidden(ws, data)
+    run_pending(ws)
+    if first == "picture":
+        load()
+        # Before the job that the list asked for.
+        assert hidden(ws, data)
+        run_pending(ws)
+    assert hidden(ws, data) and not hidden(ws, other)
+    record = rows.get_withheld(ws, sha256_hex(data))
+    assert (record.reason, record.hash_kind, record.list_name) == ("listed", kind, "agency")
+    assert record.due_at - record.at == timedelta(hours=24)
+    with ws.catalog.read() as session:
+        assert lists.unchecked(session) == 0
+    assert "hashes.load" in actions(ws) and "picture.withhold" in actions(ws)
+    # What is gone from the lists stays withheld.
+    assert lists.drop(ws.catalog, "agency") == 1
+    assert hidden(ws, data)
+    with pytest.raises(HashListNotFound):
+        lists.drop(ws.catalog, "agency")
+
+
+def test_the_job_of_a_list_finds_what_nobody_looks_at(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    add(ws, 1, data)
+    lists.load(ws, [hashlib.sha1(data).hexdigest().encode()], "agency", actor="op")
+    run_pending(ws)
+    with ws.catalog.read() as session:
+        assert rows.hidden(session, [sha256_hex(data)])
+
+
+def test_a_photo_that_is_only_sent_is_compared_too(ws: Workspace) -> None:
+    case_id = new_case(ws)
+    data = face_picture(1, 2)
+    assert not shown.is_withheld_upload(ws, data)
+    lists.load(ws, [hashlib.md5(data).hexdigest().encode()], "agency", actor="op")
+    assert shown.is_withheld_upload(ws, data)
+    assert not shown.is_withheld_upload(ws, face_picture(5, 5))
+    photo = add_photo(ws, case_id, data)
+    run_pending(ws)
+    assert rows.get_withheld(ws, photo.sha256).case_ids == (case_id,)
+    assert shown.is_withheld_upload(ws, data)
+
+
+def test_bad_lines_are_counted_and_never_repeated(ws: Workspace) -> None:
+    bad = [b"xyz", b"z" * 64, b"pdq:12", b"sha256:" + b"0" * 63, b"a" * 5000, b"\xff\xfe"]
+    good = b"0" * 64
+    report = lists.load(ws, [*bad, good, good], "agency", actor="op")
+    assert (report.added, report.known, report.refused_total) == (1, 1, len(bad))
+    assert [one.item for one in report.refused] == [f"line {n}" for n in range(1, 7)]
+    assert not any("zzz" in one.detail or "aaa" in one.detail for one in report.refused)
+    again = lists.load(ws, [good], "agency", actor="op")
+    assert (again.added, again.known) == (0, 1)
+    found, waiting = lists.list_lists(ws.catalog)
+    assert [one.hashes for one in found] == [{"sha256": 1}] and waiting == 0
+
+
+def test_who_flagged_does_not_release_and_bytes_go_last(ws: Workspace) -> None:
+    case_id = new_case(ws)
+    data = face_picture(1, 2)
+    sha256 = sha256_hex(data)
+    with pytest.raises(WithheldNotFound):
+        rows.settle(ws, sha256, rows.PRESERVED, actor="role")
+    ad_id = add(ws, 1, data)
+    add_photo(ws, case_id, face_picture(1, 1))
+    run_pending(ws)
+    flag(ws, data, case_id)
+    with pytest.raises(SecondPersonNeeded):
+        rows.settle(ws, sha256, rows.RELEASED, actor="reviewer")
+    for wrong in (rows.DELETED, "anything"):
+        with pytest.raises(WithheldStateInvalid):
+            rows.settle(ws, sha256, wrong, actor="role")
+    # What a report needs is not forgotten, by nobody and by no age.
+    with pytest.raises(LegalHold):
+        forget.forget_ad(ws, ad_id)
+    with ws.catalog.write() as session:
+        session.execute(update(Ad).values(last_received_at=utc_now() - timedelta(days=90)))
+    assert retention.look(ws, 30).due == 0
+
+    assert rows.settle(ws, sha256, rows.PRESERVED, actor="role").outcome == rows.PRESERVED
+    assert ws.blobs.has(sha256) and hidden(ws, data)
+    assert retention.look(ws, 30).due == 1
+    rows.settle(ws, sha256, rows.DELETED, actor="role")
+    assert not ws.blobs.has(sha256) and hidden(ws, data)
+    with pytest.raises(WithheldStateInvalid):
+        rows.settle(ws, sha256, rows.RELEASED, actor="role")
+    # The lead is there still, the face found, and nothing is said to be missing.
+    assert [i.ad.ad_id for i in candidates.ranked(ws, case_id).items] == [ad_id]
+    assert health.check(ws).ok
+    # The same bytes again have to be dealt with again.
+    add(ws, 2, data)
+    assert ws.blobs.has(sha256) and hidden(ws, data)
+    assert rows.get_withheld(ws, sha256).settled_at is None
+    assert actions(ws).count("picture.settle") == 2
+
+
+def test_preserved_bytes_outlive_the_ad(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    ad_id = add(ws, 1, data)
+    flag(ws, data, new_case(ws))
+    rows.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
+    forget.forget_ad(ws, ad_id)
+    with pytest.raises(ImageNotFound):
+        images.original(ws, sha256_hex(data))
+    assert ws.blobs.get(sha256_hex(data)) == data
+    rows.settle(ws, sha256_hex(data), rows.DELETED, actor="role")
+    with pytest.raises(BlobMissing):
+        ws.blobs.get(sha256_hex(data))
+
+
+def test_what_is_overdue_is_told_once(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    add(ws, 1, data)
+    with ws.catalog.write() as session:
+        session.add(
+            Webhook(
+                webhook_id="w",
+                url="https://hooks.example/",
+                secret="whsec_x",
+                created_by="x",
+                created_at=utc_now(),
+            )
+        )
+    flag(ws, data, new_case(ws))
+    assert rows.note_overdue(ws) == 0
+    with ws.catalog.write() as session:
+        session.execute(update(WithheldImage).values(due_at=utc_now() - timedelta(hours=1)))
+    assert (rows.note_overdue(ws), rows.note_overdue(ws)) == (1, 0)
+    assert rows.list_withheld(ws).items[0].overdue
+    assert actions(ws).count("picture.overdue") == 1
+    with ws.catalog.read() as session:
+        told = session.scalars(select(Job).where(Job.kind == "deliver_webhook")).all()
+    assert {job.payload["event"] for job in told} == {"picture.withheld", "picture.overdue"}
+    assert not any(sha256_hex(data) in str(job.payload) for job in told)
+
+
+def test_a_restored_back_up_withholds_again(
+    ws: Workspace, tmp_path: Path, small_analyser: SmallAnalyser
+) -> None:
+    seen, released, deleted = (face_picture(n, 2) for n in (1, 2, 3))
+    case_id = new_case(ws)
+    for data in (seen, released, deleted):
+        add(ws, int(sha256_hex(data)[:6], 16), data)
+        flag(ws, data, case_id)
+    rows.settle(ws, sha256_hex(released), rows.RELEASED, actor="role")
+    for outcome in (rows.PRESERVED, rows.DELETED):
+        rows.settle(ws, sha256_hex(deleted), outcome, actor="role")
+    ledger = purges.list_purges(ws).items
+    # The catalog as it was before any of that, with the same pictures.
+    with open_workspace(tmp_path / "old", small_analyser) as old:
+        for number, data in enumerate((seen, released, deleted)):
+            add(old, number, data)
+        reapply(old, ledger)
+        old.maintain()
+        assert [hidden(old, data) for data in (seen, released, deleted)] == [True, False, True]
+        assert not old.blobs.has(sha256_hex(deleted))
+        assert rows.get_withheld(old, sha256_hex(seen)).settled_at is None
+
+
+def test_the_acts_are_in_the_chain(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    add(ws, 1, data)
+    flag(ws, data, new_case(ws))
+    rows.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
+    with ws.catalog.read() as session:
+        chained = session.scalars(select(AuditRecord).order_by(AuditRecord.seq)).all()
+    before = GENESIS
+    for row in chained:
+        columns = {column.name: getattr(row, column.name) for column in row.__table__.columns}
+        assert digest(columns, before) == row.hash
+        before = row.hash
+    assert {row.subject_id for row in chained if row.action.startswith("picture.")} == {
+        sha256_hex(data)
+    }
+
+
+MACHINERY = {
+    "indexer/backup.py": "packs the bytes; a back-up is not shown",
+    "indexer/health.py": "checks digests",
+    "indexer/hashes.py": "makes perceptual hashes",
+    "indexer/images.py": "feeds the models",
+    "indexer/incoming.py": "reads the header of bytes that were sent before",
+    "indexer/withheld/checks.py": "compares with lists",
+    "indexer/withheld/shown.py": "the one door to people",
+}
+
+
+def test_originals_are_read_in_known_places_only() -> None:
+    """A new place that reads originals has to say why, or go through the one door."""
+    found: dict[str, int] = {}
+    for path in [*(ROOT / "indexer").rglob("*.py"), *(ROOT / "service").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "get"
+                and "blobs" in ast.unparse(node.func.value)
+            ):
+                name = path.relative_to(ROOT).as_posix()
+                found[name] = found.get(name, 0) + 1
+    assert set(found) == set(MACHINERY)
+    assert found["indexer/images.py"] == 1, "what people see is read by withheld.shown"
