@@ -25,6 +25,7 @@ from service.api import (
     accounts,
     ads,
     alerts,
+    audit,
     batch,
     candidates,
     cases,
@@ -135,6 +136,7 @@ def create_app(
         withheld,
         generations,
         accounts,
+        audit,
         operations,
         reports,
     ):

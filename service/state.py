@@ -52,6 +52,11 @@ class Service:
         """The view of the generation in use, as of the last request that was let in."""
         return self.opened.views.current
 
+    @property
+    def sealed(self) -> bool:
+        """Whether what waits on the disk for the end of a request is encrypted."""
+        return self.opened.keyring is not None
+
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:
         """One of a bounded number of bodies that are taken in and worked on at a time.

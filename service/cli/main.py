@@ -8,9 +8,11 @@ from service import __version__
 from service.cli import (
     agencies,
     approvals,
+    audit,
     backup,
     calibrate,
     commands,
+    encryption,
     evaluate,
     gallery,
     generations,
@@ -83,6 +85,8 @@ app.add_typer(report.app, name="report")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(audit.app, name="audit")
+app.add_typer(encryption.app, name="encryption")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

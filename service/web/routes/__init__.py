@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from service.web.routes import (
     account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
@@ -39,6 +40,7 @@ for _part in (
     pictures,
     withheld,
     generations,
+    audit,
     reports,
     info,
 ):

@@ -10,6 +10,7 @@ from typing import Final
 
 from service.web.texts.accounts import ACCOUNT_TEXTS
 from service.web.texts.alerts import ALERT_TEXTS
+from service.web.texts.audit import TEXTS as AUDIT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
 from service.web.texts.provider import PROVIDER_TEXTS
@@ -385,6 +386,7 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.bands": "What the bands mean",
     **ACCOUNT_TEXTS,
     **ALERT_TEXTS,
+    **AUDIT_TEXTS,
     **CASEWORK_TEXTS,
     **GENERATION_TEXTS,
     **PROVIDER_TEXTS,

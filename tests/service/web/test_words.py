@@ -23,9 +23,8 @@ SOURCES = [*ROOT.rglob("*.html"), *(p for p in ROOT.rglob("*.py") if "texts" not
 GROUPS = ("status", "row", "purpose", "band", "band.about", "reason", "end", "job", "job.state",
           "done", "generation.state", "generation.event", "finding", "place", "place.band",
           "place.short", "side", "role", "approval.state", "hold.reason", "hold.kind",
-          "flag_reason",
-          "withheld_outcome", "report.table", "report.by", "report.cell", "report.size",
-          "report.reconciled")  # fmt: skip
+          "flag_reason", "withheld_outcome", "report.table", "report.by", "report.cell",
+          "report.size", "report.reconciled")  # fmt: skip
 
 
 def test_every_text_that_is_asked_for_is_there_and_every_text_is_used() -> None:
