@@ -11,6 +11,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from indexer import approvals, audit, images, queue, removals
+from indexer.acting import note
+from indexer.agencies import ensure_agency
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
 from indexer.case_rows import columns, photos_of, record
@@ -77,10 +79,17 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        ensure_agency(session, case.agency)
         approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
-        audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
+        audit.record(
+            session,
+            "case.create",
+            subject=("case", row.case_id),
+            case_id=row.case_id,
+            details={"agency": row.agency},
+        )
         return record(row, ())
 
 
@@ -134,6 +143,7 @@ def list_cases(
         photos = photos_of(session, ws.contract_id, [row.case_id for row in shown])
         items = tuple(record(row, photos.get(row.case_id, ())) for row in shown)
     more = len(rows) > limit
+    note(cases=[item.case_id for item in items])
     return Page(items, encode_cursor(items[-1].case_id) if more else None)
 
 
@@ -169,6 +179,7 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         number = changes.get("case_number", row.case_number)
         if (agency, number) != (row.agency, row.case_number):
             _refuse_duplicate(session, agency, number)
+            ensure_agency(session, agency)
         before = row.alert_expected_false
         for name, value in columns(changes).items():
             setattr(row, name, value)
@@ -176,6 +187,13 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
                 approvals.end(session, row)
+                audit.record(
+                    session,
+                    "case.end",
+                    subject=("case", case_id),
+                    case_id=case_id,
+                    details={"status": status, "agency": row.agency},
+                )
                 withdrawn = True
             elif status == "open":
                 approvals.begin(row, required=ws.options.approval_required)

@@ -723,6 +723,33 @@ class AuditUnavailable(StorageError):
         )
 
 
+class AuditDamaged(StorageError):
+    """A record of the audit log is not as it was written."""
+
+    code = "audit_damaged"
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(
+            f"Record {seq} of the audit log is not as it was written.",
+            remedy="Run `homeward audit verify`, and keep the catalog as it is for inspection.",
+        )
+
+
+class HeadsDamaged(StorageError):
+    """A line of the file of heads is none of ours."""
+
+    code = "heads_damaged"
+
+
+class StampInvalid(HomewardError):
+    """What a time-stamping authority answered is no stamp over what it was asked for."""
+
+    code = "stamp_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, remedy="Check HOMEWARD_STAMP_URL and HOMEWARD_STAMP_CA_FILE.")
+
+
 class SealBroken(StorageError):
     """Something sealed was changed, cut or moved, or lies open where all has to be sealed.
 

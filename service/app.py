@@ -18,12 +18,15 @@ from indexer.transient import settle_mode
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service import __version__, errors, web
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore, NewKey
 from service.accounts.principal import Principal
 from service.alerts.deliver import Deliverer
 from service.api import (
+    accounts,
     ads,
     alerts,
+    audit,
     batch,
     candidates,
     cases,
@@ -33,6 +36,7 @@ from service.api import (
     images,
     openapi,
     operations,
+    reports,
     webhooks,
     withheld,
 )
@@ -49,6 +53,10 @@ from service.ratelimit import AddressLimits, RateLimiter
 from service.state import Service
 
 _log = logging.getLogger(__name__)
+
+SIGN_INS_AT_ONCE = 2
+"""Each hashes a password: 64 MiB and some tenths of a second of a core."""
+SIGN_INS_WAITING = 64
 
 
 def create_app(
@@ -128,7 +136,10 @@ def create_app(
         images,
         withheld,
         generations,
+        accounts,
+        audit,
         operations,
+        reports,
     ):
         app.include_router(part.api)
     openapi.install(app)
@@ -150,7 +161,8 @@ def _start(
     announce: Callable[[NewKey], None] | None,
 ) -> Service:
     configured = settings.api_key.get_secret_value() if settings.api_key else None
-    keys = KeyStore(workspace.catalog, configured)
+    key_uses = KeyUses(workspace.catalog)
+    keys = KeyStore(workspace.catalog, configured, key_uses)
     first = keys.ensure_administrator()
     if first is not None and announce is not None:
         announce(first)
@@ -192,6 +204,8 @@ def _start(
         runner=runner,
         metrics=metrics,
         spool_dir=spool,
+        sign_ins=ComputePool(SIGN_INS_AT_ONCE, SIGN_INS_WAITING),
+        key_uses=key_uses,
         audit=writer,
         recorder=Recorder(writer),
     )
@@ -217,6 +231,8 @@ def _say_outdated(workspace: Workspace) -> None:
 def _stop(service: Service) -> None:
     service.runner.close()
     service.pool.close()
+    service.sign_ins.close()
+    service.key_uses.close()
     # A thread that still logs while the program ends would end it with an error.
     service.looking.join()
     service.recorder.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from indexer import candidates, listing
+from indexer.acting import note
 from indexer.alerting import LEAST_GALLERY
 from indexer.records import (
     AdSummary,
@@ -171,6 +172,13 @@ def photo_candidates(
 
 def _explained(workspace: Workspace, ranked: RankedCandidates) -> CandidateList:
     calibration = workspace.calibration
+    note(
+        case_id=ranked.case_id,
+        contract_id=ranked.contract_id,
+        gallery_size=ranked.gallery_size,
+        k=ranked.k,
+        candidates=len(ranked.items),
+    )
     return CandidateList(
         case_id=ranked.case_id,
         contract_id=ranked.contract_id,

@@ -3,15 +3,21 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
+    audit,
     candidates,
     cases,
     casework,
     endings,
     generations,
     info,
+    keys,
+    people,
     photos,
     pictures,
+    provider,
+    reports,
     searches,
     signin,
     withheld,
@@ -20,6 +26,10 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,
@@ -30,6 +40,8 @@ for _part in (
     pictures,
     withheld,
     generations,
+    audit,
+    reports,
     info,
 ):
     router.include_router(_part.router)
