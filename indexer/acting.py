@@ -21,9 +21,9 @@ Channel = Literal["api", "web", "cli", "system"]
 class Acting:
     """``actor``: the id of a person or key, ``cli:<account>`` or the name of a part of Homeward.
 
-    ``agency`` is None for those who work for all agencies. ``recorded``: whether an act of this
-    request is in the audit log already; ``refused``: the code of the error that was answered;
-    ``noted``: what goes into the record of a read (:func:`note`).
+    ``agency`` is None for those who work for all agencies. ``recorded``: the outcome of
+    the last act of this request that is in the audit log already; ``refused``: the code of the
+    error that was answered; ``noted``: what goes into the record of a read (:func:`note`).
     """
 
     channel: Channel = "system"
@@ -32,7 +32,7 @@ class Acting:
     agency: str | None = None
     request_id: str | None = None
     purpose: str | None = None
-    recorded: bool = False
+    recorded: str = ""
     refused: str | None = None
     noted: dict[str, Any] = field(default_factory=dict)
 

@@ -45,6 +45,30 @@ class LinkRequestNotFound(NotFound):
         )
 
 
+class LinkNotFound(NotFound):
+    """No other agency has this lead too."""
+
+    code = "link_not_found"
+
+    def __init__(self, candidate_id: str) -> None:
+        super().__init__(
+            f"Candidate {candidate_id!r} has no such link to another agency.",
+            remedy="List the candidates of the case anew; links come and go with judgements.",
+        )
+
+
+class LinkNotYours(HomewardError):
+    """Only the agency that was asked answers."""
+
+    code = "link_not_yours"
+
+
+class LinkStateInvalid(HomewardError):
+    """A question was put or answered already."""
+
+    code = "link_state_invalid"
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 
@@ -253,6 +277,19 @@ class LegalHold(HomewardError):
     """Exported evidence hangs on the record; it may not be deleted."""
 
     code = "legal_hold"
+
+
+class SearchNeedsEnrolment(HomewardError):
+    """Faces of ads are not kept: a photo can only be compared with them by reading them again."""
+
+    code = "search_needs_enrolment"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Faces of ads are not kept here, so a photo that is not enrolled has nothing to be "
+            "compared with.",
+            remedy="Add the photo to the case: the stored pictures are then read again with it.",
+        )
 
 
 class PictureWithheld(HomewardError):
@@ -708,6 +745,33 @@ class AuditUnavailable(StorageError):
             "The audit log cannot be written, and nothing is shown that is not recorded.",
             remedy="Try again in a moment; if it stays, look at the disk and the database.",
         )
+
+
+class AuditDamaged(StorageError):
+    """A record of the audit log is not as it was written."""
+
+    code = "audit_damaged"
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(
+            f"Record {seq} of the audit log is not as it was written.",
+            remedy="Run `homeward audit verify`, and keep the catalog as it is for inspection.",
+        )
+
+
+class HeadsDamaged(StorageError):
+    """A line of the file of heads is none of ours."""
+
+    code = "heads_damaged"
+
+
+class StampInvalid(HomewardError):
+    """What a time-stamping authority answered is no stamp over what it was asked for."""
+
+    code = "stamp_invalid"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, remedy="Check HOMEWARD_STAMP_URL and HOMEWARD_STAMP_CA_FILE.")
 
 
 class SealBroken(StorageError):

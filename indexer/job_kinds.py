@@ -9,6 +9,7 @@ PRIORITIES: dict[JobKind, int] = {
     "enrol_case": 0,
     "deliver_webhook": 5,
     "deliver_email": 5,
+    "stamp_head": 5,
     "ingest_ad": 10,
     "embed_case": 15,
     "embed_images": 20,
@@ -24,4 +25,4 @@ KEEPING: tuple[JobKind, ...] = ("check_pictures", "read_again", "tidy_faces")
 """Work on what is stored: comparing it with lists, reading it again, taking faces away."""
 
 WORK: tuple[JobKind, ...] = ("probe_case", "enrol_case", "ingest_ad", *EMBEDDING, *KEEPING)
-DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email")
+DELIVERIES: tuple[JobKind, ...] = ("deliver_webhook", "deliver_email", "stamp_head")

@@ -41,6 +41,7 @@ JobKind: TypeAlias = Literal[
     "tidy_faces",
     "deliver_webhook",
     "deliver_email",
+    "stamp_head",
 ]
 ImageStatus: TypeAlias = Literal["queued", "known", "rejected"]
 AnalysisState: TypeAlias = Literal["pending", "done", "failed"]

@@ -23,6 +23,7 @@ from indexer import (
     room,
     staging,
 )
+from indexer.audit import heads, stamps
 from indexer.blobs import BlobStore, LocalBlobStore
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import parsed, sqlite_url
@@ -88,7 +89,9 @@ class WorkspaceOptions:
     forgotten, 0 for never; ``ad_faces``: whether faces of ads are kept that are no candidates
     (``indexer.transient``). ``withheld_hours``: how long the designated role has for a withheld
     picture; ``withheld_emails``: where it is told. ``purge_ledger``: file outside of the catalog
-    that lists deletions. ``approval_required``: new cases wait for an approval before they are
+    that lists deletions; ``audit_heads``: file that heads of the audit log are noted in;
+    ``stamps``: whether a time-stamping authority is asked for stamps over them.
+    ``approval_required``: new cases wait for an approval before they are
     searched; ``approval_days``: how long one holds where whoever gave it did not say.
     """
 
@@ -112,6 +115,8 @@ class WorkspaceOptions:
     withheld_hours: float = 24.0
     withheld_emails: tuple[str, ...] = ()
     purge_ledger: Path | None = None
+    audit_heads: Path | None = None
+    stamps: bool = False
     approval_required: bool = False
     approval_days: int = 90
 
@@ -159,10 +164,13 @@ class Workspace:
         self.in_hand: set[str] = set()
         # Beats of other runners: the last one seen, and when, by this process's own clock.
         self.beats_seen: dict[str, tuple[int, float]] = {}
+        self.heads_noted = heads.Noted()
         self.heart = Heart(lambda: queue.beat(self), queue.BEAT_S)
         self.room = room.Room()
         # Of the lists of hashes, as long as they do not change.
         self.listed_pdq: ListedPdq | None = None
+        # Faces of ads that were compared, by contract, and when that was counted.
+        self.compared_faces: dict[str, tuple[int, float]] = {}
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -230,6 +238,8 @@ class Workspace:
                 removals.finish,
                 removals.sweep_if_due,
                 purges.write_ledger,
+                heads.keep,
+                stamps.keep_asking,
                 room.keep_reserve,
                 _keep_generations,
                 _keep_galleries,
@@ -248,6 +258,7 @@ class Workspace:
             self.views.close()
         finally:
             self._stop_beating()
+            self._note_head()
             if self._runner_lock is not None:
                 queue.runner_lock_path(self.locks_dir, self.runner_id).unlink(missing_ok=True)
                 self._runner_lock.close()
@@ -276,6 +287,12 @@ class Workspace:
                 queue.resign(self)
             except Exception:  # noqa: BLE001 - the free lock tells the others as well
                 _log.exception("this process could not sign off")
+
+    def _note_head(self) -> None:
+        try:
+            heads.keep(self, now=True)
+        except Exception:  # noqa: BLE001 - the next start notes it
+            _log.exception("the head of the audit log could not be noted")
 
     def __enter__(self) -> Self:
         return self
@@ -327,7 +344,12 @@ def open_workspace(
     if restoring:
         # A drill must not write into what belongs to what runs: its file of purges, its server.
         options = replace(
-            options, ad_max_age_days=0, purge_ledger=data_dir / "purges.jsonl", vectors=LOCAL
+            options,
+            ad_max_age_days=0,
+            purge_ledger=data_dir / "purges.jsonl",
+            audit_heads=None,
+            stamps=False,
+            vectors=LOCAL,
         )
     catalog = make_catalog(data_dir, catalog_url, restoring=restoring, keys=keys)
     try:

@@ -124,6 +124,13 @@ class Settings(NetworkSettings):
     milvus_uri: Annotated[SecretStr | None, Field(validate_default=True)] = None
     milvus_token: SecretStr | None = None
 
+    encryption_key_file: Path | None = None
+    """File of the keys that data at rest is encrypted under; for its owner alone."""
+    encryption_keys: SecretStr | None = None
+    """The same lines in the environment, instead of a file."""
+    milvus_unencrypted: bool = False
+    """Whether a Milvus server may keep vectors while data at rest is encrypted."""
+
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
     approval: Literal["off", "required"] = "off"
@@ -138,6 +145,13 @@ class Settings(NetworkSettings):
     """Addresses of the designated role, separated by commas; told of withheld pictures."""
     purge_ledger: Path | None = None
     """File outside of every backup that lists deletions; `purges.jsonl` in data_dir if unset."""
+
+    audit_heads: Path | None = None
+    """File that heads of the audit log are noted in; `audit-heads.jsonl` in data_dir if unset."""
+    stamp_url: str | None = None
+    """Address of an RFC 3161 time-stamping authority; none is asked if unset."""
+    stamp_ca_file: Path | None = None
+    """Certificates that its stamps have to lead to, in PEM."""
 
     pg_dump: str | None = None
     """PostgreSQL's program for back-ups; `pg_restore` lies beside it."""
@@ -189,6 +203,16 @@ class Settings(NetworkSettings):
             raise ValueError("without https it is used only where HOMEWARD_MILVUS_ALLOW_HTTP is on")
         return value
 
+    @field_validator("stamp_url")
+    @classmethod
+    def _stamps(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError("the address has to read https://host or http://host, with no user")
+        return value
+
     @field_validator("withheld_emails")
     @classmethod
     def _addresses(cls, value: str) -> str:
@@ -196,7 +220,9 @@ class Settings(NetworkSettings):
             raise ValueError("addresses read name@host.example, separated by commas")
         return value
 
-    @field_validator("data_dir", "purge_ledger")
+    @field_validator(
+        "data_dir", "purge_ledger", "audit_heads", "stamp_ca_file", "encryption_key_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
@@ -240,6 +266,11 @@ class Settings(NetworkSettings):
     def purge_ledger_path(self) -> Path:
         """Where deletions are listed outside of the catalog."""
         return self.purge_ledger or self.data_dir / "purges.jsonl"
+
+    @property
+    def audit_heads_path(self) -> Path:
+        """Where heads of the audit log are noted outside of the catalog."""
+        return self.audit_heads or self.data_dir / "audit-heads.jsonl"
 
     @property
     def vector_options(self) -> VectorOptions:

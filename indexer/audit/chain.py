@@ -106,7 +106,7 @@ def record(
     )
     append(session, [made])
     # Where the transaction fails the request is refused, and recorded as that.
-    who.recorded = True
+    who.recorded = outcome
 
 
 def append(session: Session, entries: Sequence[Entry]) -> None:

@@ -20,6 +20,7 @@ from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency, SignInFailure, User
 from indexer.ids import new_id
 from indexer.times import utc_now
+from models.errors import HomewardError
 from service.accounts import passwords, people, second_factor
 from service.accounts.errors import SetUpRefused, SignInRefused
 
@@ -32,15 +33,23 @@ _ADDRESS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
+class Try:
+    """A try that is written down; ``locked``: it cannot succeed."""
+
     failure_id: str
     locked: bool
 
 
-class TooManyFailures(SignInRefused):
+class TooManyFailures(HomewardError):
     """One address has failed too often; told apart, since it says nothing about any login."""
 
     code = "rate_limited"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Signing in failed too often from this address.",
+            remedy="Wait some minutes before the next try.",
+        )
 
 
 def login_digest(login: str) -> str:
@@ -63,7 +72,7 @@ def sign_in(
     (see ``people.is_set_up``). Raises SignInRefused, TooManyFailures.
     """
     now = now or utc_now()
-    tried = _begin_try(catalog, login_digest(login), address, now)
+    tried = begin_try(catalog, login_digest(login), address, now)
     with catalog.read() as session:
         found = session.scalar(select(User).where(User.login == people.folded(login)[:400]))
         known = None if found is None else (found.user_id, found.password)
@@ -108,13 +117,11 @@ def user_of_setup_code(
     """The id of the person whose set-up code this is; it stays good until the person has chosen a
     password. Raises SetUpRefused, TooManyFailures."""
     now = now or utc_now()
-    tried = _begin_try(catalog, "", address, now)
+    tried = begin_try(catalog, "", address, now)
     with catalog.write() as session:
         user = session.scalar(select(User).where(User.setup_sha256 == people.setup_digest(code)))
         if user is not None and _usable(session, user) and _not_expired(user, now):
-            failure = session.get(SignInFailure, tried.failure_id)
-            if failure is not None:
-                session.delete(failure)
+            take_back(session, tried)
             people.principal_of(user).acts()
             record(
                 session,
@@ -132,11 +139,22 @@ def user_of_setup_code(
     raise SetUpRefused
 
 
+def record_wrong_key(catalog: Catalog, *, address: str) -> None:
+    """Record that somebody tried to sign in to the pages with a key that is none."""
+    with catalog.write() as session:
+        record(
+            session,
+            "sign_in.failed",
+            outcome=SignInRefused.code,
+            details={"means": "key", "address": address[:_ADDRESS]},
+        )
+
+
 def _not_expired(user: User, now: datetime) -> bool:
     return user.setup_expires_at is not None and now < user.setup_expires_at
 
 
-def _begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> _Try:
+def begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> Try:
     """Write a try down as failed. One of a locked login counts for its address only, so that
     going on does not keep the login locked."""
     counted = SignInFailure.at > now - WINDOW
@@ -157,7 +175,12 @@ def _begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> _Try
             at=now,
         )
         session.add(row)
-        return _Try(row.failure_id, locked)
+        return Try(row.failure_id, locked)
+
+
+def take_back(session: Session, tried: Try) -> None:
+    """The try succeeded, in the caller's transaction."""
+    session.execute(delete(SignInFailure).where(SignInFailure.failure_id == tried.failure_id))
 
 
 def _usable(session: Session, user: User) -> bool:
@@ -190,7 +213,7 @@ def second_step(
     with catalog.read() as session:
         found = session.get(User, user_id)
         name = login_digest(found.login if found is not None else "")
-    tried = _begin_try(catalog, name, address, now)
+    tried = begin_try(catalog, name, address, now)
     with catalog.write() as session:
         user = session.get(User, user_id)
         means = None

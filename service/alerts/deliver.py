@@ -1,4 +1,4 @@
-"""Doing the jobs that tell of alerts; the job queue decides when, and how often again."""
+"""Doing the jobs that send something to others; the job queue decides when, and how often again."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from indexer.errors import DeliveryFailed, WebhookNotFound
 from indexer.records import JobRecord
 from indexer.withheld import notices
 from indexer.workspace import Workspace
+from models.errors import HomewardError
 from service.alerts.email import Mailer
 from service.alerts.webhooks import WebhookSender, alert_body, notice_body
 from service.config import Settings
+from service.stamping import Stamper
 
 __all__ = ["DeliveryFailed", "Deliverer"]
 
@@ -27,6 +29,7 @@ class Deliverer:
         mailer: Mailer | None = None,
     ) -> None:
         self._ws = workspace
+        self._settings = settings
         self._sender = sender or WebhookSender.of(settings)
         self._mailer = mailer or Mailer(settings)
 
@@ -41,8 +44,18 @@ class Deliverer:
             self._webhook(job.job_id)
         elif job.kind == "deliver_email":
             self._email(job.job_id)
+        elif job.kind == "stamp_head":
+            self._stamp(job)
         else:
             raise ValueError(f"{job.kind} is no delivery")
+
+    def _stamp(self, job: JobRecord) -> None:
+        try:
+            stamper = Stamper.of(self._settings)
+        except HomewardError as error:
+            # Set differently since it was queued, here or in another process.
+            raise DeliveryFailed(error.detail, remedy=error.remedy, retry=True) from None
+        stamper(self._ws.catalog, job)
 
     def _notice(self, job_id: str) -> None:
         found = notices.notice_of(self._ws, job_id)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from indexer import alerts
+from indexer.acting import note
 from indexer.alerts import AlertPage, AlertRecord
 from indexer.records import AdSummary, CaseStatus, FaceRecord, LeadRecord
 from indexer.workspace import Workspace
@@ -96,11 +97,14 @@ def feed(
 
 def one(ws: Workspace, alert_id: str, *, scores: bool) -> AlertItem:
     """One alert, whatever the status of its case. Raises AlertNotFound."""
-    return _item(ws, alerts.get_alert(ws, alert_id), scores)
+    record = alerts.get_alert(ws, alert_id)
+    note(case_id=record.case_id)
+    return _item(ws, record, scores)
 
 
 def shown(ws: Workspace, page: AlertPage, *, scores: bool) -> tuple[AlertItem, ...]:
     """The alerts of a page as they are shown."""
+    note(alerts=[record.alert_id for record in page.items])
     return tuple(_item(ws, record, scores) for record in page.items)
 
 

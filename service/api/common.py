@@ -17,10 +17,11 @@ from indexer.errors import (
     FaceNotFound,
     ImageNotFound,
     JobNotFound,
-    NotFound,
     PhotoNotFound,
     WebhookNotFound,
 )
+from models.errors import HomewardError
+from service.accounts.errors import KeyNotFound, SessionNotFound, UserNotFound
 from service.api.schemas.common import SHA256_PATTERN, QueryText
 from service.deps import bearer, canonical_id
 from service.errors import PROBLEM_JSON
@@ -106,7 +107,7 @@ LINES: set[type[BaseModel]] = set()
 """Likewise: what one line of a body holds."""
 
 
-def _id(not_found: Callable[[str], NotFound]) -> AfterValidator:
+def _id(not_found: Callable[[str], HomewardError]) -> AfterValidator:
     def check(text: str) -> str:
         found = canonical_id(text)
         if found is None:
@@ -125,6 +126,9 @@ CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
 ApprovalId = Annotated[str, _id(ApprovalNotFound), _UUID, Path()]
 WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
+UserId = Annotated[str, _id(UserNotFound), _UUID, Path()]
+KeyId = Annotated[str, _id(KeyNotFound), _UUID, Path()]
+SessionId = Annotated[str, _id(lambda _: SessionNotFound()), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

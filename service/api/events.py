@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 
 from indexer import alerts, jobs
+from indexer.acting import acting
+from indexer.audit import entry_of
 from indexer.records import JobRecord
 from service.accounts.principal import Principal
 from service.alerts import feed
@@ -97,7 +100,9 @@ async def alert_events(
     async for page in pages:
         # The view of now: a stream lives through changes of the model and its calibration.
         show = partial(feed.shown, service.workspace, page, scores=scores)
-        for item in await run_in_threadpool(show):
+        items = await run_in_threadpool(show)
+        for item in items:
+            await delivered(service, item.alert_id, item.case_id)
             yield ServerSentEvent(
                 event="alert",
                 id=alerts.alert_cursor(item.seq),
@@ -126,6 +131,12 @@ async def job_events(
             yield ServerSentEvent(event=name, raw_data="null")
         else:
             yield ServerSentEvent(event=name, data=JobOut.model_validate(record))
+
+
+async def delivered(service: Service, alert_id: str, case_id: str) -> None:
+    """Record an alert before it is sent down a stream; the stream ends where that fails."""
+    entry = entry_of(acting(), "alert.deliver", subject=("alert", alert_id), case_id=case_id)
+    await asyncio.wrap_future(service.recorder.submit(entry))
 
 
 def _allowed(service: Service, principal: Principal) -> Any:

@@ -97,7 +97,10 @@ class Audited:
 
 
 def _recorded_itself(scope: Scope, who: Acting, status: int) -> bool:
-    return who.recorded and status < 400 and scope["method"] not in ("GET", "HEAD")
+    """An act that was done, or a refusal that was recorded as one. Reads are always recorded."""
+    if not who.recorded or scope["method"] in ("GET", "HEAD"):
+        return False
+    return status < 400 or who.recorded not in ("done", "begun")
 
 
 def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:

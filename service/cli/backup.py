@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from indexer import restore as restoring
+from indexer.audit import heads as audit_heads
 from indexer.backup import Manifest, back_up, read_manifest, verify
 from indexer.blobs import LocalBlobStore
 from indexer.ledger import Ledger
@@ -26,7 +27,7 @@ from service.cli.console import (
     out,
     settings_for,
 )
-from service.opening import open_catalog_only, open_for, open_object_store
+from service.opening import open_catalog_only, open_for, open_object_store, outer_keys
 
 PURGES_WANTED = """\
 What was deleted after this back-up was made would be there again. The file of purges
@@ -70,6 +71,9 @@ def backup(
             finally:
                 catalog.close()
     out.print(Text(f"{path} is whole: {_says(manifest)}"))
+    if manifest.outer_keys:
+        names = ", ".join(manifest.outer_keys)
+        out.print(Text(f"It is encrypted, and cannot be restored without these keys: {names}."))
     if manifest.deleted:
         out.print(Text(f"{manifest.deleted} originals were deleted while it was made."))
     if manifest.missing:
@@ -98,6 +102,15 @@ def restore(
     no_purges: Annotated[
         bool, typer.Option("--no-purges", help="There is no file of purges.")
     ] = False,
+    heads: Annotated[
+        Path | None,
+        typer.Option(
+            "--heads",
+            metavar="FILE",
+            help="The file of heads of the audit log (or HOMEWARD_AUDIT_HEADS).",
+            show_default=False,
+        ),
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Restore a back-up into an empty data folder, and forget again what was deleted since."""
@@ -105,6 +118,7 @@ def restore(
         raise typer.BadParameter("give --purges FILE or --no-purges, not both")
     settings = settings_for(context, data_dir)
     manifest = read_manifest(file)
+    known = audit_heads.read(heads or settings.audit_heads_path)
     if purges is None and not no_purges:
         purges = _ask()
     listed = Ledger((), torn=False)
@@ -123,6 +137,8 @@ def restore(
             blobs=blobs,
             catalog_url=settings.catalog_url,
             pg_dump=settings.pg_dump,
+            head=known[-1] if known else None,
+            keys=outer_keys(settings),
             progress=progress,
         )
         workspace = open_for(settings, restoring=True, blobs=blobs, analysing=False)

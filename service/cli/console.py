@@ -25,7 +25,8 @@ from rich.progress import (
 from rich.text import Text
 from typer.core import TyperCommand
 
-from indexer.acting import Acting, begin
+from indexer.acting import Acting, acting, begin
+from indexer.audit import record
 from indexer.catalog import Catalog
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -164,6 +165,19 @@ def expected_errors(command: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(FAILED) from None
 
     return wrapped
+
+
+def record_read(
+    catalog: Catalog,
+    action: str,
+    *,
+    subject: tuple[str, str] | None = None,
+    case_id: str | None = None,
+) -> None:
+    """Record what is about to be shown, with what was noted on the way (``acting.note``)."""
+    noted = {name: value for name, value in acting().noted.items() if name != "case_id"}
+    with catalog.write() as session:
+        record(session, action, subject=subject, case_id=case_id, details=noted)
 
 
 def operator() -> str:

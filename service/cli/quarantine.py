@@ -20,6 +20,7 @@ from service.cli.console import (
     expected_errors,
     out,
     print_json,
+    record_read,
     settings_for,
 )
 
@@ -72,6 +73,7 @@ def show(
     """Print one line as it was received; why it could not be taken goes to standard error."""
     with catalog_for(settings_for(context, data_dir)) as catalog:
         record, content = quarantine.show(catalog, item_id)
+        record_read(catalog, "quarantine.read", subject=("quarantine", item_id))
     err.print(Text(f"{record.place}, {rfc3339(record.at)}: [{record.code}] {record.detail}"))
     if sys.stdout.isatty():
         # A stranger wrote it: nothing in it may steer the terminal.

@@ -20,6 +20,7 @@ from service.cli.console import (
     operator,
     out,
     print_json,
+    record_read,
     settings_for,
     workspace_for,
 )
@@ -62,6 +63,12 @@ def candidates(
     with workspace_for(settings_for(context, data_dir)) as workspace:
         case = find_case(workspace, case_number, agency)
         found = case_candidates(workspace, case.case_id, k, purpose=purpose, purpose_note=note)
+        record_read(
+            workspace.catalog,
+            "candidates.read",
+            subject=("case", case.case_id),
+            case_id=case.case_id,
+        )
     _show(found, as_json)
 
 

@@ -40,7 +40,7 @@ FaceId = Annotated[str, _id(FaceNotFound), Path()]
 HeldId = Annotated[str, Path(max_length=60)]
 
 
-HOME: Final = "/cases"
+HOME: Final = "/"
 _OWN_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~%?=&+-]*")
 
 

@@ -64,4 +64,5 @@ ALERT_TEXTS: Final[Mapping[str, str]] = {
     "field.emails": "Give one plain address on each line, such as team@agency.example.",
     "job.deliver_webhook": "Send an alert to a webhook",
     "job.deliver_email": "Mail an alert of a case",
+    "job.stamp_head": "Have the audit log stamped",
 }

@@ -91,6 +91,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "approval_state_invalid": ("This does not fit what was asked or decided before", "", ""),
     "approver_is_requester": ("Somebody else has to decide", "", ""),
     "lifter_is_setter": ("Somebody else has to lift this hold", "", ""),
+    "year_not_over": ("This year is not over", "", ""),
     "held_photo_gone": (
         "The photo is no longer held",
         "A photo waits for 15 minutes; nothing of it was stored.",
@@ -104,7 +105,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "legal_hold": ("Legal hold", "", ""),
     "rate_limited": (
         "Too many tries",
-        "The key was wrong too often from this address.",
+        "Signing in failed too often from this address.",
         "Wait some minutes before the next try.",
     ),
     "internal_error": (
