@@ -22,8 +22,8 @@ class Acting:
     """``actor``: the id of a person or key, ``cli:<account>`` or the name of a part of Homeward.
 
     ``agency`` is None for those who work for all agencies. ``recorded``: the outcome of
-    the last act of this request that is in the audit log already; ``refused``: the code of the error that was answered;
-    ``noted``: what goes into the record of a read (:func:`note`).
+    the last act of this request that is in the audit log already; ``refused``: the code of the
+    error that was answered; ``noted``: what goes into the record of a read (:func:`note`).
     """
 
     channel: Channel = "system"

@@ -25,6 +25,7 @@ from indexer.batches import chunks
 from indexer.catalog.tables import Alert, Candidate, Case
 from indexer.generations.rows import is_active
 from indexer.ids import new_id
+from indexer.kept_faces import compared_size
 from indexer.notify import queue_deliveries
 from indexer.records import AlertLimit
 from indexer.searchable import clock, is_searchable
@@ -205,7 +206,7 @@ def release_held(ws: Workspace) -> int:
         ]
     released = 0
     for case_id in free:
-        size = ws.ads.count()
+        size = compared_size(ws)
         with ws.catalog.write() as session:
             case = session.get(Case, case_id)
             if case is None or limit_in_force(session, ws, case).tightened:

@@ -115,7 +115,7 @@ def ask(
                 remedy="Ask for an approval and wait for the decision.",
             )
         if waiting is not None:
-            waiting.state = "lapsed"
+            _lapse(session, waiting, "superseded")
         row = Approval(
             approval_id=new_id(),
             case_id=case_id,

@@ -1,9 +1,12 @@
 """Back-ups: one tar file with the catalog and the originals that it names, made while all runs.
 
 Members, in this order: ``catalog.sqlite3`` or ``catalog.pgdump``; ``originals/<SHA-256>``, in
-order of their names; ``manifest.json``. The name of an original is its digest; the manifest, whose
-being there says that the file is whole, holds the digest of the catalog, one over the names of the
-originals, and one of itself. The tar is not compressed: pictures are already.
+order of their names; ``manifest.json``. Of an encrypted data folder all is taken as it is sealed:
+its members are ``sealed/<name>-<SHA-256 of the sealed bytes>``, the wrapped data keys are in the
+catalog, and the manifest names the outer keys that open them. The name of an original is its
+digest; the manifest, whose being there says that the file is whole, holds the digest of the
+catalog, one over the names of the originals, and one of itself. The tar is not compressed: pictures
+are already.
 """
 
 from __future__ import annotations
@@ -23,11 +26,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
+from sqlalchemy import select
 
 from indexer.audit import record
 from indexer.blobs import BlobStore
 from indexer.catalog import Catalog
 from indexer.catalog.dump import CatalogCopy, CatalogKind, copied
+from indexer.catalog.sealing_tables import DataKey
 from indexer.catalog.tables import CapturePage, Image, StagedImage
 from indexer.errors import (
     BackupDamaged,
@@ -39,9 +44,12 @@ from indexer.errors import (
 from indexer.files import TEMP_SUFFIX, fsync_folder, storage_errors
 from indexer.ids import new_id
 from indexer.records import Progress
+from indexer.sealing.keyring import key_id_of
 from indexer.times import rfc3339, utc_now
 
 FORMAT = 1
+SEALED_FORMAT = 2
+"""Of the back-up of an encrypted data folder."""
 MANIFEST = "manifest.json"
 CATALOG_NAMES: dict[CatalogKind, str] = {
     "sqlite": "catalog.sqlite3",
@@ -49,6 +57,7 @@ CATALOG_NAMES: dict[CatalogKind, str] = {
 }
 
 _ORIGINAL = re.compile(r"originals/([0-9a-f]{64})")
+_SEALED = re.compile(r"sealed/([0-9a-f]{96})-([0-9a-f]{64})")
 _MAX_MANIFEST = 10_000_000
 _MAX_ORIGINAL = 1_000_000_000
 _MAX_NAMED = 1_000
@@ -64,7 +73,8 @@ class Manifest:
 
     ``names_sha256`` is over the names of all originals, each with a line feed. ``deleted``
     originals were forgotten while the back-up was made; ``missing`` ones (the first thousand)
-    could not be read.
+    could not be read. ``outer_keys``: the names of the keys without which nothing in it can be
+    read; none where it is not encrypted.
     """
 
     format: int
@@ -81,6 +91,7 @@ class Manifest:
     deleted: int
     missing: tuple[str, ...]
     last_purge: str | None
+    outer_keys: tuple[str, ...] = ()
 
 
 _MANIFEST: TypeAdapter[Manifest] = TypeAdapter(Manifest)
@@ -106,6 +117,10 @@ def back_up(
     :class:`BackupFailed` and the StorageError tree.
     """
     _check_target(target, data_dir)
+    outer_names = _outer_names(catalog)
+    opens: frozenset[str] = frozenset() if catalog.keyring is None else catalog.keyring.key_ids
+    if catalog.keyring is not None:
+        blobs.seal_with(catalog.keyring)
     part = target.with_name(f".{target.name}.{new_id()}{TEMP_SUFFIX}")
     copy_path = target.with_name(f".{target.name}.{new_id()}.catalog{TEMP_SUFFIX}")
     # First, so that no copy is made that nobody knows of; the back-up holds this record too.
@@ -120,7 +135,9 @@ def back_up(
             with storage_errors(str(target)):
                 handle = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
                 with os.fdopen(handle, "wb") as file:
-                    manifest = _write(file, copy, catalog, blobs, homeward, progress)
+                    manifest = _write(
+                        file, copy, catalog, blobs, homeward, outer_names, opens, progress
+                    )
                     file.flush()
                     os.fsync(file.fileno())
                 # Unlike a rename, a link never takes the place of a file that came meanwhile.
@@ -163,8 +180,11 @@ def _write(
     catalog: Catalog,
     blobs: BlobStore,
     homeward: str,
+    outer_names: tuple[str, ...],
+    opens: frozenset[str],
     progress: Report,
 ) -> Manifest:
+    sealed = catalog.keyring is not None
     now = utc_now()
     names = hashlib.sha256()
     count = total = deleted = 0
@@ -177,20 +197,25 @@ def _write(
             _add(tar, CATALOG_NAMES[copy.kind], size, source, now)
         for at, sha256 in enumerate(copy.original_names(), start=1):
             try:
-                data = blobs.get(sha256)
+                name, data = _original(blobs, sha256, sealed=sealed)
             except (BlobMissing, BlobDamaged):
                 if _still_named(catalog, sha256):
                     missing.append(sha256)
                 else:
                     deleted += 1
             else:
-                _add(tar, f"originals/{sha256}", len(data), io.BytesIO(data), now)
-                names.update(f"{sha256}\n".encode())
+                if sealed and key_id_of(data) not in opens:
+                    raise BackupFailed(
+                        "The data key was changed while the back-up was made.",
+                        remedy="Make it again.",
+                    )
+                _add(tar, name, len(data), io.BytesIO(data), now)
+                names.update(f"{name.partition('/')[2]}\n".encode())
                 count += 1
                 total += len(data)
             progress(Progress(stage="originals", done=at, total=copy.originals))
         manifest = Manifest(
-            format=FORMAT,
+            format=SEALED_FORMAT if sealed else FORMAT,
             created_at=now,
             homeward=homeward,
             catalog_kind=copy.kind,
@@ -204,10 +229,34 @@ def _write(
             deleted=deleted,
             missing=tuple(missing[:_MAX_NAMED]),
             last_purge=copy.last_purge,
+            outer_keys=outer_names,
         )
         text = _manifest_json(manifest)
         _add(tar, MANIFEST, len(text), io.BytesIO(text), now)
     return manifest
+
+
+def _original(blobs: BlobStore, sha256: str, *, sealed: bool) -> tuple[str, bytes]:
+    """The name and the bytes of a member. Raises as ``blobs.get``."""
+    if not sealed:
+        return f"originals/{sha256}", blobs.get(sha256)
+    name, data = blobs.get_sealed(sha256)
+    return f"sealed/{name}-{hashlib.sha256(data).hexdigest()}", data
+
+
+def _outer_names(catalog: Catalog) -> tuple[str, ...]:
+    """The keys that a back-up made now needs. Raises :class:`BackupFailed` where some of what is
+    stored is still plain: the back-up would not be what its owner takes it for."""
+    if catalog.keyring is None:
+        return ()
+    catalog.keyring.refresh()
+    if catalog.keyring.accepts_plain:
+        raise BackupFailed(
+            "This data folder is being encrypted, and some of it is still plain.",
+            remedy="Wait until `homeward encryption status` says that everything is sealed.",
+        )
+    with catalog.read() as session:
+        return tuple(sorted(set(session.scalars(select(DataKey.wrapped_by)))))
 
 
 def _add(tar: tarfile.TarFile, name: str, size: int, source: IO[bytes], now: datetime) -> None:
@@ -241,12 +290,14 @@ def _digest(value: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One member: ``sha256`` is ``None`` for the catalog and the manifest."""
+    """One member: ``sha256``, of its bytes, is ``None`` for the catalog and the manifest.
+    ``sealed``: the name of a sealed original where it lay."""
 
     name: str
     size: int
     sha256: str | None
     file: IO[bytes]
+    sealed: str | None = None
 
 
 @contextmanager
@@ -279,19 +330,22 @@ def _each(tar: tarfile.TarFile, path: Path) -> Iterator[Member]:
     last = ""
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]
-        original = _ORIGINAL.fullmatch(info.name)
+        original, sealed = _ORIGINAL.fullmatch(info.name), _SEALED.fullmatch(info.name)
         rank = _rank(info.name)
         most = {0: None, 1: _MAX_ORIGINAL, 2: _MAX_MANIFEST}.get(rank, 0)
         if info.type != tarfile.REGTYPE or info.sparse is not None or rank < 0:
             raise _damaged(path, "it holds something that does not belong there")
         if most is not None and info.size > most:
             raise _damaged(path, "one of its members is too large")
-        if last and (_rank(last), last) >= (rank, info.name):
+        # Sealed ones follow the order of what their names hide.
+        follows = (_rank(last), last) < (rank, info.name)
+        if last and not follows and not (sealed and _SEALED.fullmatch(last)):
             raise _damaged(path, "its members are not in order")
         last = info.name
         file = tar.extractfile(info)
         assert file is not None
-        yield Member(info.name, info.size, original.group(1) if original else None, file)
+        digest = original.group(1) if original else sealed.group(2) if sealed else None
+        yield Member(info.name, info.size, digest, file, sealed.group(1) if sealed else None)
     if last != MANIFEST:
         raise _damaged(path, "it is cut off")
 
@@ -301,7 +355,7 @@ def _rank(name: str) -> int:
         return 0
     if name == MANIFEST:
         return 2
-    return 1 if _ORIGINAL.fullmatch(name) else -1
+    return 1 if _ORIGINAL.fullmatch(name) or _SEALED.fullmatch(name) else -1
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -320,7 +374,7 @@ def read_manifest(path: Path) -> Manifest:
             elif member.sha256 is None:
                 catalogs.append(member)
             else:
-                names.update(f"{member.sha256}\n".encode())
+                names.update(f"{member.name.partition('/')[2]}\n".encode())
                 count += 1
                 total += member.size
     manifest = _parsed(path, text)
@@ -338,7 +392,7 @@ def _parsed(path: Path, text: bytes) -> Manifest:
         value = json.loads(text)
         digest = value.pop("sha256")
         whole = digest == _digest(value)
-        known = value.get("format") == FORMAT
+        known = value.get("format") in (FORMAT, SEALED_FORMAT)
         manifest = _MANIFEST.validate_python(value) if whole and known else None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, ValidationError):
         raise _damaged(path, "its manifest cannot be read") from None
@@ -349,7 +403,7 @@ def _parsed(path: Path, text: bytes) -> Manifest:
             f"{path.name} was made by a newer version of Homeward.",
             remedy="Restore it with the version that made it, or a newer one.",
         )
-    return replace(manifest, missing=tuple(manifest.missing))
+    return replace(manifest, missing=tuple(manifest.missing), outer_keys=tuple(manifest.outer_keys))
 
 
 def verify(path: Path, progress: Report = lambda _: None) -> Manifest:

@@ -25,6 +25,11 @@ def plain_name(sha256: str) -> str:
     return sha256
 
 
+def is_a_name(name: str) -> bool:
+    """Whether an original may lie under this name, plain or sealed by any key."""
+    return re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{96}", name) is not None
+
+
 def name_of(sha256: str, keyring: Keyring | None) -> str:
     """The name under which an original lies. Raises :class:`BlobMissing` for no SHA-256."""
     name = plain_name(sha256)

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from indexer.blob_names import digest_of, digest_of_chunks, name_of, plain_name, require_whole
+from indexer.blob_names import (
+    digest_of,
+    digest_of_chunks,
+    is_a_name,
+    name_of,
+    plain_name,
+    require_whole,
+)
 from indexer.errors import BlobMissing, SealBroken, StorageError
 from indexer.files import (
     TEMP_SUFFIX,
@@ -138,6 +145,14 @@ class BlobStore(Protocol):
         """Store what :meth:`get_sealed` gave, whatever key it is sealed with."""
         ...
 
+    def discard(self, name: str) -> None:
+        """Remove what has this very name, plain or sealed."""
+        ...
+
+    def is_empty(self) -> bool:
+        """Whether no original is there, plain or sealed, by whatever key."""
+        ...
+
     def put(self, data: bytes) -> str:
         """Store ``data`` and return its SHA-256; lasting when this returns.
 
@@ -232,6 +247,14 @@ class LocalBlobStore:
         self._make_fan(path.parent)
         write_atomic(path, [data], mode=0o400)
         fsync_all({path.parent.parent, self.root})
+
+    def discard(self, name: str) -> None:
+        with storage_errors(str(self.root)):
+            self._fan(name).unlink(missing_ok=True)
+
+    def is_empty(self) -> bool:
+        with storage_errors(str(self.root)):
+            return not any(is_a_name(path.name) for path in self.root.glob("??/??/*"))
 
     def put(self, data: bytes) -> str:
         receiving = self.receive()

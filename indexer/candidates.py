@@ -25,11 +25,12 @@ from indexer.catalog.tables import (
     Lead,
 )
 from indexer.enrolled import enrolled
-from indexer.errors import CandidateNotFound
+from indexer.errors import CandidateNotFound, SearchNeedsEnrolment
 from indexer.faces import choose_face, face_record, summaries
 from indexer.galleries.log import index_filter
 from indexer.generations.rows import is_active
 from indexer.judgements import decided
+from indexer.kept_faces import compared_size, is_transient
 from indexer.leads import FaceSource, LeadBook, lead_records, sources
 from indexer.probe import FusedFace, ad_conditions, fused_search
 from indexer.records import (
@@ -121,13 +122,16 @@ def search_photo(
     The search is recorded (who, when, why, over what, outcome); the photo is not kept. Raises
     :class:`PurposeRequired`, :class:`CaseNotFound`, :class:`CaseClosed`,
     :class:`ApprovalRequired`, ``ImageRejected``, :class:`NoFaceFound`,
-    :class:`SeveralFacesFound`, :class:`FaceIndexInvalid`, :class:`FaceTooSmall`.
+    :class:`SeveralFacesFound`, :class:`FaceIndexInvalid`,
+    :class:`FaceTooSmall`, :class:`SearchNeedsEnrolment` where faces of ads are not kept.
     """
     require_purpose(purpose)
     acting().purpose = purpose
     with ws.catalog.read() as session:
         require_searchable(session, case_id)
         state = SearchState(state="searched", up_to=compared_up_to(session))
+    if is_transient(ws):
+        raise SearchNeedsEnrolment
     _, faces = images.examine(ws, data)
     chosen = choose_face(faces, face_index, ws.options.min_face_px)
     vector = faces[chosen].embedding.vector[np.newaxis]
@@ -389,7 +393,7 @@ def _result(
     return RankedCandidates(
         case_id=case_id,
         contract_id=ws.contract_id,
-        gallery_size=ws.ads.count(),
+        gallery_size=compared_size(ws),
         k=k,
         photos_fused=photos,
         alert_limit=limit,

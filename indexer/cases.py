@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from indexer import approvals, audit, images, queue, removals
 from indexer.acting import note
+from indexer.agencies import ensure_agency
 from indexer.batches import chunks
 from indexer.blobs import sha256_hex, short_name
 from indexer.case_rows import columns, photos_of, record
@@ -29,6 +30,7 @@ from indexer.galleries import add_faces, drop_idle_vectors, refresh_faces, remov
 from indexer.generations.rows import require_live
 from indexer.generations.work import share_case
 from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.kept_faces import ask, ask_tidy
 from indexer.leads import drop_empty_leads
 from indexer.purges import record_purge
 from indexer.records import (
@@ -77,10 +79,17 @@ def create_case(ws: Workspace, case: CaseInput) -> CaseRecord:
     )
     with ws.catalog.write() as session:
         _refuse_duplicate(session, case.agency, case.case_number)
+        ensure_agency(session, case.agency)
         approvals.begin(row, required=ws.options.approval_required)
         session.add(row)
         session.flush()
-        audit.record(session, "case.create", subject=("case", row.case_id), case_id=row.case_id)
+        audit.record(
+            session,
+            "case.create",
+            subject=("case", row.case_id),
+            case_id=row.case_id,
+            details={"agency": row.agency},
+        )
         return record(row, ())
 
 
@@ -170,6 +179,7 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
         number = changes.get("case_number", row.case_number)
         if (agency, number) != (row.agency, row.case_number):
             _refuse_duplicate(session, agency, number)
+            ensure_agency(session, agency)
         before = row.alert_expected_false
         for name, value in columns(changes).items():
             setattr(row, name, value)
@@ -177,6 +187,13 @@ def _change(ws: Workspace, case_id: str, changes: Mapping[str, Any], actor: str)
             if row.status == "open":
                 _withdraw(ws, session, row, actor)
                 approvals.end(session, row)
+                audit.record(
+                    session,
+                    "case.end",
+                    subject=("case", case_id),
+                    case_id=case_id,
+                    details={"status": status, "agency": row.agency},
+                )
                 withdrawn = True
             elif status == "open":
                 approvals.begin(row, required=ws.options.approval_required)
@@ -254,6 +271,7 @@ def _withdraw(ws: Workspace, session: Session, case: Case, actor: str) -> None:
         session.execute(delete(Candidate).where(Candidate.candidate_id.in_(some)))
     drop_empty_leads(session, [case.case_id])
     removals.request(session, [])
+    ask_tidy(session, ws, case.case_id)
     record_purge(
         session,
         actor,
@@ -345,6 +363,8 @@ def _enrol(
     photo.enrolled_face_index = face.face_index
     photo.x, photo.y, photo.width, photo.height = face.x, face.y, face.width, face.height
     photo.job_id = queue.enqueue(session, "probe_case", case_id, photo_id=photo.photo_id)
+    # Where faces of ads are not kept, the search is over once their pictures were read again.
+    photo.job_id = ask(session, ws, case_id) or photo.job_id
     session.add(photo)
     session.flush()
     session.merge(

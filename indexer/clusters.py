@@ -22,6 +22,7 @@ from indexer.batches import chunks
 from indexer.catalog.tables import Face, FaceCluster, GalleryMember
 from indexer.catalog.types import stacked
 from indexer.ids import new_id
+from indexer.kept_faces import compared_size
 from indexer.vectors.base import exact_scores
 from indexer.workspace import Workspace
 from models.calibration import Calibration
@@ -95,7 +96,7 @@ def join_clusters(ws: Workspace, faces: Mapping[str, FloatArray]) -> None:
         return
     face_ids = sorted(faces)
     near = ws.ads.search(np.stack([faces[one] for one in face_ids]), _NEIGHBOURS)
-    limits = cluster_limits(ws.calibration, ws.ads.count())
+    limits = cluster_limits(ws.calibration, compared_size(ws))
     close: dict[str, list[str]] = {}
     for face_id, found in zip(face_ids, near, strict=True):
         scored = zip(found.ids, found.scores, strict=True)

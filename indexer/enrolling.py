@@ -10,13 +10,14 @@ from sqlalchemy.orm import Session
 from indexer import images, queue
 from indexer.audit.chain import record
 from indexer.cases import require_open
-from indexer.catalog.tables import Case, Enrolment, GalleryMember, Photo
+from indexer.catalog.tables import Case, Enrolment, GalleryMember, Job, Photo
 from indexer.errors import ApprovalRequired, CaseClosed, CaseNotFound
 from indexer.faces import apart, box_of, same_place
 from indexer.galleries import add_faces
 from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_case
 from indexer.images import Analysed
+from indexer.kept_faces import ask, compared_size
 from indexer.records import Failure, JobRecord
 from indexer.searches import purpose_of
 from indexer.trials import analyse_one_by_one
@@ -34,6 +35,9 @@ def probe_case(ws: Workspace, job: JobRecord) -> None:
     alerts = _probe(ws, job.subject_id)
     with ws.catalog.write() as session:
         _note_probe(ws, session, job, alerts)
+        row = session.get(Job, job.job_id)
+        if alerts is not None and row is not None and "photo_id" not in row.payload:
+            ask(session, ws, job.subject_id)
         queue.finish(session, ws.runner_id, job.job_id)
 
 
@@ -58,7 +62,7 @@ def _note_probe(ws: Workspace, session: Session, job: JobRecord, alerts: int | N
         case_id=case.case_id,
         purpose=purpose_of(case),
         details={
-            "gallery_size": ws.ads.count(),
+            "gallery_size": compared_size(ws),
             "contract_id": ws.contract_id,
             "alerts": alerts,
             "agency": case.agency,
@@ -92,6 +96,8 @@ def enrol_case(ws: Workspace, job: JobRecord) -> None:
     alerts = _probe(ws, job.subject_id) if active else None
     with ws.catalog.write() as session:
         _note_probe(ws, session, job, alerts)
+        if active:
+            ask(session, ws, job.subject_id)
         if job.kind == "enrol_case":
             # Only now is it known under which contract it was done, and which others there are.
             share_case(session, ws.contract_id, job.subject_id, max(1, len(by_sha)))

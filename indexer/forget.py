@@ -33,6 +33,7 @@ from indexer.catalog.tables import (
     Search,
 )
 from indexer.errors import AdNotFound, CaseNotFound, LegalHold, PhotoNotFound
+from indexer.kept_faces import ADS, ask_tidy
 from indexer.leads import drop_empty_leads
 from indexer.purges import list_purges, record_purge
 from indexer.records import PurgeRecord
@@ -79,6 +80,7 @@ def forget_photo(
         ):
             queue.enqueue(session, "probe_case", case_id)
         _forget_responses(session, [case_id, photo_id])
+        ask_tidy(session, ws, case_id)
         record = record_purge(session, actor, "photo", photo_id, counts, case_id=case_id)
     removals.finish_if_possible(ws)
     return record
@@ -120,6 +122,7 @@ def forget_case(
         counts |= images.release(session, [sha256 for _, sha256 in photos])
         _forget_responses(session, [case_id, *(photo_id for photo_id, _ in photos)])
         lines.drop(session)
+        ask_tidy(session, ws, ADS)
         record = record_purge(session, actor, "case", case_id, counts)
     removals.finish_if_possible(ws)
     return record

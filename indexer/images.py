@@ -253,7 +253,7 @@ def store_faces(
             .order_by(FaceRow.face_index)
         )
     )
-    next_index = len(known)
+    next_index = max((row.face_index for row in known), default=-1) + 1
     rows: list[FaceRow] = []
     for i, face in enumerate(faces):
         wanted = keep is None or i in keep
@@ -267,13 +267,18 @@ def store_faces(
             if wanted and row.vector is None:
                 row.vector = face.embedding.vector
         rows.append(row)
-    _note_analysis(session, contract_id, sha256, None)
+    _note_analysis(session, contract_id, sha256, None, found=len(faces))
     session.flush()
     return rows
 
 
 def _note_analysis(
-    session: Session, contract_id: str, sha256: str, failure: Failure | None
+    session: Session,
+    contract_id: str,
+    sha256: str,
+    failure: Failure | None,
+    *,
+    found: int | None = None,
 ) -> None:
     session.merge(
         ImageAnalysis(
@@ -283,6 +288,7 @@ def _note_analysis(
             code=failure.code if failure else None,
             detail=failure.detail if failure else None,
             analysed_at=utc_now(),
+            faces=found,
         )
     )
 
@@ -440,13 +446,18 @@ def _analyse_batch(
         yield Analysed(sha256, image, faces, *pdq(image.pixels))
 
 
-def keep_analysis(session: Session, contract_id: str, one: Analysed) -> None:
-    """Store all faces of an image of an ad with their vectors, and its hash, in the caller's
-    transaction."""
+def keep_analysis(
+    session: Session, contract_id: str, one: Analysed, *, only: Sequence[int] | None = None
+) -> list[FaceRow]:
+    """Store the faces of an image of an ad with their vectors, and its hash, in the caller's
+    transaction; returns their rows. ``only``: the numbers of those that are kept."""
     row = session.get_one(ImageRow, one.sha256)
     ensure_row(session, one.sha256, row.size, one.image)
-    store_faces(session, contract_id, one.sha256, one.faces)
+    faces = one.faces if only is None else [one.faces[i] for i in only]
+    rows = store_faces(session, contract_id, one.sha256, faces)
+    session.get_one(ImageAnalysis, (one.sha256, contract_id)).faces = len(one.faces)
     keep_hash(session, one.sha256, one.pdq, one.pdq_quality)
+    return rows
 
 
 def note_failure(session: Session, contract_id: str, failure: Failure) -> None:

@@ -19,7 +19,7 @@ from typing import Final, Protocol, cast, get_args
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from indexer import audit, enrolling, queue, reading
+from indexer import audit, enrolling, queue, reading, transient
 from indexer.ad_faces import images_of_job
 from indexer.catalog import Catalog
 from indexer.catalog.tables import Case, Job, Photo, Webhook
@@ -53,7 +53,7 @@ ADS_AT_ONCE = 16
 
 OF_ADS: Final[frozenset[JobKind]] = frozenset({"ingest_ad", "embed_images"})
 OF_CASES: Final[frozenset[JobKind]] = frozenset(
-    {"probe_case", "enrol_case", "embed_case", "deliver_email"}
+    {"probe_case", "enrol_case", "embed_case", "read_again", "deliver_email"}
 )
 OF_WEBHOOKS: Final[frozenset[JobKind]] = frozenset({"deliver_webhook"})
 """Whose the subjects of jobs are."""
@@ -278,6 +278,8 @@ _DOING: dict[JobKind, Callable[[Workspace, JobRecord], None]] = {
     "embed_case": enrolling.enrol_case,
     "embed_images": reading.embed_images,
     "check_pictures": checks.check_pictures,
+    "read_again": transient.read_again,
+    "tidy_faces": transient.tidy_faces,
 }
 
 

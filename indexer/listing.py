@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from indexer.acting import acting
+from indexer.acting import acting, note
 from indexer.candidates import NO_FILTER, ranked
 from indexer.records import RankedCandidates, SearchFilter
 from indexer.searchable import require_searchable
@@ -44,20 +44,30 @@ def listed(
         filters=filters,
     )
     with ws.catalog.read() as session:
-        known = recorded_lately(session, asked, utc_now())
-    if known is None:
-        with ws.catalog.write() as session:
-            # Once more: many may ask the same at once, and only one of them writes it down.
-            require_searchable(session, case_id)
-            if recorded_lately(session, asked, utc_now()) is None:
-                add_search(
-                    session,
-                    actor=asked.actor,
-                    case_id=case_id,
-                    purpose=purpose,
-                    purpose_note=asked.purpose_note,
-                    result=result,
-                    filters=filters,
-                    kind="list",
-                )
+        search_id = recorded_lately(session, asked, utc_now())
+    if search_id is None:
+        search_id = _record(ws, asked)
+    note(
+        case_id=case_id,
+        search_id=search_id,
+        gallery_size=result.gallery_size,
+        contract_id=result.contract_id,
+        candidates=len(result.items),
+    )
     return result
+
+
+def _record(ws: Workspace, asked: Asked) -> str:
+    with ws.catalog.write() as session:
+        # Once more: many may ask the same at once, and only one of them writes it down.
+        require_searchable(session, asked.case_id)
+        return recorded_lately(session, asked, utc_now()) or add_search(
+            session,
+            actor=asked.actor,
+            case_id=asked.case_id,
+            purpose=asked.purpose,
+            purpose_note=asked.purpose_note,
+            result=asked.result,
+            filters=asked.filters,
+            kind="list",
+        )

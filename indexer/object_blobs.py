@@ -17,7 +17,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from indexer.blob_names import digest_of, digest_of_chunks, name_of, plain_name, require_whole
+from indexer.blob_names import (
+    digest_of,
+    digest_of_chunks,
+    is_a_name,
+    name_of,
+    plain_name,
+    require_whole,
+)
 from indexer.blobs import CHUNK_BYTES, BlobStore, LocalBlobStore, Received, Receiving, sha256_hex
 from indexer.errors import (
     BlobDamaged,
@@ -176,6 +183,18 @@ class ObjectBlobStore:
 
     def put_sealed(self, name: str, data: bytes) -> None:
         self._send(_fan(name), len(data), iter([data]))
+
+    def discard(self, name: str) -> None:
+        with self._errors():
+            self._asked.delete(_fan(name))
+
+    def is_empty(self) -> bool:
+        with self._errors():
+            return not any(
+                is_a_name(found["path"].rpartition("/")[2])
+                for some in self._store.list(chunk_size=_LISTED_AT_ONCE)
+                for found in some
+            )
 
     def put(self, data: bytes) -> str:
         sha256 = sha256_hex(data)

@@ -22,7 +22,9 @@ from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_images
 from indexer.hashes import fill_hashes
 from indexer.images import Analysed
+from indexer.kept_faces import is_transient
 from indexer.records import Failure, JobRecord
+from indexer.transient import drop_rest, wanted_of
 from indexer.trials import analyse_one_by_one
 from indexer.watchlist import probe_cases
 from indexer.withheld import checks
@@ -36,7 +38,10 @@ def ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
     with ws.catalog.read() as session:
         shas = {job.job_id: capture_images(session, job.job_id) for job in jobs}
     every = _read(ws, shas, alone=any(job.alone for job in jobs))
-    probe_cases(ws, _gathered(ws, every))
+    vectors = _gathered(ws, every)
+    probe_cases(ws, vectors)
+    if is_transient(ws):
+        drop_rest(ws, list(vectors))
     with ws.catalog.write() as session:
         failures = failures_of(session, ws.contract_id, every)
         for job in jobs:
@@ -68,6 +73,8 @@ def embed_images(ws: Workspace, job: JobRecord) -> None:
         active = is_active(session, ws.contract_id)
     if active:
         probe_cases(ws, vectors)
+    if is_transient(ws):
+        drop_rest(ws, list(vectors))
     with ws.catalog.write() as session:
         failures = failures_of(session, ws.contract_id, every)
         queue.finish(session, ws.runner_id, job.job_id, list(failures.values()))
@@ -125,6 +132,8 @@ def _keep_results(
 ) -> None:
     """Store what came of some images, and how far that brings each job."""
     done.update(one.item if isinstance(one, Failure) else one.sha256 for one in some)
+    analysed = [one for one in some if not isinstance(one, Failure)]
+    wanted = wanted_of(ws, analysed) if is_transient(ws) else {}
     with ws.catalog.write() as session:
         require_live(session, ws.contract_id)
         shown = set(still_shown(session, list(done)))
@@ -133,7 +142,7 @@ def _keep_results(
                 if one.item in shown:
                     images.note_failure(session, ws.contract_id, one)
             elif one.sha256 in shown:
-                images.keep_analysis(session, ws.contract_id, one)
+                images.keep_analysis(session, ws.contract_id, one, only=wanted.get(one.sha256))
         for job_id, shas in owners.items():
             ready = len(shas & done) + len(shas.difference(pending))
             queue.advance(session, ws.runner_id, job_id, ready)

@@ -37,11 +37,13 @@ from indexer.catalog.tables import (
     Webhook,
     WebSession,
 )
-from indexer.errors import BackupFailed, LedgerDamaged, StorageFull
+from indexer.errors import BackupFailed, KeysUnusable, LedgerDamaged, StorageFull
 from indexer.files import TEMP_SUFFIX, fsync_folder, make_folder, storage_errors
 from indexer.galleries.shelf import forget_shelves
 from indexer.queue import DELIVERIES
 from indexer.records import Progress, PurgeRecord
+from indexer.sealing.keys import attach
+from indexer.sealing.outer import OuterKeys
 from indexer.times import rfc3339
 from indexer.withheld.rows import restored
 from indexer.workspace import RESTORING, Workspace
@@ -94,6 +96,7 @@ def restore_files(
     blobs: BlobStore | None = None,
     pg_dump: str | None = None,
     head: Head | None = None,
+    keys: OuterKeys | None = None,
     progress: Report = lambda _: None,
 ) -> Manifest:
     """Put catalog and originals back, every digest checked, and set right what was going on.
@@ -103,9 +106,13 @@ def restore_files(
     ``blobs``: an empty store outside of the folder that takes the originals. Nobody can open the
     folder before :func:`finished`. Where it fails, folder and store are empty again;
     but where a database outside of it may be filled by then, it stays closed.
-    Raises :class:`BackupDamaged`, :class:`BackupFailed`, the StorageError tree.
+    ``keys``: the outer keys, without which a back-up of an encrypted folder is not restored; what
+    a plain one brings is sealed later on where there are any (``indexer.sealing.work``).
+    Raises :class:`BackupDamaged`, :class:`BackupFailed`, :class:`KeysUnusable`, the StorageError
+    tree.
     """
     manifest = read_manifest(path)
+    _require_keys(manifest, keys)
     url = catalog_url or sqlite_url(data_dir / "catalog.sqlite3")
     _require_empty_folder(data_dir)
     _require_empty_store(blobs)
@@ -128,6 +135,7 @@ def restore_files(
         copy.unlink(missing_ok=True)
         catalog = open_catalog(url, lock_path=data_dir / "locks" / "upgrade.lock")
         try:
+            attach(catalog, keys, turn_on=True)
             _settle(catalog, manifest, head)
         finally:
             catalog.close()
@@ -144,6 +152,16 @@ def restore_files(
             ) from error
         raise
     return manifest
+
+
+def _require_keys(manifest: Manifest, keys: OuterKeys | None) -> None:
+    missing = set(manifest.outer_keys) - (set(keys.keys) if keys is not None else set())
+    if missing:
+        raise KeysUnusable(
+            f"The back-up is encrypted under keys that are not set: {', '.join(sorted(missing))}.",
+            remedy="Add them to HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS. Without "
+            "them nothing in the back-up can be read, by nobody and not by any means.",
+        )
 
 
 def _lies_in(url: str, data_dir: Path) -> bool:
@@ -168,7 +186,7 @@ def _require_empty_folder(data_dir: Path) -> None:
 def _require_empty_store(blobs: BlobStore | None) -> None:
     # Its originals would be taken for remains of uploads, because the restored catalog does not
     # name them, and be removed: they may be those of the installation that runs.
-    if blobs is not None and next(iter(blobs.digests()), None) is not None:
+    if blobs is not None and not blobs.is_empty():
         raise BackupFailed(
             "There are originals already where HOMEWARD_BLOBS_URL points.",
             remedy="Name an empty prefix or bucket; nothing that is there is ever overwritten.",
@@ -176,9 +194,9 @@ def _require_empty_store(blobs: BlobStore | None) -> None:
 
 
 def _take_back(blobs: BlobStore, put: Sequence[str]) -> None:
-    for sha256 in put:
+    for name in put:
         try:
-            blobs.delete(sha256)
+            blobs.discard(name)
         except HomewardError:
             _log.exception("originals of the restore that broke off are left in the object store")
             return
@@ -224,8 +242,11 @@ def _extract(
                 continue
             data = member.file.read()
             check_digest(path, member, hashlib.sha256(data).hexdigest(), manifest)
-            put.append(member.sha256)
-            blobs.put(data)
+            put.append(member.sealed or member.sha256)
+            if member.sealed is None:
+                blobs.put(data)
+            else:
+                blobs.put_sealed(member.sealed, data)
             progress(Progress(stage="originals", done=len(put), total=manifest.originals))
 
 
@@ -321,6 +342,8 @@ def _repeat(ws: Workspace, purge: PurgeRecord, result: Reapplied) -> None:
         if case is not None and case.status == "open":
             cases.update_case(ws, subject, {"status": "closed"}, actor=ACTOR)
             result.closed_cases.append(subject)
+    elif purge.kind == "ad_faces":
+        pass  # Whatever is no candidate goes again once the folder is opened in that mode.
     elif restored(ws, purge.kind, subject, purge.actor, purge.at):
         result.forgotten["picture"] += 1
     else:

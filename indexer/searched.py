@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer.catalog.tables import Capture, Job
+from indexer.kept_faces import ADS
 from indexer.records import SearchState
 from indexer.times import utc_now
 
@@ -23,8 +24,14 @@ def search_state(session: Session, contract_id: str, case_id: str, enrolled: int
         select(Job.job_id)
         .where(
             Job.state.in_(("queued", "running")),
-            Job.subject_id == case_id,
-            Job.kind.in_(("probe_case", "enrol_case")),
+            or_(
+                and_(
+                    Job.subject_id == case_id,
+                    Job.kind.in_(("probe_case", "enrol_case", "read_again")),
+                ),
+                # All faces are to be kept again, and are not yet.
+                and_(Job.subject_id == ADS, Job.kind == "read_again"),
+            ),
         )
         .limit(1)
     )
@@ -42,7 +49,20 @@ def search_state(session: Session, contract_id: str, case_id: str, enrolled: int
         return SearchState(state="searching", up_to=None)
     if not enrolled:
         return SearchState(state="not_searched", up_to=None)
+    if _read_in_vain(session, case_id):
+        return SearchState(state="not_searched", up_to=None)
     return SearchState(state="searched", up_to=compared_up_to(session))
+
+
+def _read_in_vain(session: Session, case_id: str) -> bool:
+    """Whether the stored pictures were last read for the case without getting to the end."""
+    last = session.scalar(
+        select(Job.state)
+        .where(Job.kind == "read_again", Job.subject_id.in_((case_id, ADS)))
+        .order_by(Job.job_id.desc())
+        .limit(1)
+    )
+    return last in ("failed", "dropped")
 
 
 def compared_up_to(session: Session) -> datetime:

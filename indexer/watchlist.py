@@ -24,6 +24,7 @@ from indexer.candidates import LISTED, rank, store
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
 from indexer.enrolled import enrolled
 from indexer.faces import quality_score
+from indexer.kept_faces import compared_size
 from indexer.probe import FusedFace
 from indexer.searchable import clock, is_searchable, require_searchable, searchable
 from indexer.searches import purpose_of
@@ -50,7 +51,7 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
     with ws.catalog.read() as session:
         limit = base_limit(ws, require_searchable(session, case_id))
         face_ids, vectors, joined = enrolled(session, ws.contract_id, case_id)
-    size = ws.ads.count()
+    size = compared_size(ws)
     photos = len(face_ids)
     count = LISTED
     while True:
@@ -75,10 +76,24 @@ def probe_ads(ws: Workspace, case_id: str) -> int:
 
 def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
     """Compare ad faces (id to vector) with all open cases; returns how many candidates are new."""
+    size = compared_size(ws)
+    kept = _kept(ws, faces, size)
+    return _store(ws, kept, size) if kept else 0
+
+
+def wanted_faces(ws: Workspace, faces: Mapping[str, FloatArray]) -> set[str]:
+    """Which of the faces (any key to vector) would become candidates of open cases now."""
+    kept = _kept(ws, faces, compared_size(ws))
+    return {face.face_id for found, _ in kept.values() for face in found}
+
+
+def _kept(
+    ws: Workspace, faces: Mapping[str, FloatArray], size: int
+) -> dict[str, tuple[list[FusedFace], list[str]]]:
+    """For each open case the faces that its list or its team is to have, and its photos' faces."""
     if not faces:
-        return 0
+        return {}
     face_ids = list(faces)
-    size = ws.ads.count()
     lists = _near_cases(ws, np.stack([faces[face_id] for face_id in face_ids]), size)
     near = {face_id: found.ids for face_id, found in zip(face_ids, lists, strict=True)}
     with ws.catalog.read() as session:
@@ -100,7 +115,7 @@ def probe_cases(ws: Workspace, faces: Mapping[str, FloatArray]) -> int:
         ]
         if found:
             kept[case_id] = found, person.face_ids
-    return _store(ws, kept, size) if kept else 0
+    return kept
 
 
 def _near_cases(ws: Workspace, probes: FloatArray, size: int) -> list[Neighbours]:

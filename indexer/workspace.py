@@ -169,6 +169,8 @@ class Workspace:
         self.room = room.Room()
         # Of the lists of hashes, as long as they do not change.
         self.listed_pdq: ListedPdq | None = None
+        # Faces of ads that were compared, by contract, and when that was counted.
+        self.compared_faces: dict[str, tuple[int, float]] = {}
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")

@@ -14,13 +14,16 @@ from indexer import jobs
 from indexer.audit import AuditWriter
 from indexer.reindex import outdated
 from indexer.runner import Runner
+from indexer.transient import settle_mode
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service import __version__, errors, web
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore, NewKey
 from service.accounts.principal import Principal
 from service.alerts.deliver import Deliverer
 from service.api import (
+    accounts,
     ads,
     alerts,
     audit,
@@ -31,8 +34,10 @@ from service.api import (
     events,
     generations,
     images,
+    links,
     openapi,
     operations,
+    reports,
     webhooks,
     withheld,
 )
@@ -49,6 +54,10 @@ from service.ratelimit import AddressLimits, RateLimiter
 from service.state import Service
 
 _log = logging.getLogger(__name__)
+
+SIGN_INS_AT_ONCE = 2
+"""Each hashes a password: 64 MiB and some tenths of a second of a core."""
+SIGN_INS_WAITING = 64
 
 
 def create_app(
@@ -125,11 +134,14 @@ def create_app(
         events,
         alerts,
         webhooks,
+        links,
         images,
         withheld,
         generations,
+        accounts,
         audit,
         operations,
+        reports,
     ):
         app.include_router(part.api)
     openapi.install(app)
@@ -151,7 +163,8 @@ def _start(
     announce: Callable[[NewKey], None] | None,
 ) -> Service:
     configured = settings.api_key.get_secret_value() if settings.api_key else None
-    keys = KeyStore(workspace.catalog, configured)
+    key_uses = KeyUses(workspace.catalog)
+    keys = KeyStore(workspace.catalog, configured, key_uses)
     first = keys.ensure_administrator()
     if first is not None and announce is not None:
         announce(first)
@@ -161,6 +174,7 @@ def _start(
     # It looks at every stored picture, which nobody has to wait for.
     looking = threading.Thread(target=_say_outdated, args=(workspace,), name="outdated")
     looking.start()
+    settle_mode(workspace)
     runner = Runner(
         workspace,
         threads=settings.job_workers if settings.jobs_in_server else 0,
@@ -192,6 +206,8 @@ def _start(
         runner=runner,
         metrics=metrics,
         spool_dir=spool,
+        sign_ins=ComputePool(SIGN_INS_AT_ONCE, SIGN_INS_WAITING),
+        key_uses=key_uses,
         audit=writer,
         recorder=Recorder(writer),
     )
@@ -217,6 +233,8 @@ def _say_outdated(workspace: Workspace) -> None:
 def _stop(service: Service) -> None:
     service.runner.close()
     service.pool.close()
+    service.sign_ins.close()
+    service.key_uses.close()
     # A thread that still logs while the program ends would end it with an error.
     service.looking.join()
     service.recorder.close()

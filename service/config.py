@@ -124,6 +124,13 @@ class Settings(NetworkSettings):
     milvus_uri: Annotated[SecretStr | None, Field(validate_default=True)] = None
     milvus_token: SecretStr | None = None
 
+    encryption_key_file: Path | None = None
+    """File of the keys that data at rest is encrypted under; for its owner alone."""
+    encryption_keys: SecretStr | None = None
+    """The same lines in the environment, instead of a file."""
+    milvus_unencrypted: bool = False
+    """Whether a Milvus server may keep vectors while data at rest is encrypted."""
+
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
     approval: Literal["off", "required"] = "off"
@@ -213,7 +220,9 @@ class Settings(NetworkSettings):
             raise ValueError("addresses read name@host.example, separated by commas")
         return value
 
-    @field_validator("data_dir", "purge_ledger", "audit_heads", "stamp_ca_file")
+    @field_validator(
+        "data_dir", "purge_ledger", "audit_heads", "stamp_ca_file", "encryption_key_file"
+    )
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()

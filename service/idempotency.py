@@ -54,11 +54,15 @@ class IdempotencyInProgress(HomewardError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A finished answer; ``subject_id`` names the record whose deletion removes the stored copy."""
+    """A finished answer; ``subject_id`` names the record whose deletion removes the stored copy.
+
+    ``kept`` is stored and repeated in place of a ``body`` that holds a secret.
+    """
 
     status: int
     body: bytes
     subject_id: str | None
+    kept: bytes | None = None
 
 
 class IdempotencyGuard:
@@ -119,6 +123,7 @@ async def once(
         answer = await work()
         if stored is not None:
             return _response(answer)
+        kept = answer.body if answer.kept is None else answer.kept
         await run_in_threadpool(
             idempotency.remember,
             workspace,
@@ -126,7 +131,7 @@ async def once(
             key,
             digest,
             answer.status,
-            answer.body if replay else b"",
+            kept if replay else b"",
             subject_id=answer.subject_id,
         )
         return _response(answer)

@@ -15,6 +15,9 @@ from indexer.errors import CatalogAbsent
 from indexer.generations.rows import Generation, active
 from indexer.generations.views import Loaded, Unloaded
 from indexer.object_blobs import open_blobs
+from indexer.sealing import outer
+from indexer.sealing.keys import attach
+from indexer.sealing.outer import OuterKeys
 from indexer.workspace import FaceAnalyser, Workspace, WorkspaceOptions, open_workspace
 from models.calibration import Calibration
 from models.contract import require_same
@@ -23,7 +26,7 @@ from models.packs.base import FacePack
 from models.packs.registry import load_pack
 from models.pipeline import Analyser
 from service.alerts.email import emails_enabled
-from service.config import Settings
+from service.config import Settings, SettingsInvalid
 from service.gpus import BUS_ORDER
 
 _log = logging.getLogger(__name__)
@@ -97,6 +100,32 @@ def calibration_for(settings: Settings, pack: FacePack) -> Calibration | None:
     if pack.calibration is not None:
         require_same(pack.contract.id, pack.calibration.contract_id)
     return pack.calibration
+
+
+def outer_keys(settings: Settings) -> OuterKeys | None:
+    """The keys that data at rest is encrypted under; ``None`` where none is set.
+
+    Raises KeysUnusable, and SettingsInvalid where a server would keep vectors unencrypted and
+    nobody said that it may.
+    """
+    given = settings.encryption_keys.get_secret_value() if settings.encryption_keys else ""
+    if settings.encryption_key_file is not None and given:
+        raise SettingsInvalid(
+            "HOMEWARD_ENCRYPTION_KEY_FILE and HOMEWARD_ENCRYPTION_KEYS are both set.",
+            remedy="Unset one of them.",
+        )
+    if settings.encryption_key_file is None and not given:
+        return None
+    if settings.vectors == "milvus" and not settings.milvus_unencrypted:
+        raise SettingsInvalid(
+            "HOMEWARD_VECTORS=milvus would keep face vectors on a server that Homeward does not "
+            "encrypt.",
+            remedy="Encrypt the disks of that server and set HOMEWARD_MILVUS_UNENCRYPTED=true, or "
+            "unset HOMEWARD_VECTORS.",
+        )
+    if settings.encryption_key_file is not None:
+        return outer.from_file(settings.encryption_key_file)
+    return outer.parsed(given)
 
 
 def open_object_store(settings: Settings) -> BlobStore | None:
@@ -173,6 +202,7 @@ def open_for(
         pack=name,
         load=partial(_load, settings),
         take_over=take_over,
+        keys=outer_keys(settings),
     )
 
 
@@ -182,10 +212,11 @@ class NoDataFolder(HomewardError):
     code = "no_data_folder"
 
 
-def open_catalog_only(settings: Settings) -> Catalog:
+def open_catalog_only(settings: Settings, *, turn_on: bool = False) -> Catalog:
     """The catalog without the face pack, for work that compares no faces.
 
-    Makes none: raises :class:`NoDataFolder` where nothing was started there yet, and the
+    ``turn_on``: encrypt it where keys are set and it is not yet. Raises KeysUnusable. Makes no
+    catalog: raises :class:`NoDataFolder` where nothing was started there yet, and the
     StorageError tree.
     """
     path = settings.data_dir / "catalog.sqlite3"
@@ -194,9 +225,10 @@ def open_catalog_only(settings: Settings) -> Catalog:
             f"There is no catalog in {settings.data_dir}.",
             remedy="Name the data folder with --data-dir, or make one with `homeward serve`.",
         )
+    keys = outer_keys(settings)
     locks = settings.data_dir / "locks"
     try:
-        return open_catalog(
+        catalog = open_catalog(
             settings.catalog_url or sqlite_url(path),
             lock_path=locks / "upgrade.lock" if locks.is_dir() else None,
             make=False,
@@ -207,3 +239,9 @@ def open_catalog_only(settings: Settings) -> Catalog:
             remedy="Name the data folder or the database that is in use, or start `homeward serve` "
             "once, which makes a catalog.",
         ) from None
+    try:
+        attach(catalog, keys, turn_on=turn_on)
+    except BaseException:
+        catalog.close()
+        raise
+    return catalog

@@ -7,8 +7,6 @@ import hashlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import SpooledTemporaryFile
-from typing import IO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -16,7 +14,7 @@ from starlette.requests import Request
 from indexer.blobs import BlobStore, Received
 from indexer.files import storage_errors
 from service.errors import BadRequestBody
-from service.uploads import SPOOL_BYTES
+from service.uploads import SPOOL_BYTES, Spool, spool
 
 NDJSON = "application/x-ndjson"
 _BOM = b"\xef\xbb\xbf"
@@ -51,7 +49,7 @@ async def receive_image(
 class Lines:
     """The lines of a whole body, and the SHA-256 of all of it."""
 
-    file: IO[bytes]
+    file: Spool
     sha256: str
 
     def read(self, max_line_bytes: int) -> Iterator[tuple[int, bytes, bool]]:
@@ -77,9 +75,10 @@ class Lines:
 
 @contextlib.asynccontextmanager
 async def receive_lines(
-    request: Request, folder: Path, *, max_bytes: int, max_lines: int
+    request: Request, folder: Path, *, max_bytes: int, max_lines: int, sealed: bool = False
 ) -> AsyncIterator[Lines]:
-    """The body as lines, once all of it is there; beyond a megabyte it waits in ``folder``.
+    """The body as lines, once all of it is there; beyond a megabyte it waits in ``folder``,
+    ``sealed`` where the data folder is encrypted.
 
     Raises :class:`BadRequestBody` where it is no NDJSON or has more bytes or lines than that.
     """
@@ -93,7 +92,7 @@ async def receive_lines(
     digest = hashlib.sha256()
     size = lines = 0
     last = b"\n"
-    with SpooledTemporaryFile(SPOOL_BYTES, dir=str(folder)) as file:
+    with spool(folder, sealed=sealed) as file:
         async for chunk in request.stream():
             size += len(chunk)
             # A line begins with what follows a line feed.

@@ -12,6 +12,7 @@ from pathlib import Path
 from indexer.audit import AuditWriter
 from indexer.runner import Runner
 from indexer.workspace import Workspace
+from service.accounts.key_uses import KeyUses
 from service.accounts.keys import KeyStore
 from service.alerts.streams import EventStreams, NoPlace
 from service.audit.recorder import Recorder
@@ -34,6 +35,8 @@ class Service:
     runner: Runner
     metrics: Metrics
     spool_dir: Path
+    sign_ins: ComputePool
+    key_uses: KeyUses
     audit: AuditWriter
     recorder: Recorder
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
@@ -48,6 +51,11 @@ class Service:
     def workspace(self) -> Workspace:
         """The view of the generation in use, as of the last request that was let in."""
         return self.opened.views.current
+
+    @property
+    def sealed(self) -> bool:
+        """Whether what waits on the disk for the end of a request is encrypted."""
+        return self.opened.keyring is not None
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

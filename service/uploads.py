@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -23,9 +22,11 @@ from starlette.requests import Request
 
 from indexer.blobs import BlobStore, Received, Receiving
 from indexer.files import translated
+from indexer.sealing.spool import SealedSpool
 from service.errors import BadRequestBody, InvalidFields
 
 SPOOL_BYTES = 1_000_000
+Spool = SpooledTemporaryFile[bytes] | SealedSpool
 MAX_FILENAME = 200
 MAX_REFUSED_PARTS = 100
 
@@ -52,7 +53,7 @@ class Part:
     name: str
     filename: str | None
     content_type: str
-    file: IO[bytes] | Receiving
+    file: Spool | Receiving
     size: int = 0
     sha256: str = ""
     received: Received | None = None
@@ -121,15 +122,25 @@ def clean_filename(name: str) -> str:
     return kept.strip()[:MAX_FILENAME] or "unnamed"
 
 
+def spool(folder: Path, *, sealed: bool) -> Spool:
+    """A file for what waits; beyond a megabyte it is in ``folder``, ``sealed`` if asked for."""
+    return SealedSpool(folder) if sealed else SpooledTemporaryFile(SPOOL_BYTES, dir=str(folder))
+
+
 class _Collector:
     """Callbacks of the parser; keeps each part under its rule."""
 
     def __init__(
-        self, rules: Mapping[str, PartRule], folder: Path, store: BlobStore | None
+        self,
+        rules: Mapping[str, PartRule],
+        folder: Path,
+        store: BlobStore | None,
+        sealed: bool,
     ) -> None:
         self.rules = rules
         self.folder = folder
         self.store = store
+        self.sealed = sealed
         self.form = Form()
         self.ended = False
         self.errors: dict[str, str] = {}
@@ -181,12 +192,12 @@ class _Collector:
         )
         self.form.parts.append(self._part)
 
-    def _begin(self, rule: PartRule) -> IO[bytes] | Receiving:
+    def _begin(self, rule: PartRule) -> Spool | Receiving:
         # Closed by the form, which outlives this callback.
         if rule.original:
             assert self.store is not None
             return self.store.receive()
-        return SpooledTemporaryFile(SPOOL_BYTES, dir=str(self.folder))
+        return spool(self.folder, sealed=self.sealed)
 
     def _refuse(self, name: str, message: str) -> None:
         """Note a part that is not taken; so many of them end the reading of the body."""
@@ -239,15 +250,18 @@ async def receive_form(
     rules: Mapping[str, PartRule],
     folder: Path,
     store: BlobStore | None = None,
+    *,
+    sealed: bool = False,
 ) -> AsyncIterator[Form]:
     """Read the multipart body of ``request`` and close its files afterwards.
 
-    Originals go into ``store``; other files beyond a megabyte wait in ``folder``. Raises
+    Originals go into ``store``; other files beyond a megabyte wait in ``folder``, and
+    ``sealed`` where the data folder is encrypted. Raises
     :class:`BadRequestBody` for a body that is no whole form and :class:`InvalidFields` that names
     every part that is missing, unknown or too many; after a hundred of the latter two the rest is
     not read.
     """
-    collector = _Collector(rules, folder, store)
+    collector = _Collector(rules, folder, store, sealed)
     try:
         await _parse(request, collector)
         for name, rule in rules.items():

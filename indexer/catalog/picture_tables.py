@@ -63,6 +63,16 @@ class PictureDigest(Base):
     version: Mapped[int] = mapped_column(BigInteger)
 
 
+class AdFaceMode(Base):
+    """One row: the mode in which faces of ads are kept (``indexer.kept_faces``)."""
+
+    __tablename__ = "ad_face_mode"
+    __table_args__ = (CheckConstraint("mode IN ('standard', 'transient')", name="mode"),)
+
+    mode_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    mode: Mapped[str] = mapped_column(String(10))
+
+
 class WithheldImage(Base):
     """A picture whose pixels go to nobody: listed, flagged by a reviewer, or a copy of a flagged
     one. Its lead lives on.

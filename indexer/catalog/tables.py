@@ -80,7 +80,8 @@ class Image(Base):
 
 
 class ImageAnalysis(Base):
-    """Whether an image was analysed under a contract, and why not where it failed."""
+    """Whether an image was analysed under a contract, and why not where it failed. ``faces``: how
+    many were found, whether they are kept or not; null where that was not noted."""
 
     __tablename__ = "image_analyses"
     __table_args__ = (CheckConstraint("state IN ('done', 'failed')", name="state"),)
@@ -93,6 +94,7 @@ class ImageAnalysis(Base):
     code: Mapped[str | None] = mapped_column(String(60))
     detail: Mapped[str | None] = mapped_column(Text)
     analysed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    faces: Mapped[int | None]
 
 
 class ImageTrial(Base):

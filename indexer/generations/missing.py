@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from indexer.batches import chunks
-from indexer.catalog.picture_tables import WithheldImage
+from indexer.catalog.picture_tables import AdFaceMode, WithheldImage
 from indexer.catalog.tables import (
     Capture,
     CaptureImage,
@@ -89,7 +89,9 @@ def _unread(contract_id: str, again: bool) -> ColumnElement[bool]:
     outside = exists().where(
         Face.sha256 == CaptureImage.sha256, Face.contract_id == contract_id, ~member
     )
-    return or_(~read, and_(done, outside))
+    # Where only candidates are kept, a face that is not in the gallery is no gap.
+    transient = exists().where(AdFaceMode.mode == "transient")
+    return or_(~read, and_(done, outside, ~transient))
 
 
 def _awaited(contract_id: str) -> ColumnElement[bool]:

@@ -15,6 +15,7 @@ from hashlib import sha256
 from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session
 
+from indexer.audit.chain import record
 from indexer.catalog.engine import Catalog
 from indexer.catalog.schema import Base
 from indexer.catalog.sealed import bind_rows, sealed_columns
@@ -77,6 +78,9 @@ def _begin(catalog: Catalog, outer: OuterKeys, turn_on: bool) -> None:
             )
         add_key(session, outer, "lookup")
         key_id = add_key(session, outer, "seal")
+        record(
+            session, "encryption.begin", subject=("data_key", key_id), details={"new": not filled}
+        )
         if filled:
             start_work(session, key_id, outer, plain=True)
 
@@ -114,13 +118,13 @@ def start_work(session: Session, key_id: str, outer: OuterKeys, *, plain: bool =
     work = session.scalars(select(SealingWork).where(SealingWork.finished_at.is_(None))).first()
     if work is None:
         work = SealingWork(work_id=new_id(), started_at=utc_now())
-        session.add(work)
         if plain:
             lookup = session.scalars(select(DataKey).where(DataKey.purpose == "lookup")).one()
             work.plain = _proof(_unwrapped(lookup, outer), work.work_id)
     work.data_key_id = key_id
     work.part = work.after = ""
     work.done = 0
+    session.add(work)
     session.flush()
 
 
@@ -194,6 +198,7 @@ class Watch:
         if seals >= RENEW_AT:
             key_id = add_key(session, self.outer, "seal")
             start_work(session, key_id, self.outer)
+            record(session, "encryption.renew", subject=("data_key", key_id))
         if key_id != self.keyring.current_id:
             self.keyring.take(load(session, self.outer))
 

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, true
 
 from indexer import jobs
 from indexer.catalog import Catalog
-from indexer.catalog.casework_tables import LinkRequest
+from indexer.catalog.casework_tables import Approval, LinkRequest
 from indexer.catalog.tables import (
     Alert,
     Candidate,
@@ -31,6 +31,7 @@ from indexer.catalog.tables import (
 )
 from indexer.errors import (
     AlertNotFound,
+    ApprovalNotFound,
     CandidateNotFound,
     CaseNotFound,
     FaceNotFound,
@@ -181,6 +182,11 @@ def _webhook(principal: Principal, webhook_id: str) -> ColumnElement[bool]:
     return exists().where(Webhook.webhook_id == webhook_id, mine)
 
 
+def _approval(principal: Principal, approval_id: str) -> ColumnElement[bool]:
+    mine = (Case.case_id == Approval.case_id, _theirs(principal))
+    return select(Approval.approval_id).where(Approval.approval_id == approval_id, *mine).exists()
+
+
 def _link_request(principal: Principal, request_id: str) -> ColumnElement[bool]:
     """Who asks and who is asked both see the question."""
     mine = (
@@ -212,6 +218,7 @@ OWNED: Final[Mapping[str, Owned]] = {
     "job_id": Owned(_job, JobNotFound),
     "sha256": Owned(_image, ImageNotFound, str.lower),
     "face_id": Owned(_face, FaceNotFound),
+    "approval_id": Owned(_approval, ApprovalNotFound),
     "webhook_id": Owned(_webhook, WebhookNotFound),
     "link_request_id": Owned(_link_request, LinkRequestNotFound),
 }
@@ -222,9 +229,13 @@ FREE: Final[Mapping[str, str]] = {
     "contract_id": "generations belong to the installation",
     "held_id": "held for one session, which alone can name it",
     "index": "the number of a face in a held photo",
-    "name": "a file of our own",
+    "name": "a file of our own, or an agency, which only managers of all agencies change",
+    "user_id": "looked at where people are managed: service/accounts/people.py",
+    "key_id": "looked at where keys are managed: service/accounts/keys.py",
+    "session_id": "of the person in the same address, or of the caller",
+    "year": "the year of a report, which names nobody",
 }
-"""The names of parts of addresses that stand for nothing of an agency, and why."""
+"""The names of parts of addresses that are not looked at here, and why."""
 
 
 def require_records(

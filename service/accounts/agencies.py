@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Final
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
-from indexer.audit.chain import record
+from indexer.agencies import add_agency
+from indexer.audit.chain import Detail, record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency, User
 from indexer.catalog.tables import WebSession
@@ -21,6 +21,8 @@ from service.accounts.principal import Principal
 
 MAX_NAME: Final = 100
 MAX_TITLE: Final = 200
+ALL: Final = "*"
+"""What stands for all agencies where one is chosen from a list; no agency is called so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,12 @@ def create(catalog: Catalog, principal: Principal, name: str, title: str = "") -
     """Make an agency. Raises AgencyTaken, AgencyInvalid, Forbidden."""
     _require_all(principal)
     name, title = name.strip(), title.strip()
-    if not name or len(name) > MAX_NAME or len(title) > MAX_TITLE or _unprintable(name + title):
+    if (
+        name in ("", ALL)
+        or len(name) > MAX_NAME
+        or len(title) > MAX_TITLE
+        or _unprintable(name + title)
+    ):
         raise AgencyInvalid(
             f"The name of an agency has 1 to {MAX_NAME} characters, its title up to {MAX_TITLE}.",
             remedy="Choose a short name, such as the agency's ORI.",
@@ -45,58 +52,42 @@ def create(catalog: Catalog, principal: Principal, name: str, title: str = "") -
     with catalog.write() as session:
         if session.get(Agency, name) is not None:
             raise AgencyTaken(name)
-        row = add(session, name, title)
-        return _record(row)
+        return _record(add_agency(session, name, title))
 
 
-def add(session: Session, name: str, title: str = "") -> Agency:
-    """The row of a new agency, in the caller's transaction."""
-    row = Agency(name=name, title=title, created_at=utc_now(), retired_at=None)
-    session.add(row)
-    session.flush()
-    record(session, "agency.create", subject=("agency", name))
-    return row
+def change(
+    catalog: Catalog,
+    principal: Principal,
+    name: str,
+    *,
+    title: str | None = None,
+    retired: bool | None = None,
+) -> AgencyRecord:
+    """Change how an agency calls itself, retire it or take it back into use.
 
-
-def retitle(catalog: Catalog, principal: Principal, name: str, title: str) -> AgencyRecord:
-    """Change how an agency calls itself. Raises AgencyNotFound, AgencyInvalid, Forbidden."""
-    _require_all(principal)
-    if len(title.strip()) > MAX_TITLE or _unprintable(title):
-        raise AgencyInvalid(f"The title has up to {MAX_TITLE} characters.", remedy="Shorten it.")
-    with catalog.write() as session:
-        row = _row(session, name)
-        row.title = title.strip()
-        record(session, "agency.change", subject=("agency", name), details={"fields": ["title"]})
-        return _record(row)
-
-
-def retire(catalog: Catalog, principal: Principal, name: str) -> AgencyRecord:
-    """Let nobody of an agency in any more, people and keys alike; its cases stay.
-
-    Raises AgencyNotFound, AgencyInvalid for the unnamed one, Forbidden.
+    Nobody of a retired agency is let in any more, people and keys alike; its cases stay. Raises
+    AgencyNotFound, AgencyInvalid (also for retiring the unnamed one), Forbidden.
     """
     _require_all(principal)
-    if not name:
+    if title is not None and (len(title.strip()) > MAX_TITLE or _unprintable(title)):
+        raise AgencyInvalid(f"The title has up to {MAX_TITLE} characters.", remedy="Shorten it.")
+    if retired and not name:
         raise AgencyInvalid("The unnamed agency stays in use.", remedy="Name another one.")
     with catalog.write() as session:
-        row = _row(session, name)
-        if row.retired_at is None:
-            row.retired_at = utc_now()
-            session.flush()
-            people = select(User.user_id).where(User.agency == name)
-            session.execute(delete(WebSession).where(WebSession.user_id.in_(people)))
-            record(session, "agency.retire", subject=("agency", name))
-        return _record(row)
-
-
-def reopen(catalog: Catalog, principal: Principal, name: str) -> AgencyRecord:
-    """Take a retired agency back into use. Raises AgencyNotFound, Forbidden."""
-    _require_all(principal)
-    with catalog.write() as session:
-        row = _row(session, name)
-        if row.retired_at is not None:
-            row.retired_at = None
-            record(session, "agency.reopen", subject=("agency", name))
+        row = session.get(Agency, name)
+        if row is None:
+            raise AgencyNotFound(name)
+        if title is not None and title.strip() != row.title:
+            row.title = title.strip()
+            details: dict[str, Detail] = {"fields": ["title"]}
+            record(session, "agency.change", subject=("agency", name), details=details)
+        if retired is not None and retired != (row.retired_at is not None):
+            row.retired_at = utc_now() if retired else None
+            if retired:
+                people = select(User.user_id).where(User.agency == name)
+                session.execute(delete(WebSession).where(WebSession.user_id.in_(people)))
+            verb = "agency.retire" if retired else "agency.reopen"
+            record(session, verb, subject=("agency", name))
         return _record(row)
 
 
@@ -115,13 +106,6 @@ def _require_all(principal: Principal) -> None:
             "Agencies are made and retired by administrators of the whole installation.",
             remedy="Ask one of them.",
         )
-
-
-def _row(session: Session, name: str) -> Agency:
-    row = session.get(Agency, name)
-    if row is None:
-        raise AgencyNotFound(name)
-    return row
 
 
 def _unprintable(text: str) -> bool:

@@ -15,14 +15,9 @@ from indexer.catalog.account_tables import Agency, User
 from service.accounts.access import Forbidden
 from service.accounts.errors import AgencyNotFound, LastAdministrator, RoleUnknown
 from service.accounts.principal import Principal
-from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES, Role, scopes_of
+from service.accounts.roles import ROLES, Role, scopes_of
 
 ADMINISTRATOR: Role = "administrator"
-
-
-def operator(name: str) -> Principal:
-    """Whoever is at the command line of the machine."""
-    return Principal(name, name, ALL_SCOPES, kind="cli")
 
 
 def known_roles(roles: Iterable[str]) -> list[str]:
@@ -70,8 +65,7 @@ def chosen_agency(manager: Principal, roles: Iterable[str]) -> str | None:
     all agencies the unnamed one for roles that work on cases, and all agencies for the others."""
     if manager.agency is not None:
         return manager.agency
-    reaches = {PERMISSIONS[scope].reach for scope in scopes_of(roles) - {"jobs:read"}}
-    return "" if "own_agency" in reaches else None
+    return "" if "cases:read" in scopes_of(roles) else None
 
 
 def require_other_administrator(session: Session, user: User) -> None:

@@ -162,3 +162,41 @@ class TrainingExpired(HomewardError):
             "Your training as a reviewer has not been recorded or has expired.",
             remedy="Ask an administrator to record the training once it is done.",
         )
+
+
+class SetUpUnfinished(HomewardError):
+    """The person still has to choose a password or set up the second factor."""
+
+    code = "set_up_unfinished"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Your account is not set up yet.", remedy="Set up your second factor first."
+        )
+
+
+class ExpiryInvalid(HomewardError):
+    """A key cannot end at this time."""
+
+    code = "expiry_invalid"
+
+
+class KeyNameInvalid(HomewardError):
+    """The name of a key cannot be used."""
+
+    code = "key_name_invalid"
+
+
+class TrainingDateInvalid(HomewardError):
+    """The day on which a training ends cannot be read."""
+
+    code = "training_date_invalid"
+
+
+class KeyNotFound(HomewardError):
+    """No key of this id that the caller manages."""
+
+    code = "key_not_found"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"There is no key {key!r}.", remedy="List the keys.")

@@ -28,8 +28,7 @@ class KeyUses:
         self._waiting: dict[str, datetime] = {}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="homeward-key-uses")
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def note(self, key_id: str, written: datetime | None, now: datetime) -> None:
         """A key was used; ``written`` is what the catalog says of its last use."""
@@ -40,6 +39,9 @@ class KeyUses:
             if self._closed or (noted is not None and now - noted < EVERY):
                 return
             self._noted[key_id] = self._waiting[key_id] = now
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="homeward-key-uses")
+                self._thread.start()
             self._changed.notify()
 
     def close(self) -> None:
@@ -47,7 +49,8 @@ class KeyUses:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while True:

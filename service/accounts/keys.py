@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -16,11 +17,12 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency
 from indexer.catalog.tables import ApiKey, WebSession
-from indexer.ids import new_id
+from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.records import Page
 from indexer.times import utc_now
-from models.errors import HomewardError
 from service.accounts import authority
-from service.accounts.errors import RoleUnknown
+from service.accounts.errors import ExpiryInvalid, KeyNameInvalid, RoleUnknown
+from service.accounts.errors import KeyNotFound as KeyNotFound
 from service.accounts.key_uses import KeyUses
 from service.accounts.principal import Principal
 from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES, scopes_of
@@ -33,12 +35,7 @@ ROLE_PREFIX = "role:"
 """Before the name of a role among the scopes of a key."""
 
 KEY_PREFIX = "hw_"
-
-
-class KeyNotFound(HomewardError):
-    """No key has this id or prefix."""
-
-    code = "key_not_found"
+LONGEST_DAYS = 3650
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +114,13 @@ class KeyStore:
         """Make a key and store its digest; ``agency`` None: it works for all agencies.
 
         ``by``: who makes it and gives no more than they hold; None stands for Homeward itself.
-        Raises RoleUnknown, AgencyNotFound, Forbidden.
+        Raises KeyNameInvalid, ExpiryInvalid, AgencyNotFound, Forbidden.
         """
         if by is not None:
             _require_may_give(by, scopes)
+            name = _checked_name(name)
+        if expires_at is not None and expires_at <= utc_now():
+            raise ExpiryInvalid("This moment has passed.", remedy="Give a later one, or none.")
         text = KEY_PREFIX + secrets.token_urlsafe(32)
         row = ApiKey(
             key_id=new_id(),
@@ -159,6 +159,18 @@ class KeyStore:
         with self._catalog.read() as session:
             return tuple(_record(row) for row in session.scalars(query))
 
+    def page(self, by: Principal, *, limit: int = 50, cursor: str | None = None) -> Page[KeyRecord]:
+        """The keys that ``by`` manages, oldest first. Raises :class:`InvalidCursor`."""
+        query = select(ApiKey).where(ApiKey.name != CONFIGURED).order_by(ApiKey.key_id)
+        if by.agency is not None:
+            query = query.where(ApiKey.agency == by.agency)
+        if cursor is not None:
+            query = query.where(ApiKey.key_id > decode_cursor(cursor))
+        with self._catalog.read() as session:
+            rows = session.scalars(query.limit(limit + 1)).all()
+            items = tuple(_record(row) for row in rows[:limit])
+        return Page(items, encode_cursor(items[-1].key_id) if len(rows) > limit else None)
+
     def revoke(self, key: str, by: Principal | None = None) -> KeyRecord:
         """Take back a key by id; raises :class:`KeyNotFound`, also for one that ``by`` does not
         manage."""
@@ -166,9 +178,7 @@ class KeyStore:
             row = session.get(ApiKey, key)
             managed = row is not None and (by is None or authority.manages(by, row.agency))
             if row is None or row.name == CONFIGURED or not managed:
-                raise KeyNotFound(
-                    f"There is no key {key[:60]!r}.", remedy="List them with `homeward keys list`."
-                )
+                raise KeyNotFound(key[:60])
             if row.revoked_at is None:
                 row.revoked_at = utc_now()
                 record(session, "key.revoke", subject=("key", row.key_id))
@@ -206,19 +216,47 @@ def usable(session: Session, row: ApiKey, now: datetime) -> bool:
     return agency is not None and agency.retired_at is None
 
 
-def checked_scopes(roles: Iterable[str], scopes: Iterable[str]) -> tuple[str, ...]:
-    """What a key stores for these roles and single permissions, in the order of the table; every
-    scope where none is named. Raises :class:`RoleUnknown`."""
+def checked_scopes(
+    roles: Iterable[str], scopes: Iterable[str], *, all_where_none: bool = True
+) -> tuple[str, ...]:
+    """What a key stores for these roles and single permissions, in the order of the table.
+
+    Where none is named it is every scope, or with ``all_where_none`` false an error. Raises
+    :class:`RoleUnknown`.
+    """
     roles, scopes = set(roles), set(scopes)
-    if not roles and not scopes:
+    if not roles and not scopes and all_where_none:
         return (ADMINISTRATOR,)
-    if not roles <= set(ROLES) or not scopes <= ALL_SCOPES:
+    if not (roles or scopes) or not roles <= set(ROLES) or not scopes <= ALL_SCOPES:
         raise RoleUnknown(
-            "There is no such role or permission.",
+            "A key has at least one role or permission, of those in the lists.",
             remedy=f"The roles are {', '.join(ROLES)}; the permissions {', '.join(PERMISSIONS)}.",
         )
     found = [ROLE_PREFIX + role for role in ROLES if role in roles]
     return (*found, *(scope for scope in PERMISSIONS if scope in scopes))
+
+
+def expiry_in_days(days: str | int | None, now: datetime | None = None) -> datetime | None:
+    """The moment so many days from now; None for no days at all. Raises
+    :class:`ExpiryInvalid`."""
+    if days is None or days == "":
+        return None
+    text = str(days)
+    if not re.fullmatch(r"[0-9]{1,4}", text) or not 1 <= int(text) <= LONGEST_DAYS:
+        raise ExpiryInvalid(
+            f"A key ends after 1 to {LONGEST_DAYS} days.", remedy="Give a whole number of days."
+        )
+    return (now or utc_now()) + timedelta(days=int(text))
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not name or len(name) > 100 or name == CONFIGURED:
+        raise KeyNameInvalid(
+            f"The name of a key has 1 to 100 characters and is not {CONFIGURED!r}.",
+            remedy="Say what or whom the key is for.",
+        )
+    return name
 
 
 def _require_may_give(by: Principal, scopes: tuple[str, ...]) -> None:

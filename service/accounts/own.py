@@ -12,7 +12,7 @@ from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
 from indexer.times import utc_now
-from service.accounts import authority, passwords, people, second_factor
+from service.accounts import authority, passwords, people, second_factor, signing_in
 from service.accounts.errors import (
     AccountsExist,
     CodeRefused,
@@ -156,13 +156,32 @@ def renew_recovery_codes(catalog: Catalog, user_id: str, current: str) -> tuple[
         return codes
 
 
+def lacks_password(catalog: Catalog, user_id: str) -> bool:
+    """Whether the person still has to choose a password. Raises UserNotFound."""
+    with catalog.read() as session:
+        return _user(session, user_id).password is None
+
+
+def record_of(catalog: Catalog, user_id: str) -> people.UserRecord:
+    """The person as they see themselves. Raises UserNotFound."""
+    with catalog.read() as session:
+        return people.record_of(_user(session, user_id))
+
+
 def _verified(catalog: Catalog, user_id: str, current: str) -> tuple[str, tuple[str, str]]:
-    """The stored password that ``current`` is right for, and the person's names."""
+    """The stored password that ``current`` is right for, and the person's names.
+
+    A wrong one counts as a failed sign-in, so that a browser left open is no place to guess.
+    """
     with catalog.read() as session:
         user = _user(session, user_id)
         stored, names = user.password, (user.login, user.display_name)
-    if not passwords.verify(stored, current) or stored is None:
+    digest = signing_in.login_digest(names[0])
+    tried = signing_in.begin_try(catalog, digest, "", utc_now())
+    if not passwords.verify(stored, current) or stored is None or tried.locked:
         raise CurrentPasswordWrong
+    with catalog.write() as session:
+        signing_in.take_back(session, tried)
     return stored, names
 
 

@@ -22,7 +22,8 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
-from indexer.ids import new_id
+from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.records import Page
 from indexer.times import utc_now
 from service.accounts import authority
 from service.accounts.errors import (
@@ -116,6 +117,12 @@ def any_accounts(session: Session) -> bool:
     return session.scalar(select(User.user_id).where(has_one).limit(1)) is not None
 
 
+def accounts_exist(catalog: Catalog) -> bool:
+    """:func:`any_accounts`, read now."""
+    with catalog.read() as session:
+        return any_accounts(session)
+
+
 # --- making and finding ----------------------------------------------------------------------
 
 
@@ -147,7 +154,7 @@ def create(
             details={"roles": chosen, "agency": agency},
         )
         assert user.setup_expires_at is not None
-        return NewUser(_record(user), code, user.setup_expires_at)
+        return NewUser(record_of(user), code, user.setup_expires_at)
 
 
 def add(
@@ -179,13 +186,28 @@ def all_of(catalog: Catalog, principal: Principal) -> tuple[UserRecord, ...]:
     if principal.agency is not None:
         query = query.where(User.agency == principal.agency)
     with catalog.read() as session:
-        return tuple(_record(user) for user in session.scalars(query))
+        return tuple(record_of(user) for user in session.scalars(query))
+
+
+def page(
+    catalog: Catalog, principal: Principal, *, limit: int = 50, cursor: str | None = None
+) -> Page[UserRecord]:
+    """The people whom the caller manages, oldest account first. Raises :class:`InvalidCursor`."""
+    query = select(User).order_by(User.user_id)
+    if principal.agency is not None:
+        query = query.where(User.agency == principal.agency)
+    if cursor is not None:
+        query = query.where(User.user_id > decode_cursor(cursor))
+    with catalog.read() as session:
+        rows = session.scalars(query.limit(limit + 1)).all()
+        items = tuple(record_of(user) for user in rows[:limit])
+    return Page(items, encode_cursor(items[-1].user_id) if len(rows) > limit else None)
 
 
 def get(catalog: Catalog, principal: Principal, user: str) -> UserRecord:
     """One person by id or login. Raises :class:`UserNotFound`, also for those of others."""
     with catalog.read() as session:
-        return _record(_managed(session, principal, user))
+        return record_of(_managed(session, principal, user))
 
 
 # --- changing --------------------------------------------------------------------------------
@@ -241,7 +263,7 @@ def change(
             verb = "user.disable" if disabled else "user.enable"
             record(session, verb, subject=("user", user.user_id))
         session.flush()
-        return _record(user)
+        return record_of(user)
 
 
 def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
@@ -256,7 +278,7 @@ def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
         record(session, "user.reset", subject=("user", user.user_id))
         session.flush()
         assert user.setup_expires_at is not None
-        return NewUser(_record(user), code, user.setup_expires_at)
+        return NewUser(record_of(user), code, user.setup_expires_at)
 
 
 # --- training --------------------------------------------------------------------------------
@@ -307,7 +329,8 @@ def _give_code(user: User) -> str:
     return code
 
 
-def _record(user: User) -> UserRecord:
+def record_of(user: User) -> UserRecord:
+    """What may be shown of a person."""
     return UserRecord(
         user_id=user.user_id,
         login=user.login,

@@ -20,6 +20,7 @@ from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency, SignInFailure, User
 from indexer.ids import new_id
 from indexer.times import utc_now
+from models.errors import HomewardError
 from service.accounts import passwords, people, second_factor
 from service.accounts.errors import SetUpRefused, SignInRefused
 
@@ -32,15 +33,23 @@ _ADDRESS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
+class Try:
+    """A try that is written down; ``locked``: it cannot succeed."""
+
     failure_id: str
     locked: bool
 
 
-class TooManyFailures(SignInRefused):
+class TooManyFailures(HomewardError):
     """One address has failed too often; told apart, since it says nothing about any login."""
 
     code = "rate_limited"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Signing in failed too often from this address.",
+            remedy="Wait some minutes before the next try.",
+        )
 
 
 def login_digest(login: str) -> str:
@@ -63,7 +72,7 @@ def sign_in(
     (see ``people.is_set_up``). Raises SignInRefused, TooManyFailures.
     """
     now = now or utc_now()
-    tried = _begin_try(catalog, login_digest(login), address, now)
+    tried = begin_try(catalog, login_digest(login), address, now)
     with catalog.read() as session:
         found = session.scalar(select(User).where(User.login == people.folded(login)[:400]))
         known = None if found is None else (found.user_id, found.password)
@@ -108,13 +117,11 @@ def user_of_setup_code(
     """The id of the person whose set-up code this is; it stays good until the person has chosen a
     password. Raises SetUpRefused, TooManyFailures."""
     now = now or utc_now()
-    tried = _begin_try(catalog, "", address, now)
+    tried = begin_try(catalog, "", address, now)
     with catalog.write() as session:
         user = session.scalar(select(User).where(User.setup_sha256 == people.setup_digest(code)))
         if user is not None and _usable(session, user) and _not_expired(user, now):
-            failure = session.get(SignInFailure, tried.failure_id)
-            if failure is not None:
-                session.delete(failure)
+            take_back(session, tried)
             people.principal_of(user).acts()
             record(
                 session,
@@ -132,11 +139,22 @@ def user_of_setup_code(
     raise SetUpRefused
 
 
+def record_wrong_key(catalog: Catalog, *, address: str) -> None:
+    """Record that somebody tried to sign in to the pages with a key that is none."""
+    with catalog.write() as session:
+        record(
+            session,
+            "sign_in.failed",
+            outcome=SignInRefused.code,
+            details={"means": "key", "address": address[:_ADDRESS]},
+        )
+
+
 def _not_expired(user: User, now: datetime) -> bool:
     return user.setup_expires_at is not None and now < user.setup_expires_at
 
 
-def _begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> _Try:
+def begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> Try:
     """Write a try down as failed. One of a locked login counts for its address only, so that
     going on does not keep the login locked."""
     counted = SignInFailure.at > now - WINDOW
@@ -157,7 +175,12 @@ def _begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> _Try
             at=now,
         )
         session.add(row)
-        return _Try(row.failure_id, locked)
+        return Try(row.failure_id, locked)
+
+
+def take_back(session: Session, tried: Try) -> None:
+    """The try succeeded, in the caller's transaction."""
+    session.execute(delete(SignInFailure).where(SignInFailure.failure_id == tried.failure_id))
 
 
 def _usable(session: Session, user: User) -> bool:
@@ -177,3 +200,49 @@ def _admitted(session: Session, user: User, code: str, now: datetime) -> str | N
     if user.totp_secret is None:
         return "password"
     return second_factor.take(user, code, now)
+
+
+def second_step(
+    catalog: Catalog, user_id: str, code: str, *, address: str = "", now: datetime | None = None
+) -> None:
+    """The code of a person who has proved the first factor elsewhere; counted as other tries are.
+
+    Raises SignInRefused, TooManyFailures.
+    """
+    now = now or utc_now()
+    with catalog.read() as session:
+        found = session.get(User, user_id)
+        name = login_digest(found.login if found is not None else "")
+    tried = begin_try(catalog, name, address, now)
+    with catalog.write() as session:
+        user = session.get(User, user_id)
+        means = None
+        if user is not None and may_enter(session, user) and not tried.locked:
+            means = second_factor.take(user, code, now)
+        if user is not None and means is not None:
+            session.execute(delete(SignInFailure).where(SignInFailure.name == name))
+            people.principal_of(user).acts()
+            record(
+                session,
+                "sign_in.done",
+                subject=("user", user.user_id),
+                details={"means": f"provider_and_{means}", "address": address[:_ADDRESS]},
+            )
+            return
+        record(
+            session,
+            "sign_in.failed",
+            subject=("user", user_id) if user is not None else None,
+            outcome=SignInRefused.code,
+            details={
+                "login_sha256": name,
+                "address": address[:_ADDRESS],
+                "locked": tried.locked,
+            },
+        )
+    raise SignInRefused
+
+
+def may_enter(session: Session, user: User) -> bool:
+    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
+    return _usable(session, user)

@@ -93,6 +93,7 @@ async def receive_batch(
         receive_lines(
             request,
             service.spool_dir,
+            sealed=service.sealed,
             max_bytes=settings.max_batch_bytes,
             max_lines=settings.max_batch_lines,
         ) as lines,

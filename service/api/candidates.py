@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from indexer import judgements
 from indexer.records import SearchFilter
+from service.accounts import people
 from service.accounts.principal import Principal
 from service.api.common import (
     CandidateId,
@@ -117,6 +118,7 @@ async def judge(
     """
 
     async def work() -> Answer:
+        await run_in_threadpool(people.require_trained, service.workspace.catalog, principal)
         record = await run_in_threadpool(
             judgements.judge,
             service.workspace,

@@ -9,8 +9,7 @@ from fastapi import Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from indexer import approvals, holds
-from indexer.errors import ApprovalNotFound
-from service.accounts.access import require_case, sees
+from service.accounts.access import require_case
 from service.accounts.principal import Principal
 from service.api.common import (
     AdId,
@@ -35,7 +34,6 @@ from service.api.schemas.casework import (
 )
 from service.deps import ServiceDep, requires
 from service.idempotency import Answer, once
-from service.state import Service
 
 api = router("casework")
 
@@ -61,7 +59,6 @@ async def ask_for_approval(
     """Ask that a case may be searched; in an emergency the search begins at once."""
 
     def ask() -> approvals.ApprovalRecord:
-        require_case(service.workspace.catalog, principal, case_id)
         return approvals.ask(
             service.workspace,
             case_id,
@@ -119,7 +116,6 @@ def decide_approval(
     service: ServiceDep, principal: Decider, approval_id: ApprovalId, decision: DecisionIn
 ) -> ApprovalOut:
     """Approve or refuse. Whoever asked cannot: 403 `approver_is_requester`."""
-    _own_approval(service, principal, approval_id)
     record = approvals.decide(
         service.workspace,
         approval_id,
@@ -131,13 +127,6 @@ def decide_approval(
     return ApprovalOut.model_validate(record)
 
 
-def _own_approval(service: Service, principal: Principal, approval_id: str) -> None:
-    """Raises :class:`ApprovalNotFound`, also for one of another agency."""
-    record = approvals.get_approval(service.workspace, approval_id)
-    if not sees(principal, record.agency):
-        raise ApprovalNotFound(approval_id)
-
-
 @api.put(
     "/cases/{case_id}/hold",
     response_model=HoldOut,
@@ -145,7 +134,6 @@ def _own_approval(service: Service, principal: Principal, approval_id: str) -> N
 )
 def hold_case(service: ServiceDep, principal: Holder, case_id: CaseId, hold: HoldIn) -> HoldOut:
     """Put a case under legal hold: it and its photos cannot be deleted. One that is held stays."""
-    require_case(service.workspace.catalog, principal, case_id)
     record = holds.set_hold(service.workspace, "case", case_id, hold.reason, note=hold.note)
     return HoldOut.model_validate(record)
 
@@ -154,7 +142,6 @@ def hold_case(service: ServiceDep, principal: Holder, case_id: CaseId, hold: Hol
 def lift_hold_of_case(service: ServiceDep, principal: Holder, case_id: CaseId) -> HoldOut:
     """Lift the hold of a case. Where approvals are required, not by whoever set it: 403
     `lifter_is_setter`."""
-    require_case(service.workspace.catalog, principal, case_id)
     return HoldOut.model_validate(holds.lift_hold(service.workspace, "case", case_id))
 
 

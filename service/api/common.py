@@ -17,17 +17,18 @@ from indexer.errors import (
     FaceNotFound,
     ImageNotFound,
     JobNotFound,
-    NotFound,
     PhotoNotFound,
     WebhookNotFound,
 )
+from models.errors import HomewardError
+from service.accounts.errors import KeyNotFound, SessionNotFound, UserNotFound
 from service.api.schemas.common import SHA256_PATTERN, QueryText
 from service.deps import bearer, canonical_id
 from service.errors import PROBLEM_JSON
 from service.idempotency import Answer
 from service.jsonbody import JsonRoute
 
-STANDARD_PROBLEMS = (401, 403, 422, 429, 500, 503)
+STANDARD_PROBLEMS = (401, 403, 414, 422, 429, 500, 503)
 DESCRIPTIONS = {
     401: "No valid key",
     403: "The key lacks the scope",
@@ -35,6 +36,7 @@ DESCRIPTIONS = {
     408: "The body took too long",
     409: "Conflict with the state of the record; see `code`",
     413: "Larger than a limit; see `code`",
+    414: "The address is longer than any that this service has",
     415: "A type or format that is not taken",
     422: "The request cannot be used; see `code` and `errors`",
     429: "Too many requests with this key; wait for `Retry-After` seconds",
@@ -105,7 +107,7 @@ LINES: set[type[BaseModel]] = set()
 """Likewise: what one line of a body holds."""
 
 
-def _id(not_found: Callable[[str], NotFound]) -> AfterValidator:
+def _id(not_found: Callable[[str], HomewardError]) -> AfterValidator:
     def check(text: str) -> str:
         found = canonical_id(text)
         if found is None:
@@ -124,6 +126,9 @@ CandidateId = Annotated[str, _id(CandidateNotFound), _UUID, Path()]
 AlertId = Annotated[str, _id(AlertNotFound), _UUID, Path()]
 ApprovalId = Annotated[str, _id(ApprovalNotFound), _UUID, Path()]
 WebhookId = Annotated[str, _id(WebhookNotFound), _UUID, Path()]
+UserId = Annotated[str, _id(UserNotFound), _UUID, Path()]
+KeyId = Annotated[str, _id(KeyNotFound), _UUID, Path()]
+SessionId = Annotated[str, _id(lambda _: SessionNotFound()), _UUID, Path()]
 FaceId = Annotated[str, _id(FaceNotFound), _UUID, Path()]
 
 

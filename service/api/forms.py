@@ -27,7 +27,10 @@ async def photo_form(
     """A form with one picture ``file`` and the text fields ``names``."""
     rules = {"file": PartRule(service.settings.max_image_bytes, required=True, is_file=True)}
     rules |= {name: PartRule(MAX_FIELD_BYTES) for name in names}
-    async with service.upload_slot(), receive_form(request, rules, service.spool_dir) as form:
+    async with (
+        service.upload_slot(),
+        receive_form(request, rules, service.spool_dir, sealed=service.sealed) as form,
+    ):
         yield form
 
 
@@ -58,7 +61,7 @@ async def ad_form(request: Request, service: Service) -> AsyncIterator[Form]:
     store = service.workspace.blobs
     async with (
         service.upload_slot(),
-        receive_form(request, rules, service.spool_dir, store) as form,
+        receive_form(request, rules, service.spool_dir, store, sealed=service.sealed) as form,
     ):
         yield form
 

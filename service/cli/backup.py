@@ -27,7 +27,7 @@ from service.cli.console import (
     out,
     settings_for,
 )
-from service.opening import open_catalog_only, open_for, open_object_store
+from service.opening import open_catalog_only, open_for, open_object_store, outer_keys
 
 PURGES_WANTED = """\
 What was deleted after this back-up was made would be there again. The file of purges
@@ -71,6 +71,9 @@ def backup(
             finally:
                 catalog.close()
     out.print(Text(f"{path} is whole: {_says(manifest)}"))
+    if manifest.outer_keys:
+        names = ", ".join(manifest.outer_keys)
+        out.print(Text(f"It is encrypted, and cannot be restored without these keys: {names}."))
     if manifest.deleted:
         out.print(Text(f"{manifest.deleted} originals were deleted while it was made."))
     if manifest.missing:
@@ -135,6 +138,7 @@ def restore(
             catalog_url=settings.catalog_url,
             pg_dump=settings.pg_dump,
             head=known[-1] if known else None,
+            keys=outer_keys(settings),
             progress=progress,
         )
         workspace = open_for(settings, restoring=True, blobs=blobs, analysing=False)

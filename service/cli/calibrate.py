@@ -27,7 +27,7 @@ from service.cli.console import (
     write_json,
 )
 from service.cli.evaluate import CacheDir, LabelsFile, PackName
-from service.opening import open_pack, pack_in_use
+from service.opening import open_pack, outer_keys, pack_in_use
 
 ACTOR = "command line"
 
@@ -67,7 +67,8 @@ def calibrate(
     name = pack_name or pack_in_use(settings)
     pack = open_pack(settings, name)
     # Before hours of work, not after them: what cannot be kept is said now.
-    make_catalog(settings.data_dir, settings.catalog_url).close()
+    data_keys = outer_keys(settings)
+    make_catalog(settings.data_dir, settings.catalog_url, keys=data_keys).close()
     with Reporter() as reporter:
         report = measure(
             Analyser(pack),
@@ -95,7 +96,7 @@ def calibrate(
             facts=facts,
             progress=reporter.step,
         )
-    with closing(make_catalog(settings.data_dir, settings.catalog_url)) as catalog:
+    with closing(make_catalog(settings.data_dir, settings.catalog_url, keys=data_keys)) as catalog:
         calibration_id = keep(catalog, made, actor=ACTOR)
     warning = small_sample(made)
     figures = report.to_json()

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
 from indexer.times import rfc3339
-from service.accounts.keys import KeyRecord, KeyStore
+from service.accounts import access
+from service.accounts.keys import (
+    ADMINISTRATOR,
+    KeyRecord,
+    KeyStore,
+    checked_scopes,
+    expiry_in_days,
+)
 from service.cli.console import (
     AsJson,
     DataDir,
     catalog_for,
     columns,
     expected_errors,
+    operator,
     out,
     print_json,
     settings_for,
@@ -31,16 +40,37 @@ app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What or whom the key is for.")],
+    role: Annotated[
+        list[str] | None, typer.Option("--role", help="A role; repeat for several.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="A single permission, such as ads:write; repeat for several."),
+    ] = None,
+    agency: Annotated[
+        str | None, typer.Option("--agency", help="Only the cases of this agency.")
+    ] = None,
+    expires_days: Annotated[
+        int | None, typer.Option("--expires-days", help="It ends after so many days.")
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make an administrator key and print it once."""
+    """Make a key and print it once; without roles and scopes it may do everything."""
+    scopes = checked_scopes(role or (), scope or ())
     with _store(settings_for(context, data_dir)) as store:
-        made = store.create(name[:100])
+        made = store.create(
+            name[:100],
+            scopes,
+            agency=agency,
+            expires_at=expiry_in_days(expires_days),
+            by=access.operator(operator()),
+        )
     if as_json:
         print_json({**_values(made.record), "key": made.text})
         return
-    out.print(Text(f"Administrator key {made.record.key_id} (shown once, keep it):"))
+    kind = "Administrator key" if scopes == (ADMINISTRATOR,) else "Key"
+    out.print(Text(f"{kind} {made.record.key_id} (shown once, keep it):"))
     out.print(Text(f"    {made.text}"))
 
 
@@ -53,14 +83,18 @@ def list_keys(context: typer.Context, as_json: AsJson = False, data_dir: DataDir
     if as_json:
         print_json([_values(record) for record in records])
         return
-    rows = [("id", "name", "begins with", "made", "revoked")]
+    rows = [("id", "name", "begins with", "may", "agency", "made", "ends", "last used", "revoked")]
     rows += [
         (
             r.key_id,
             r.name,
             r.prefix,
+            " ".join(r.scopes),
+            "all agencies" if r.agency is None else r.agency,
             rfc3339(r.created_at),
-            rfc3339(r.revoked_at) if r.revoked_at else "",
+            _moment(r.expires_at) or "",
+            _moment(r.last_used_at) or "",
+            _moment(r.revoked_at) or "",
         )
         for r in records
     ]
@@ -93,5 +127,13 @@ def _values(record: KeyRecord) -> dict[str, object]:
         "prefix": record.prefix,
         "scopes": list(record.scopes),
         "created_at": rfc3339(record.created_at),
-        "revoked_at": rfc3339(record.revoked_at) if record.revoked_at else None,
+        "agency": record.agency,
+        "created_by": record.created_by,
+        "expires_at": _moment(record.expires_at),
+        "last_used_at": _moment(record.last_used_at),
+        "revoked_at": _moment(record.revoked_at),
     }
+
+
+def _moment(moment: datetime | None) -> str | None:
+    return rfc3339(moment) if moment else None

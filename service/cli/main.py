@@ -6,11 +6,13 @@ import typer
 
 from service import __version__
 from service.cli import (
+    agencies,
     approvals,
     audit,
     backup,
     calibrate,
     commands,
+    encryption,
     evaluate,
     gallery,
     generations,
@@ -23,8 +25,10 @@ from service.cli import (
     purge,
     quarantine,
     reindex,
+    report,
     search,
     serve,
+    users,
     webhooks,
     worker,
 )
@@ -72,13 +76,17 @@ app.add_typer(generations.app, name="generations")
 app.add_typer(hashes.app, name="hashes")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
+app.add_typer(users.app, name="users")
+app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(hold.app, name="hold")
+app.add_typer(report.app, name="report")
 app.command("backup")(backup.backup)
 app.command("restore")(backup.restore)
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
+app.add_typer(encryption.app, name="encryption")
 app.command("doctor")(commands.doctor)
 app.command("bench", cls=BareOptionCommand)(commands.bench)
 

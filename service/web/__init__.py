@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from service.config import Settings
 from service.packs import page_warning
+from service.signon.provider import Provider
 from service.web.origins import OwnForms
 from service.web.problems import ProblemPages
 from service.web.render import Pages
@@ -27,7 +28,9 @@ def install(app: FastAPI, settings: Settings) -> None:
         service = getattr(app.state, "service", None)
         return said(service.workspace.pack if service is not None else "")
 
-    web = Web(Pages(warning))
+    provider = Provider(settings) if settings.oidc_issuer else None
+    pages = Pages(warning, provider_name=settings.oidc_name if provider else "")
+    web = Web(pages, provider=provider)
     app.state.web = web
     app.include_router(router)
     app.add_middleware(ProblemPages, pages=web.pages)

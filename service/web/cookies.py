@@ -15,6 +15,8 @@ SESSION_COOKIE: Final = "homeward_session"
 FORM_COOKIE: Final = "homeward_form"
 PROVIDER_COOKIE: Final = "homeward_provider"
 """Remembers, in the browser that began it, a sign-in that goes on at the provider."""
+CODE_COOKIE: Final = "homeward_code"
+"""Stands for a person who came back from there and still has to give a code."""
 HOST_PREFIX: Final = "__Host-"
 
 

@@ -110,7 +110,7 @@ async def page_form(
     async with service.upload_slot():
         try:
             whole = Request(request.scope, body.receive)
-            async with receive_form(whole, rules, service.spool_dir) as form:
+            async with receive_form(whole, rules, service.spool_dir, sealed=service.sealed) as form:
                 if not form_token_valid(cookie, _plain(form, "csrf")):
                     raise Forbidden(
                         "The form did not carry the token of this session; nothing was changed.",

@@ -58,6 +58,8 @@ class ProblemPages:
             answer: Response = RedirectResponse(
                 f"/sign-in?next={quote(there, safe='')}", status_code=303
             )
+        elif problem["code"] == "set_up_unfinished" and scope["method"] in ("GET", "HEAD"):
+            answer = RedirectResponse("/account/set-up", status_code=303)
         else:
             answer = self.pages.problem(scope, problem)
         old = Headers(raw=start["headers"])

@@ -56,8 +56,11 @@ def load_assets(folder: Path = STATIC) -> dict[str, Asset]:
 class Pages:
     """Renders every page."""
 
-    def __init__(self, warning: Callable[[], str | None] = lambda: None) -> None:
-        """``warning``: what every page has to say about the right to use the face pack."""
+    def __init__(
+        self, warning: Callable[[], str | None] = lambda: None, *, provider_name: str = ""
+    ) -> None:
+        """``warning``: what every page has to say about the right to use the face pack;
+        ``provider_name``: what people may sign in with besides, if anything."""
         self.assets = load_assets()
         self._environment = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
@@ -72,6 +75,7 @@ class Pages:
             label=texts.label,
             asset=self._asset,
             pack_warning=warning,
+            provider_name=lambda: provider_name,
         )
         self._environment.filters.update(day=day, moment=moment, bytes=size)
 

@@ -78,8 +78,11 @@ def form_token(cookie: str) -> str:
 
 
 def form_token_valid(cookie: str, given: str) -> bool:
-    """Whether ``given`` is the form token of ``cookie``, compared in constant time."""
-    return hmac.compare_digest(form_token(cookie).encode(), given.encode())
+    """Whether ``given`` is the form token of ``cookie``, compared in constant time.
+
+    Of no cookie there is no token: anybody could compute that one.
+    """
+    return bool(cookie) and hmac.compare_digest(form_token(cookie).encode(), given.encode())
 
 
 def begin(catalog: Catalog, principal: Principal, now: datetime | None = None) -> Session:

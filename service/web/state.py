@@ -13,9 +13,11 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
-from service.accounts.access import known, require, require_records
+from service.accounts.access import Forbidden, known, require, require_records
+from service.accounts.errors import SetUpUnfinished
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
+from service.signon.provider import Provider
 from service.web import cookies, sessions
 from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
 from service.web.held import Held
@@ -52,6 +54,7 @@ class Web:
     pages: Pages = field(default_factory=Pages)
     held: Held = field(default_factory=Held)
     throttle: SignInThrottle = field(default_factory=SignInThrottle)
+    provider: Provider | None = None
 
 
 def get_web(request: Request) -> Web:
@@ -82,14 +85,35 @@ def current_session(request: Request, service: ServiceDep) -> Session | None:
 MaybeSession = Annotated[Session | None, Depends(current_session)]
 
 
-def signed_in(session: MaybeSession) -> Session:
-    """The session; raises :class:`Unauthenticated`, which browsers see as the sign-in page."""
+def begun(session: MaybeSession) -> Session:
+    """The session, also of a person whose account is not set up yet; raises
+    :class:`Unauthenticated`, which browsers see as the sign-in page."""
     if session is None:
         raise Unauthenticated
     return session
 
 
+BegunSession = Annotated[Session, Depends(begun)]
+
+
+def signed_in(session: BegunSession) -> Session:
+    """The session; raises :class:`SetUpUnfinished`, which browsers see as the page to set up."""
+    if not session.set_up:
+        raise SetUpUnfinished
+    return session
+
+
 SessionDep = Annotated[Session, Depends(signed_in)]
+
+
+def of_person(session: SessionDep) -> Session:
+    """The session of a person; raises :class:`Forbidden` for one that was begun with a key."""
+    if session.by_key:
+        raise Forbidden("A key has no account of its own.", remedy="Sign in as a person.")
+    return session
+
+
+PersonSession = Annotated[Session, Depends(of_person)]
 
 
 def requires(scope: str) -> Callable[..., Session]:
@@ -116,5 +140,18 @@ Administrator = Annotated[Session, Depends(requires("generations:write"))]
 ScoreReader = Annotated[Session, Depends(requires("scores:read"))]
 Auditor = Annotated[Session, Depends(requires("audit:read"))]
 JobReader = Annotated[Session, Depends(requires("jobs:read"))]
+AccountManager = Annotated[Session, Depends(requires("accounts:write"))]
 Flagger = Annotated[Session, Depends(requires("images:flag"))]
 Settler = Annotated[Session, Depends(requires("withheld:settle"))]
+
+
+def address_of(request: Request) -> str:
+    """Where the request comes from, for counting what failed from there."""
+    return request.client.host if request.client else "unknown"
+
+
+def home_of(session: Session | None) -> str:
+    """The page to begin with: the first that the session may open."""
+    if session is None or session.principal.may("cases:read"):
+        return "/cases"
+    return "/people" if session.principal.may("accounts:write") else "/about"

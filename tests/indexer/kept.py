@@ -15,8 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from sqlalchemy import event
+
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.engine import sqlite_url
+from indexer.catalog.sealed import bind_rows
 from indexer.galleries.local import LocalGallery
 from indexer.galleries.merging import Sizes
 from indexer.galleries.opening import scanner
@@ -38,7 +41,10 @@ def gallery_in(folder: Path, keys: Keyring | None = None) -> LocalGallery:
 
 
 def use_keys(catalog: Catalog, keys: Keyring | None) -> None:
-    """Have what this catalog's galleries write encrypted with ``keys`` from now on."""
+    """Have what this catalog and its galleries write encrypted with ``keys`` from now on."""
+    if not event.contains(catalog.engine, "before_execute", bind_rows):
+        event.listen(catalog.engine, "before_execute", bind_rows, retval=True)
+    catalog.engine.clear_compiled_cache()  # a statement reads sealed columns in another way
     vars(catalog.engine.dialect)["homeward_keyring"] = keys
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from indexer.galleries import remove_faces
 from indexer.galleries.local import LocalGallery
 from indexer.galleries.opening import scanner
 from indexer.galleries.resealing import reseal
+from indexer.sealing.keyring import Keyring
+from indexer.vectors import segment as files
 from indexer.vectors.segment_ids import to_bytes
 from indexer.workspace import Workspace, open_workspace
 from models.types import FloatArray
@@ -44,11 +47,15 @@ def parts_of(gallery: LocalGallery) -> int:
     return len(gallery._index.state.parts)
 
 
-def filled(ws: Workspace, batches: int = 3) -> LocalGallery:
-    """A gallery of some segments."""
+def filled(ws: Workspace, batches: int = 3, rows: Keyring | None = None) -> LocalGallery:
+    """A gallery of some segments; ``rows`` seal its faces in the catalog, if not what is used."""
     gallery = small_gallery(ws)
+    used = ws.catalog.keyring
     for seed in range(batches):
+        if rows is not None:
+            use_keys(ws.catalog, rows)
         add_random(ws, 8, seed)
+        use_keys(ws.catalog, used)
         gallery.save()
     assert parts_of(gallery) == batches
     return gallery
@@ -77,7 +84,7 @@ def test_the_same_answers_and_no_face_in_any_file(ws: Workspace, tmp_path: Path)
     plain = filled(ws)
     ids = sorted(plain.ids())
     assert shown(ws, ids) == {"vectors", "ids", "ids in letters"}
-    use_keys(ws.catalog, keyring(plain=False))
+    use_keys(ws.catalog, keyring())
     scan = scanner("local", 1)
     sealed = LocalGallery(
         ws.catalog, "ads", CONTRACT, DIMENSION, tmp_path / "sealed", scan, sizes=SIZES
@@ -112,7 +119,7 @@ def test_switching_it_on_and_rotating_while_others_search(
         for keys, name in (
             (keyring(), EARLIER),
             (keyring(2, [1, 2]), LATER),
-            (keyring(2, [2], plain=False), LATER),
+            (keyring(2, [2]), LATER),
         ):
             use_keys(ws.catalog, keys)
             reseal([view], ws.index_dir)
@@ -154,8 +161,8 @@ def test_upkeep_brings_one_segment_at_a_time_under_the_new_key(ws: Workspace) ->
 def test_segments_under_a_retired_key_are_made_anew_and_said_so(
     ws: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    use_keys(ws.catalog, keyring())
-    view = filled(ws)
+    use_keys(ws.catalog, keyring(1, [1, 2]))
+    view = filled(ws, rows=keyring(2))
     expected = answers(view)
     view.close()
     use_keys(ws.catalog, keyring(2, [2]))
@@ -167,10 +174,20 @@ def test_segments_under_a_retired_key_are_made_anew_and_said_so(
 
 
 def test_plain_segments_are_made_anew_where_all_has_to_be_encrypted(
-    ws: Workspace, caplog: pytest.LogCaptureFixture
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    view = filled(ws)
+    use_keys(ws.catalog, keyring())
+    written = files.write_segment
+
+    def in_plain(*arguments: Any, keys: object, **named: Any) -> object:
+        return written(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_segment", in_plain)
+        view = filled(ws)
+    assert keys_of(view) == {()}
     expected, ids = answers(view), sorted(view.ids())
+    assert "vectors" in shown(ws, ids)
     view.close()
     use_keys(ws.catalog, keyring(plain=False))
     again = small_gallery(ws)
@@ -257,17 +274,14 @@ def test_an_older_copy_of_a_whole_segment_is_told_by_the_catalog(
 
 
 def test_many_views_and_keys_that_change_under_them(ws: Workspace) -> None:
-    """Sealing, merging, deleting and two rotations, in three views; all agree all the time."""
+    """Sealing, merging and deleting while encryption is switched on and a key is rotated, in three
+    views; all agree all the time."""
     views = [small_gallery(ws) for _ in range(3)]
-    turns = {4: keyring(), 9: keyring(2, [1, 2]), 14: keyring(2, [2], plain=False)}
+    turns = {4: keyring(), 9: keyring(2, [1, 2])}
     rng = np.random.default_rng(3)
     held: list[str] = []
     for step in range(18):
         if step in turns:
-            # A key is retired once nothing is under it any more, in any view of the folder.
-            for view in views:
-                view.reseal()
-                view.keep()
             use_keys(ws.catalog, turns[step])
         held += add_random(ws, int(rng.integers(1, 7)), step)
         if step % 3 == 1:

@@ -11,9 +11,10 @@ import pyotp
 from fastapi.testclient import TestClient
 from sqlalchemy import update
 
+from indexer.agencies import add_agency
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import Agency, User
-from service.accounts import agencies, passwords, people
+from service.accounts import passwords, people
 from service.accounts.authority import known_roles
 from service.accounts.principal import Principal
 from service.web import sessions
@@ -51,7 +52,7 @@ def make_person(
     secret = pyotp.random_base32()
     with catalog.write() as session:
         if agency is not None and session.get(Agency, agency) is None:
-            agencies.add(session, agency)
+            add_agency(session, agency)
         user = people.add(session, people.normal_login(login), known_roles(roles), agency)
         user.password, user.totp_secret, user.trained_until = _stored(), secret, trained_until
         session.flush()

@@ -10,10 +10,12 @@ import pytest
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
+from indexer.catalog.account_tables import Agency
 from indexer.catalog.tables import ApiKey
 from indexer.searches import list_searches
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.pipeline import Analyser
+from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.app import create_app
 from service.cli.main import app as command_line
@@ -57,6 +59,8 @@ def key(workspace: Workspace, role: str, agency: str | None = None) -> dict[str,
     """The header of a new key of this role."""
     made = KeyStore(workspace.catalog).create(role, (f"role:{role}",))
     with workspace.catalog.write() as session:
+        if agency is not None and session.get(Agency, agency) is None:
+            agencies.add(session, agency)
         session.get_one(ApiKey, made.record.key_id).agency = agency
     return {"authorization": f"Bearer {made.text}"}
 
@@ -124,9 +128,9 @@ def test_nobody_decides_what_they_asked(client: TestClient, workspace: Workspace
 
 
 def test_another_agency_sees_and_decides_nothing(client: TestClient, workspace: Workspace) -> None:
+    south, north = key(workspace, "supervisor", "south"), key(workspace, "supervisor", "north")
     case_id = post_case(client, agency="north")
     asked = client.post(f"/v1/cases/{case_id}/approvals", json=LOOK).json()
-    south, north = key(workspace, "supervisor", "south"), key(workspace, "supervisor", "north")
     address = f"/v1/approvals/{asked['approval_id']}/decision"
     for method, where, body in (
         ("GET", f"/v1/cases/{case_id}/approvals", None),

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 
 import indexer.errors
 import models.errors
+import service.accounts.errors
 import service.errors
 from indexer import cases
 from indexer.errors import StorageAway, StorageDenied, StorageFull
@@ -41,7 +42,7 @@ PACK_CODES = {
 
 
 def _codes() -> Iterator[str]:
-    for module in (models.errors, indexer.errors, service.errors):
+    for module in (models.errors, indexer.errors, service.errors, service.accounts.errors):
         for value in vars(module).values():
             if isinstance(value, type) and issubclass(value, HomewardError):
                 yield value.code

@@ -67,49 +67,52 @@ def one_line(_context: schemathesis.SerializationContext, value: Any) -> bytes:
     return value if isinstance(value, bytes) else json.dumps(value).encode()
 
 
+CONTRACT = {
+    "POST /v1/cases",
+    "GET /v1/cases",
+    "GET /v1/cases/{case_id}",
+    "PATCH /v1/cases/{case_id}",
+    "DELETE /v1/cases/{case_id}",
+    "POST /v1/cases/{case_id}/photos",
+    "DELETE /v1/cases/{case_id}/photos/{photo_id}",
+    "GET /v1/cases/{case_id}/candidates",
+    "POST /v1/candidates/{candidate_id}/judgements",
+    "POST /v1/cases/{case_id}/search",
+    "POST /v1/ads",
+    "POST /v1/ads/batch",
+    "PUT /v1/images/{sha256}",
+    "GET /v1/ads",
+    "GET /v1/ads/{ad_id}",
+    "DELETE /v1/ads/{ad_id}",
+    "GET /v1/jobs/{job_id}",
+    "GET /v1/jobs/{job_id}/events",
+    "GET /v1/alerts",
+    "GET /v1/alerts/events",
+    "GET /v1/alerts/{alert_id}",
+    "POST /v1/webhooks",
+    "GET /v1/webhooks",
+    "DELETE /v1/webhooks/{webhook_id}",
+    "GET /v1/generations",
+    "GET /v1/generations/{contract_id}/comparison",
+    "POST /v1/generations/{contract_id}/activate",
+    "POST /v1/generations/rollback",
+    "GET /v1/images/{sha256}",
+    "GET /v1/faces/{face_id}/crop",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /metrics",
+}
+"""Calls that programs of others rely on: none of them may go. Which calls there are at all is in
+the table of the audit (``service/audit/routes.py``)."""
+
+
 def test_every_call_documents_its_errors(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     calls = {
         f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item
     }
-    assert calls == {
-        "POST /v1/cases",
-        "GET /v1/cases",
-        "GET /v1/cases/{case_id}",
-        "PATCH /v1/cases/{case_id}",
-        "DELETE /v1/cases/{case_id}",
-        "POST /v1/cases/{case_id}/photos",
-        "DELETE /v1/cases/{case_id}/photos/{photo_id}",
-        "GET /v1/cases/{case_id}/candidates",
-        "POST /v1/candidates/{candidate_id}/judgements",
-        "POST /v1/cases/{case_id}/search",
-        "POST /v1/ads",
-        "POST /v1/ads/batch",
-        "PUT /v1/images/{sha256}",
-        "GET /v1/ads",
-        "GET /v1/ads/{ad_id}",
-        "DELETE /v1/ads/{ad_id}",
-        "GET /v1/jobs/{job_id}",
-        "GET /v1/jobs/{job_id}/events",
-        "GET /v1/alerts",
-        "GET /v1/alerts/events",
-        "GET /v1/alerts/{alert_id}",
-        "POST /v1/webhooks",
-        "GET /v1/webhooks",
-        "DELETE /v1/webhooks/{webhook_id}",
-        "GET /v1/generations",
-        "GET /v1/generations/{contract_id}/comparison",
-        "POST /v1/generations/{contract_id}/activate",
-        "POST /v1/generations/rollback",
-        "GET /v1/images/{sha256}",
-        "GET /v1/faces/{face_id}/crop",
-        "GET /v1/audit",
-        "GET /v1/audit/head",
-        "GET /healthz",
-        "GET /readyz",
-        "GET /metrics",
-    }
+    assert calls >= CONTRACT
     for path, item in document["paths"].items():
         for method, operation in item.items():
             assert operation["summary"], (method, path)

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from service.web.routes import (
+    account,
     alerts,
     audit,
     candidates,
@@ -11,8 +12,13 @@ from service.web.routes import (
     endings,
     generations,
     info,
+    keys,
+    links,
+    people,
     photos,
     pictures,
+    provider,
+    reports,
     searches,
     signin,
     withheld,
@@ -21,17 +27,23 @@ from service.web.routes import (
 router = APIRouter(include_in_schema=False)
 for _part in (
     signin,
+    provider,
+    account,
+    people,
+    keys,
     cases,
     casework,
     photos,
     searches,
     candidates,
     alerts,
+    links,
     endings,
     pictures,
     withheld,
     generations,
     audit,
+    reports,
     info,
 ):
     router.include_router(_part.router)

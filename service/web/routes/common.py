@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator
@@ -37,6 +38,15 @@ PhotoId = Annotated[str, _id(PhotoNotFound), Path()]
 CandidateId = Annotated[str, _id(CandidateNotFound), Path()]
 FaceId = Annotated[str, _id(FaceNotFound), Path()]
 HeldId = Annotated[str, Path(max_length=60)]
+
+
+HOME: Final = "/"
+_OWN_PATH: Final = re.compile(r"/(?![/\\])[A-Za-z0-9/_.~%?=&+-]*")
+
+
+def inside(there: str | None) -> str:
+    """``there`` if it is an address of this site, else the first page."""
+    return there if there and len(there) <= 500 and _OWN_PATH.fullmatch(there) else HOME
 
 
 def go(address: str) -> RedirectResponse:

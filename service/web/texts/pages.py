@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from service.web.texts.accounts import ACCOUNT_TEXTS
 from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.audit import TEXTS as AUDIT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.links import LINK_TEXTS
+from service.web.texts.provider import PROVIDER_TEXTS
 from service.web.texts.withheld import WITHHELD_TEXTS
 
 TEXTS: Final[Mapping[str, str]] = {
@@ -20,6 +23,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "app.skip": "Skip to the content",
     "app.nav": "Main",
     "app.signed_in": "Signed in with the key “{name}”",
+    "app.signed_in_as": "Signed in as {name}",
+    "app.no_accounts": "Nobody has an account here yet, so the access key opens these pages.",
+    "app.first_account": "Make the first account",
     "app.sign_out": "Sign out",
     "app.notice_label": "Notice",
     "app.licence_label": "Licence of the face pack",
@@ -379,9 +385,12 @@ TEXTS: Final[Mapping[str, str]] = {
     "about.case_faces": "Faces of missing people",
     "about.versions": "Versions",
     "about.bands": "What the bands mean",
+    **ACCOUNT_TEXTS,
     **ALERT_TEXTS,
     **AUDIT_TEXTS,
     **CASEWORK_TEXTS,
+    **LINK_TEXTS,
     **GENERATION_TEXTS,
+    **PROVIDER_TEXTS,
     **WITHHELD_TEXTS,
 }

@@ -26,6 +26,8 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     ),
     "forbidden": ("This is not allowed", "", ""),
     "sign_on_refused": ("You could not be signed in", "", ""),
+    "sign_in_elsewhere_refused": ("No account here may be used with that", "", ""),
+    "second_factor_missing": ("A second factor is missing", "", ""),
     "sign_on_away": ("The provider does not answer", "", ""),
     "cross_origin": ("This form came from elsewhere", "", ""),
     "head_too_large": ("This request cannot be taken", "", ""),
@@ -89,6 +91,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "approval_state_invalid": ("This does not fit what was asked or decided before", "", ""),
     "approver_is_requester": ("Somebody else has to decide", "", ""),
     "lifter_is_setter": ("Somebody else has to lift this hold", "", ""),
+    "year_not_over": ("This year is not over", "", ""),
     "held_photo_gone": (
         "The photo is no longer held",
         "A photo waits for 15 minutes; nothing of it was stored.",
@@ -102,7 +105,7 @@ PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "legal_hold": ("Legal hold", "", ""),
     "rate_limited": (
         "Too many tries",
-        "The key was wrong too often from this address.",
+        "Signing in failed too often from this address.",
         "Wait some minutes before the next try.",
     ),
     "internal_error": (

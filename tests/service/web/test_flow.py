@@ -288,7 +288,11 @@ def test_the_whole_picture_is_shown_only_after_a_reason(
 def reveals(workspace: Workspace) -> list[AuditRecord]:
     with workspace.catalog.read() as session:
         return list(
-            session.scalars(select(AuditRecord).where(AuditRecord.action == "picture.reveal"))
+            session.scalars(
+                select(AuditRecord).where(
+                    AuditRecord.action == "picture.reveal", AuditRecord.outcome == "done"
+                )
+            )
         )
 
 

@@ -192,10 +192,10 @@ def test_a_reviewer_flags_and_the_role_settles(scene: Scene) -> None:
     assert "The picture is withheld" in browser.page.prose
     assert client.get(f"/faces/{face_id}").status_code == 403
 
-    page = browser.get("/withheld")
-    assert "Nudity of a person who may be a minor" in page.prose
-    assert "site-a.example 1" in page.prose and sha256 in page.prose
-    assert [i for i in page.images if "icon" not in i["src"]] == []
+    listing = browser.get("/withheld")
+    assert "Nudity of a person who may be a minor" in listing.prose
+    assert "site-a.example 1" in listing.prose and sha256 in listing.prose
+    assert [i for i in listing.images if "icon" not in i["src"]] == []
     address = f"/withheld/{sha256}/settle"
     browser.send(address, {"outcome": "not_applicable_released"}, expect=409)
     assert "another person" in browser.page.prose

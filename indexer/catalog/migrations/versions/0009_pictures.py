@@ -14,6 +14,7 @@ depends_on = None
 def upgrade() -> None:
     _lists()
     _withheld()
+    _ad_faces()
     # A purge may speak of a picture by its SHA-256 now; nothing refers to this table.
     with op.batch_alter_table("purge_ledger") as table:
         table.alter_column(
@@ -66,6 +67,17 @@ def _lists() -> None:
         ),
         sa.PrimaryKeyConstraint("sha256", name=op.f("pk_picture_digests")),
     )
+
+
+def _ad_faces() -> None:
+    op.create_table(
+        "ad_face_mode",
+        sa.Column("mode_id", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("mode", sa.String(length=10), nullable=False),
+        sa.CheckConstraint("mode IN ('standard', 'transient')", name=op.f("ck_ad_face_mode_mode")),
+        sa.PrimaryKeyConstraint("mode_id", name=op.f("pk_ad_face_mode")),
+    )
+    op.add_column("image_analyses", sa.Column("faces", sa.Integer(), nullable=True))
 
 
 def _withheld() -> None:

@@ -1,0 +1,1 @@
+"""The yearly transparency report: counted from the audit log, small numbers hidden."""
