@@ -101,7 +101,7 @@ class WithheldImage(Base):
     actor: Mapped[str] = mapped_column(String(100))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    pdq: Mapped[bytes | None] = mapped_column(SealedBytes("picture_digests.pdq"))
+    pdq: Mapped[bytes | None] = mapped_column(SealedBytes("withheld_images.pdq"))
     pdq_quality: Mapped[int | None]
     compared_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     overdue_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
