@@ -55,6 +55,9 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /v1/images/{sha256}/flag": "picture.flag",
     "GET /v1/withheld": "withheld.list",
     "POST /v1/withheld/{sha256}/settle": "picture.settle",
+    "POST /v1/candidates/{candidate_id}/link-requests": "link.ask",
+    "GET /v1/link-requests": "link.list",
+    "POST /v1/link-requests/{link_request_id}/answer": "link.answer",
     "GET /v1/audit": "audit.read",
     "GET /v1/audit/head": "audit.head",
     "GET /v1/reports/transparency/{year}": "report.read",
@@ -154,6 +157,11 @@ ACTIONS: Final[Mapping[str, str]] = {
     "POST /pictures/{sha256}/flag": "picture.flag",
     "GET /withheld": "withheld.list",
     "POST /withheld/{sha256}/settle": "picture.settle",
+    "GET /links": "link.list",
+    "GET /links/{link_request_id}": "link.read",
+    "POST /links/{link_request_id}": "link.answer",
+    "GET /cases/{case_id}/candidates/{candidate_id}/link": "link.ask_form",
+    "POST /cases/{case_id}/candidates/{candidate_id}/link": "link.ask",
     "GET /audit": "audit.read",
 }
 
@@ -180,6 +188,7 @@ SUBJECTS: Final[Mapping[str, str]] = {
     "alert_id": "alert",
     "webhook_id": "webhook",
     "approval_id": "approval",
+    "link_request_id": "link_request",
     "contract_id": "generation",
 }
 """What an id in an address is the id of; others, such as those of held uploads, are not recorded:

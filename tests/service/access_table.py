@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, get_args
 
 from indexer import holds
 from indexer.acting import Acting, begin
+from indexer.withheld.rows import FLAG_REASONS, OUTCOMES
 from tests.service.access_seed import NOBODY, Body, Caller, Fresh, Seed
 
 
@@ -96,6 +97,34 @@ def suspended(seed: Seed, _caller: Caller) -> Mapping[str, str]:
 
 def approval(seed: Seed, _caller: Caller) -> Mapping[str, str]:
     return seed.approval()
+
+
+def fresh_candidate(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.candidate(seed.case())
+
+
+def question(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.question()
+
+
+def plain_picture(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.plain_picture()
+
+
+def withheld(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.withheld()
+
+
+def of_case(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"params": {"case_id": seed.ids["case_id"]}}
+
+
+def flagged(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"case_id": seed.ids["case_id"], "reason": FLAG_REASONS[0]}}
+
+
+def flagged_form(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"case_id": seed.ids["case_id"], "reason": FLAG_REASONS[0]}}
 
 
 def on_hold(kind: Literal["case", "ad"]) -> Fresh:
@@ -242,6 +271,11 @@ TABLE: Final[dict[str, Line]] = {
     "GET /v1/images/{sha256}": Line(CASE_WORK),
     "PUT /v1/images/{sha256}": Line(("scraper",), (200, 201), a_picture, its_digest),
     "GET /v1/faces/{face_id}/crop": Line(CASE_WORK),
+    "POST /v1/images/{sha256}/flag": Line(CASE_WORK, send=flagged, fresh=plain_picture),
+    "GET /v1/withheld": Line(SUPERVISOR),
+    "POST /v1/withheld/{sha256}/settle": Line(
+        SUPERVISOR, send=as_json(outcome=OUTCOMES[0]), fresh=withheld
+    ),
     "GET /v1/generations": Line(ADMIN),
     # No comparison was made; three permissions at once, which no single role holds.
     "GET /v1/generations/{contract_id}/comparison": Line((), (404,)),
@@ -276,6 +310,13 @@ TABLE: Final[dict[str, Line]] = {
     "POST /v1/keys": Line(ADMIN, (201,), as_json(name="made", roles=["administrator"])),
     "GET /v1/keys": Line(ADMIN),
     "DELETE /v1/keys/{key_id}": Line(ADMIN, (204,), fresh=key),
+    "POST /v1/candidates/{candidate_id}/link-requests": Line(
+        CASE_WORK, (201,), as_json(note="Who is this?"), fresh_candidate
+    ),
+    "GET /v1/link-requests": Line(CASE_WORK),
+    "POST /v1/link-requests/{link_request_id}/answer": Line(
+        SUPERVISOR, send=as_json(decision="share"), fresh=question
+    ),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
@@ -353,6 +394,11 @@ TABLE: Final[dict[str, Line]] = {
     "GET /cases/{case_id}/delete": Line(CASE_WORK),
     "POST /cases/{case_id}/delete": Line(CASE_WORK, (303,), form(confirm="yes"), fresh_case),
     "GET /faces/{face_id}": Line(CASE_WORK),
+    "GET /faces/{face_id}/flag": Line(CASE_WORK, (303,), of_case),
+    "GET /pictures/{sha256}/flag": Line(CASE_WORK, send=of_case),
+    "POST /pictures/{sha256}/flag": Line(CASE_WORK, (303,), flagged_form, plain_picture),
+    "GET /withheld": Line(SUPERVISOR),
+    "POST /withheld/{sha256}/settle": Line(SUPERVISOR, (303,), form(outcome=OUTCOMES[0]), withheld),
     # Held for one session: whoever did not bring the photo finds nothing.
     "GET /held/{held_id}/preview": Line(CASE_WORK, fresh=held("enrol")),
     "GET /held/{held_id}/faces/{index}": Line(CASE_WORK, fresh=held("enrol")),
@@ -364,6 +410,13 @@ TABLE: Final[dict[str, Line]] = {
     "GET /approvals/{approval_id}": Line(SUPERVISOR),
     "POST /approvals/{approval_id}": Line(SUPERVISOR, (303,), form(decision="refuse"), approval),
     "GET /holds": Line(SUPERVISOR),
+    "GET /links": Line(CASE_WORK),
+    "GET /links/{link_request_id}": Line(CASE_WORK),
+    "POST /links/{link_request_id}": Line(SUPERVISOR, (303,), form(decision="decline"), question),
+    "GET /cases/{case_id}/candidates/{candidate_id}/link": Line(CASE_WORK),
+    "POST /cases/{case_id}/candidates/{candidate_id}/link": Line(
+        CASE_WORK, (303,), form(note="Who is this?"), fresh_candidate
+    ),
     "GET /cases/{case_id}/hold": Line(SUPERVISOR),
     "POST /cases/{case_id}/hold": Line(
         SUPERVISOR, (303,), form(action="set", reason=HOLD), fresh_case
