@@ -21,6 +21,7 @@ from service.cli import (
     ingest,
     jobs,
     keys,
+    linking,
     packs,
     purge,
     quarantine,
@@ -28,7 +29,6 @@ from service.cli import (
     report,
     search,
     serve,
-    users,
     webhooks,
     worker,
 )
@@ -77,6 +77,8 @@ app.add_typer(hashes.app, name="hashes")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(users.app, name="users")
+users.app.command("link")(linking.link)
+users.app.command("unlink")(linking.unlink)
 app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")
