@@ -29,6 +29,7 @@ from service.cli import (
     report,
     search,
     serve,
+    users,
     webhooks,
     worker,
 )
