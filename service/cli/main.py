@@ -21,6 +21,7 @@ from service.cli import (
     ingest,
     jobs,
     keys,
+    linking,
     packs,
     profile,
     purge,
@@ -79,6 +80,8 @@ app.add_typer(profile.app, name="profile")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(users.app, name="users")
+users.app.command("link")(linking.link)
+users.app.command("unlink")(linking.unlink)
 app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")

@@ -18,8 +18,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis.core.result import Ok
 
-from indexer.workspace import Workspace
-from service.accounts import agencies
 from service.accounts.keys import ROLE_PREFIX, KeyStore
 from service.accounts.roles import ROLES
 from tests.attacks.conftest import open_small
@@ -68,7 +66,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         running(made, workspace) as server,
         httpx2.Client(base_url=server.url, headers=AUTH, timeout=60) as client,
     ):
-        other = _seed(client, workspace)
+        other = _seed(client)
         keys = KeyStore(workspace.catalog)
         made_keys: dict[str, str] = {}
         for role in ROLES:
@@ -81,10 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         assert found["notes"] == f"{MARK} notes" and len(found["photos"]) == 1
 
 
-def _seed(client: httpx2.Client, workspace: Workspace) -> Other:
-    with workspace.catalog.write() as session:
-        for name in (OURS, THEIRS):
-            agencies.add(session, name)
+def _seed(client: httpx2.Client) -> Other:
     other = Other()
     post_case(client, "ours-1", agency=OURS)
     case_id = post_case(
