@@ -45,6 +45,30 @@ class LinkRequestNotFound(NotFound):
         )
 
 
+class LinkNotFound(NotFound):
+    """No other agency has this lead too."""
+
+    code = "link_not_found"
+
+    def __init__(self, candidate_id: str) -> None:
+        super().__init__(
+            f"Candidate {candidate_id!r} has no such link to another agency.",
+            remedy="List the candidates of the case anew; links come and go with judgements.",
+        )
+
+
+class LinkNotYours(HomewardError):
+    """Only the agency that was asked answers."""
+
+    code = "link_not_yours"
+
+
+class LinkStateInvalid(HomewardError):
+    """A question was put or answered already."""
+
+    code = "link_state_invalid"
+
+
 class AdNotFound(NotFound):
     code = "ad_not_found"
 

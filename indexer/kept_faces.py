@@ -40,14 +40,16 @@ _LOOK_S: Final = 10.0
 
 
 def is_transient(ws: Workspace) -> bool:
-    """Whether only faces of candidates are kept."""
-    return ws.options.ad_faces == "transient"
+    """Whether only faces of candidates are kept: asked of the catalog each time, so that no
+    process with another setting keeps what the others do not."""
+    with ws.catalog.read() as session:
+        return mode_of(session, ws) == "transient"
 
 
-def mode_of(session: Session) -> str:
-    """The mode that the catalog is in; ``standard`` where it was never said."""
+def mode_of(session: Session, ws: Workspace) -> str:
+    """The mode that the catalog is in; what is set where it was never in another one."""
     row = session.get(AdFaceMode, _MODE)
-    return "standard" if row is None else row.mode
+    return ws.options.ad_faces if row is None else row.mode
 
 
 def set_mode(session: Session, mode: str) -> None:
@@ -80,7 +82,7 @@ def compared_size(ws: Workspace) -> int:
 def ask(session: Session, ws: Workspace, case_id: str) -> str | None:
     """Where faces are not kept, have the stored pictures read again for a case, in the caller's
     transaction; returns the id of the job."""
-    if not is_transient(ws):
+    if mode_of(session, ws) != "transient":
         return None
     waits = session.scalar(
         select(Job.job_id).where(
@@ -92,7 +94,7 @@ def ask(session: Session, ws: Workspace, case_id: str) -> str | None:
 
 def ask_tidy(session: Session, ws: Workspace, subject_id: str) -> None:
     """Where faces are not kept, have those taken away that are no candidate's any more."""
-    if is_transient(ws):
+    if mode_of(session, ws) == "transient":
         queue.enqueue(session, "tidy_faces", subject_id)
 
 

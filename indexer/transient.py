@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from indexer import images, kept_faces, queue, removals
 from indexer.audit import chain
-from indexer.catalog.picture_tables import WithheldImage
+from indexer.catalog.picture_tables import AdFaceMode, WithheldImage
 from indexer.catalog.tables import Candidate, CaptureImage, Case, GalleryMember, Job
 from indexer.galleries import add_faces
 from indexer.generations.rows import is_active, require_live
@@ -206,19 +206,20 @@ def _unwanted() -> Select[str]:
 
 
 def settle_mode(ws: Workspace) -> None:
-    """Bring the catalog into the mode that is set; called as a process opens it.
+    """Bring the catalog into the mode that is set; called as the service starts, and by no
+    command that somebody runs with other settings.
 
     To ``transient``: what is no candidate goes, by a job. Back: the stored pictures are read
-    again, by a job. Every process on a catalog needs the same setting.
+    again, by a job.
     """
     mode = ws.options.ad_faces
     with ws.catalog.read() as session:
-        before = kept_faces.mode_of(session)
+        before = _noted(session)
         left = session.scalar(_unwanted().limit(1)) if mode == "transient" else None
     if before == mode and left is None:
         return
     with ws.catalog.write() as session:
-        before = kept_faces.mode_of(session)
+        before = _noted(session)
         kept_faces.set_mode(session, mode)
         if mode == "transient":
             if not _waits(session, "tidy_faces"):
@@ -232,6 +233,11 @@ def settle_mode(ws: Workspace) -> None:
             )
         if before != mode:
             chain.record(session, "face.mode", details={"before": before, "after": mode})
+
+
+def _noted(session: Session) -> str:
+    row = session.get(AdFaceMode, 1)
+    return "standard" if row is None else row.mode
 
 
 def _waits(session: Session, kind: str) -> bool:

@@ -377,10 +377,6 @@ def open_workspace(
     except BaseException:
         catalog.close()
         raise
-    from indexer.transient import settle_mode
-
-    if not restoring:
-        settle_mode(ws)
     ws.maintain()
     return ws
 

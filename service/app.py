@@ -14,6 +14,7 @@ from indexer import jobs
 from indexer.audit import AuditWriter
 from indexer.reindex import outdated
 from indexer.runner import Runner
+from indexer.transient import settle_mode
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service import __version__, errors, web
@@ -33,6 +34,7 @@ from service.api import (
     events,
     generations,
     images,
+    links,
     openapi,
     operations,
     reports,
@@ -132,6 +134,7 @@ def create_app(
         events,
         alerts,
         webhooks,
+        links,
         images,
         withheld,
         generations,
@@ -171,6 +174,7 @@ def _start(
     # It looks at every stored picture, which nobody has to wait for.
     looking = threading.Thread(target=_say_outdated, args=(workspace,), name="outdated")
     looking.start()
+    settle_mode(workspace)
     runner = Runner(
         workspace,
         threads=settings.job_workers if settings.jobs_in_server else 0,

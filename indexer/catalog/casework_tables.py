@@ -82,6 +82,7 @@ class LinkRequest(Base):
         ForeignKey("cases.case_id", ondelete="CASCADE"), index=True
     )
     candidate_id: Mapped[str] = mapped_column(Id)
+    other_candidate_id: Mapped[str | None] = mapped_column(Id)
     kind: Mapped[str] = mapped_column(String(20))
     state: Mapped[str] = mapped_column(String(10))
     note: Mapped[str | None] = mapped_column(SealedText("link_requests.note"))

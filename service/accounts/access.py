@@ -200,15 +200,6 @@ def _link_request(principal: Principal, request_id: str) -> ColumnElement[bool]:
     return select(LinkRequest.request_id).where(*mine).exists()
 
 
-def _approval(principal: Principal, approval_id: str) -> ColumnElement[bool]:
-    mine = (
-        Approval.approval_id == approval_id,
-        Case.case_id == Approval.case_id,
-        _theirs(principal),
-    )
-    return select(Approval.approval_id).where(*mine).exists()
-
-
 @dataclass(frozen=True, slots=True)
 class Owned:
     """``visible``: SQL that is true where the caller sees the record; ``missing``: the answer

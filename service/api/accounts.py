@@ -207,9 +207,7 @@ def list_agencies(service: ServiceDep, principal: Manager) -> AgencyList:
     return AgencyList.model_validate({"items": found, "next_cursor": None})
 
 
-@api.patch(
-    "/agencies/{name:path}", response_model=AgencyOut, responses=problems(404, 409, 413, 415)
-)
+@api.patch("/agencies/{name}", response_model=AgencyOut, responses=problems(404, 409, 413, 415))
 def change_agency(
     change: AgencyPatch, service: ServiceDep, principal: Manager, name: AgencyName
 ) -> AgencyOut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from indexer.audit import record
 from models.errors import HomewardError, LicenceNotAccepted, PackInUse, PackMissing
 from models.packs import store
 from models.packs.base import PackInfo
@@ -26,6 +28,7 @@ from models.packs.registry import (
 from service.cli.console import (
     AsJson,
     DataDir,
+    catalog_for,
     columns,
     err,
     expected_errors,
@@ -34,7 +37,7 @@ from service.cli.console import (
     settings_for,
 )
 from service.config import Settings
-from service.opening import calibration_for
+from service.opening import NoDataFolder, calibration_for
 from service.packs import (
     held_by,
     is_calibrated,
@@ -177,6 +180,7 @@ def install(
             held=held_by(settings, name) if replace else None,
         )
     _load(settings, name, "is installed")
+    _record(settings, "pack.install", name)
 
 
 @app.command("remove")
@@ -192,7 +196,14 @@ def remove(context: typer.Context, name: Name, data_dir: DataDir = None) -> None
         )
     if not store.remove(name, settings.packs_dir):
         raise PackMissing(f"No face pack {name} is installed.", remedy="See `homeward packs list`.")
+    _record(settings, "pack.remove", name)
     out.print(Text(f"Pack {name} is removed."))
+
+
+def _record(settings: Settings, action: str, name: str) -> None:
+    """Where there is no catalog yet the record of the pack itself has to do."""
+    with suppress(NoDataFolder), catalog_for(settings) as catalog, catalog.write() as session:
+        record(session, action, subject=("pack", name))
 
 
 def _ask(terms: Terms, accepted_by: str | None) -> Acceptance:

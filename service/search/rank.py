@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from indexer import candidates, listing
 from indexer.acting import note
 from indexer.alerting import LEAST_GALLERY
+from indexer.links import Link, links_of
 from indexer.records import (
     AdSummary,
     FaceRecord,
@@ -38,7 +39,8 @@ MAX_CANDIDATES = 50
 class Candidate:
     """One ranked candidate with the worth of its score; rates and band are None together, where
     the face pack is uncalibrated. ``limited_pictures``: of the two that were compared, those that
-    the rate does not hold for; ``rate_notes`` say so."""
+    the rate does not hold for; ``rate_notes`` say so. ``links``: other agencies that have it too;
+    only in the list of a case."""
 
     candidate_id: str
     rank: int
@@ -58,6 +60,7 @@ class Candidate:
     image_sha256: str
     ad: AdSummary
     lead: LeadRecord
+    links: tuple[Link, ...] = ()
 
     @property
     def calibrated(self) -> bool:
@@ -117,7 +120,10 @@ def case_candidates(
         purpose=purpose,
         purpose_note=purpose_note,
     )
-    return _explained(workspace, ranked)
+    found = _explained(workspace, ranked)
+    linked = links_of(workspace, [item.candidate_id for item in found.items])
+    items = (replace(item, links=linked.get(item.candidate_id, ())) for item in found.items)
+    return replace(found, items=tuple(items))
 
 
 def photo_candidates(

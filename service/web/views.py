@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from indexer import candidates, cases, images, jobs
 from indexer.errors import ApprovalRequired, CandidateNotFound, FaceNotFound
+from indexer.links import Link
 from indexer.records import (
     AdSummary,
     CandidateRecord,
@@ -70,6 +71,7 @@ class CandidateView:
     image_sha256: str
     ad: AdSummary
     lead: LeadRecord
+    links: tuple[Link, ...]
     figures: tuple[tuple[str, str], ...]
 
 
@@ -195,6 +197,7 @@ def _candidate_view(
         image_sha256=item.image_sha256,
         ad=item.ad,
         lead=item.lead,
+        links=item.links,
         figures=_figures(item, found),
     )
 

@@ -24,6 +24,7 @@ from indexer.errors import SearchNeedsEnrolment
 from indexer.jobs import run_pending
 from indexer.judgements import judge
 from indexer.records import AdInput, CaseInput, Upload
+from indexer.transient import settle_mode
 from indexer.workspace import Workspace, WorkspaceOptions
 from tests.indexer.conftest import Opens
 from tests.indexer.small import colour, face_picture, picture, vector_of
@@ -243,6 +244,7 @@ def test_switching_there_purges_with_proof_and_back_reads_again(opens: Opens) ->
     ws.close()
 
     ws = transient()
+    settle_mode(ws)
     run_pending(ws)
     assert stored(ws)["ads"] == 2 and stored(ws)["rows"] == 3
     assert set(found_ads(ws, case_id)) == {wanted}
@@ -259,11 +261,15 @@ def test_switching_there_purges_with_proof_and_back_reads_again(opens: Opens) ->
     ws.close()
     # Opened again in the same mode, there is nothing to do.
     ws = transient()
+    settle_mode(ws)
     with ws.catalog.read() as session:
         assert session.scalar(select(func.count()).where(Job.state == "queued")) == 0
     ws.close()
 
+    # Whatever a command was started with, the catalog stays in its mode until the service says.
     ws = standard()
+    assert kept_faces.is_transient(ws)
+    settle_mode(ws)
     assert candidates.ranked(ws, case_id).search_state.state == "searching"
     run_pending(ws)
     assert stored(ws)["ads"] == 7

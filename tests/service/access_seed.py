@@ -12,13 +12,18 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-from indexer import approvals, cases, images, jobs, notify
+from indexer import approvals, cases, images, jobs, judgements, notify
 from indexer.ads import receive_ad
+from indexer.agencies import add_agency
 from indexer.blobs import sha256_hex
+from indexer.catalog.casework_tables import LinkRequest
 from indexer.catalog.tables import Alert, Candidate, Case, WebSession
+from indexer.ids import new_id
 from indexer.records import AdInput, CaseInput, FaceSummary, Person, Upload
+from indexer.times import utc_now
+from indexer.withheld import shown
+from indexer.withheld.rows import FLAG_REASONS
 from indexer.workspace import Workspace
-from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.accounts.roles import ROLES
 from service.web.held import Held, HeldPhoto, Wishes
@@ -29,6 +34,8 @@ from tests.service.people import make_person
 
 OWN: Final = "north"
 OTHER: Final = "south"
+THIRD: Final = "west"
+"""Has a lead in common with ``OWN``, so that there is somebody to ask."""
 FULL: Final = "full key"
 NOBODY: Final = "no credentials"
 
@@ -71,6 +78,7 @@ class Seed:
     keys: dict[Caller, str] = field(default_factory=dict)
     people: dict[Caller, str] = field(default_factory=dict)
     cookies: dict[Caller, str] = field(default_factory=dict)
+    third: dict[str, str] = field(default_factory=dict)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     # --- records -----------------------------------------------------------------------------
@@ -84,8 +92,8 @@ class Seed:
         """Make everything, once."""
         store = KeyStore(self.ws.catalog)
         with self.ws.catalog.write() as session:
-            for agency in (OWN, OTHER):
-                agencies.add(session, agency)
+            for agency in (OWN, OTHER, THIRD):
+                add_agency(session, agency)
         for caller in CALLERS:
             if caller.role == NOBODY:
                 continue
@@ -99,19 +107,22 @@ class Seed:
             made = store.create(str(caller), (f"role:{caller.role}",), agency=caller.agency)
             self.keys[caller] = made.text
         self.ids = {**self.case(NUMBER, person=Person(name=NAME), notes=NOTES), **self.ad()}
+        self.ids |= self.candidate(self.ids)
         with self.ws.catalog.read() as session:
-            found = session.scalars(
-                select(Candidate).where(Candidate.case_id == self.ids["case_id"])
-            ).one()
-            self.ids |= {"candidate_id": found.candidate_id, "lead_id": found.lead_id}
             self.ids["alert_id"] = session.scalars(
                 select(Alert.alert_id).where(Alert.case_id == self.ids["case_id"])
             ).one()
+        self.third = self.candidate(self.case(agency=THIRD))
+        judgements.judge(self.ws, self.third["candidate_id"], "supports_same", "ears", actor="x")
+        self.ids |= self.question()
         self.ids |= self.webhook()
         self.ids["approval_id"] = self.approval("N-78-0413")["approval_id"]
         self.ids |= {"contract_id": self.ws.contract_id, "index": "0", "name": "no-such-file"}
         self.ids["held_id"] = Held.new_id()
-        shared = {"ad_id", "contract_id", "index", "name", "ad_job_id"}
+        own = Caller("administrator", OWN)
+        self.ids |= {**self.person(own), **self.key(own)}
+        shared = {"ad_id", "contract_id", "index", "name", "ad_job_id", "user_id", "key_id"}
+        shared.add("session_id")
         self.secrets = {NUMBER, NAME, NOTES, "N-78-0413"} | {
             value for name, value in self.ids.items() if name not in shared
         }
@@ -119,11 +130,11 @@ class Seed:
         theirs = cases.create_case(self.ws, CaseInput(case_number="S-1", agency=OTHER))
         raise_alert(self.ws, theirs.case_id)
 
-    def case(self, number: str | None = None, **fields: Any) -> dict[str, str]:
-        """A case of ``OWN`` with a photo, through the functions that the service calls."""
+    def case(self, number: str | None = None, agency: str = OWN, **fields: Any) -> dict[str, str]:
+        """A case with a photo, through the functions that the service calls."""
         made = cases.create_case(
             self.ws,
-            CaseInput(case_number=number or f"N-{next(self.numbers)}-T", agency=OWN, **fields),
+            CaseInput(case_number=number or f"N-{next(self.numbers)}-T", agency=agency, **fields),
         )
         photo = cases.add_photo(self.ws, made.case_id, self.pictures["portrait"])
         jobs.run_pending(self.ws)
@@ -145,6 +156,55 @@ class Seed:
         jobs.run_pending(self.ws)
         return {"ad_id": receipt.ad_id, "ad_job_id": receipt.job_id}
 
+    def candidate(self, case: Mapping[str, str]) -> dict[str, str]:
+        """The case with its candidate in the ads."""
+        with self.ws.catalog.read() as session:
+            found = session.scalars(
+                select(Candidate).where(Candidate.case_id == case["case_id"])
+            ).one()
+            return {**case, "candidate_id": found.candidate_id, "lead_id": found.lead_id}
+
+    def question(self) -> dict[str, str]:
+        """``THIRD`` asks ``OWN`` about a lead that both have."""
+        row = LinkRequest(
+            request_id=new_id(),
+            case_id=self.third["case_id"],
+            other_case_id=self.ids["case_id"],
+            candidate_id=self.third["candidate_id"],
+            other_candidate_id=self.ids["candidate_id"],
+            kind="same_picture",
+            state="asked",
+            note="Who is this?",
+            asked_by="x",
+            asked_at=utc_now(),
+        )
+        with self.ws.catalog.write() as session:
+            session.add(row)
+        return {"link_request_id": row.request_id}
+
+    def plain_picture(self) -> dict[str, str]:
+        """A picture of an ad that is like no other and shows nobody."""
+        data = self.pictures["nobody"] + f"{next(self.numbers)}".encode()
+        receive_ad(
+            self.ws,
+            AdInput(site="site-b.example", external_id=f"{next(self.numbers)}"),
+            [Upload(data, "plain.jpg")],
+        )
+        jobs.run_pending(self.ws)
+        return {"sha256": sha256_hex(data)}
+
+    def withheld(self) -> dict[str, str]:
+        """Such a picture, withheld."""
+        made = self.plain_picture()
+        shown.flag(
+            self.ws,
+            made["sha256"],
+            case_id=self.ids["case_id"],
+            reason=FLAG_REASONS[0],
+            actor="x",
+        )
+        return made
+
     def suspended(self, number: str | None = None) -> dict[str, str]:
         """A case that is searched only once that is approved."""
         made = self.case(number)
@@ -165,6 +225,23 @@ class Seed:
         )
         return {"webhook_id": made.webhook_id}
 
+    def person(self, caller: Caller) -> dict[str, str]:
+        """Somebody of the caller's agency, signed in; whom they manage if they manage anybody."""
+        made = make_person(
+            self.ws.catalog, f"person{next(self.numbers)}", ("administrator",), caller.agency
+        )
+        session_id = begin_for_user(self.ws.catalog, made.user_id).session_id
+        return {"user_id": made.user_id, "session_id": session_id}
+
+    def key(self, caller: Caller) -> dict[str, str]:
+        """A key of the caller's agency."""
+        made = KeyStore(self.ws.catalog).create("some", ("jobs:read",), agency=caller.agency)
+        return {"key_id": made.record.key_id}
+
+    def own_session(self, caller: Caller) -> dict[str, str]:
+        """Another session of the caller."""
+        return {"session_id": begin_for_user(self.ws.catalog, self.people[caller]).session_id}
+
     def hold(self, caller: Caller, case_id: str, aim: Any) -> dict[str, str]:
         """A photo that waits for this caller's choice of a face."""
         with self.ws.catalog.read() as session:
@@ -176,6 +253,7 @@ class Seed:
         held = HeldPhoto(
             held_id=Held.new_id(),
             session_id=session_id,
+            sha256=sha256_hex(self.pictures["portrait"]),
             case_id=case_id,
             aim=aim,
             data=self.pictures["portrait"],

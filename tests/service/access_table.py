@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, get_args
 
 from indexer import holds
 from indexer.acting import Acting, begin
+from indexer.withheld.rows import FLAG_REASONS, OUTCOMES
 from tests.service.access_seed import NOBODY, Body, Caller, Fresh, Seed
 
 
@@ -98,6 +99,34 @@ def approval(seed: Seed, _caller: Caller) -> Mapping[str, str]:
     return seed.approval()
 
 
+def fresh_candidate(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.candidate(seed.case())
+
+
+def question(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.question()
+
+
+def plain_picture(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.plain_picture()
+
+
+def withheld(seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return seed.withheld()
+
+
+def of_case(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"params": {"case_id": seed.ids["case_id"]}}
+
+
+def flagged(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"case_id": seed.ids["case_id"], "reason": FLAG_REASONS[0]}}
+
+
+def flagged_form(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"case_id": seed.ids["case_id"], "reason": FLAG_REASONS[0]}}
+
+
 def on_hold(kind: Literal["case", "ad"]) -> Fresh:
     """A case or an ad with a hold that the caller's agency has set."""
 
@@ -140,6 +169,49 @@ def a_batch(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
         "content": json.dumps(line).encode(),
         "headers": {"content-type": "application/x-ndjson"},
     }
+
+
+def new_user(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"login": f"made{next(seed.numbers)}", "roles": ["administrator"]}}
+
+
+def new_user_form(seed: Seed, caller: Caller) -> Mapping[str, Any]:
+    values = {"login": f"made{next(seed.numbers)}", "agency": caller.agency or "*"}
+    return {"form": {**values, "role_administrator": "yes"}}
+
+
+def new_key_form(seed: Seed, caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"name": "made", "agency": caller.agency or "*", "role_administrator": "yes"}}
+
+
+def new_agency(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"json": {"name": f"made-{next(seed.numbers)}"}}
+
+
+def new_agency_form(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
+    return {"form": {"agency_name": f"made-{next(seed.numbers)}", "agency_title": ""}}
+
+
+def person(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.person(caller)
+
+
+def key(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.key(caller)
+
+
+def agency(_seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return {"name": "north"}
+
+
+def own_session(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    return seed.own_session(caller)
+
+
+def forgotten_session(seed: Seed, caller: Caller) -> Mapping[str, str]:
+    """The session that the other lines use ends with this one."""
+    seed.cookies.pop(caller, None)
+    return {}
 
 
 def a_picture(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
@@ -199,6 +271,11 @@ TABLE: Final[dict[str, Line]] = {
     "GET /v1/images/{sha256}": Line(CASE_WORK),
     "PUT /v1/images/{sha256}": Line(("scraper",), (200, 201), a_picture, its_digest),
     "GET /v1/faces/{face_id}/crop": Line(CASE_WORK),
+    "POST /v1/images/{sha256}/flag": Line(CASE_WORK, send=flagged, fresh=plain_picture),
+    "GET /v1/withheld": Line(SUPERVISOR),
+    "POST /v1/withheld/{sha256}/settle": Line(
+        SUPERVISOR, send=as_json(outcome=OUTCOMES[0]), fresh=withheld
+    ),
     "GET /v1/generations": Line(ADMIN),
     # No comparison was made; three permissions at once, which no single role holds.
     "GET /v1/generations/{contract_id}/comparison": Line((), (404,)),
@@ -218,11 +295,63 @@ TABLE: Final[dict[str, Line]] = {
     "PUT /v1/ads/{ad_id}/hold": Line(SUPERVISOR, send=as_json(reason=HOLD), fresh=fresh_ad),
     "DELETE /v1/ads/{ad_id}/hold": Line(SUPERVISOR, fresh=on_hold("ad")),
     "GET /v1/holds": Line(SUPERVISOR),
+    "POST /v1/users": Line(ADMIN, (201,), new_user),
+    "GET /v1/users": Line(ADMIN),
+    "GET /v1/users/{user_id}": Line(ADMIN, fresh=person),
+    "PATCH /v1/users/{user_id}": Line(ADMIN, send=as_json(disabled=True), fresh=person),
+    "POST /v1/users/{user_id}/reset": Line(ADMIN, fresh=person),
+    "GET /v1/users/{user_id}/sessions": Line(ADMIN, fresh=person),
+    "DELETE /v1/users/{user_id}/sessions": Line(ADMIN, (204,), fresh=person),
+    "DELETE /v1/users/{user_id}/sessions/{session_id}": Line(ADMIN, (204,), fresh=person),
+    # Agencies are made and changed by those who work for all of them.
+    "POST /v1/agencies": Line((), (201,), new_agency),
+    "GET /v1/agencies": Line(ADMIN),
+    "PATCH /v1/agencies/{name}": Line((), send=as_json(title="North"), fresh=agency),
+    "POST /v1/keys": Line(ADMIN, (201,), as_json(name="made", roles=["administrator"])),
+    "GET /v1/keys": Line(ADMIN),
+    "DELETE /v1/keys/{key_id}": Line(ADMIN, (204,), fresh=key),
+    "POST /v1/candidates/{candidate_id}/link-requests": Line(
+        CASE_WORK, (201,), as_json(note="Who is this?"), fresh_candidate
+    ),
+    "GET /v1/link-requests": Line(CASE_WORK),
+    "POST /v1/link-requests/{link_request_id}/answer": Line(
+        SUPERVISOR, send=as_json(decision="share"), fresh=question
+    ),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
     # Without the form's own cookie, whoever sends it.
     "POST /sign-in": Line(open_to_all=True, ok=(403,)),
+    "GET /welcome": Line(open_to_all=True, ok=(200, 303)),
+    "POST /welcome": Line(open_to_all=True, ok=(403,)),
+    # For keys while nobody has an account; others have one already.
+    "GET /setup": Line(EVERYBODY, (303,)),
+    "POST /setup": Line(EVERYBODY, (409,)),
+    "GET /account/set-up": Line(EVERYBODY, (303,)),
+    "POST /account/set-up": Line(EVERYBODY, (303,)),
+    "GET /account/second-factor.svg": Line(EVERYBODY),
+    "GET /account": Line(EVERYBODY),
+    # The current password is not given.
+    "POST /account/password": Line(EVERYBODY, (403,)),
+    "GET /account/second-factor": Line(EVERYBODY),
+    "POST /account/second-factor": Line(EVERYBODY, (403,)),
+    "POST /account/recovery-codes": Line(EVERYBODY, (403,)),
+    "POST /account/sessions/end": Line(
+        EVERYBODY, (303,), fresh=forgotten_session, own_session=True
+    ),
+    "POST /account/sessions/{session_id}/end": Line(EVERYBODY, (303,), fresh=own_session),
+    "GET /people": Line(ADMIN),
+    "POST /people": Line(ADMIN, send=new_user_form),
+    "POST /people/agencies": Line((), (303,), new_agency_form),
+    "POST /people/agencies/retire": Line((), (303,), form(name="north", retired="no")),
+    "GET /people/{user_id}": Line(ADMIN, fresh=person),
+    "POST /people/{user_id}": Line(ADMIN, (303,), form(role_administrator="yes"), person),
+    "POST /people/{user_id}/disabled": Line(ADMIN, (303,), form(disabled="yes"), person),
+    "POST /people/{user_id}/reset": Line(ADMIN, fresh=person),
+    "POST /people/{user_id}/sessions/end": Line(ADMIN, (303,), fresh=person),
+    "GET /keys": Line(ADMIN),
+    "POST /keys": Line(ADMIN, send=new_key_form),
+    "POST /keys/{key_id}/revoke": Line(ADMIN, (303,), fresh=key),
     "GET /static/{name}": Line(open_to_all=True, ok=(404,)),
     "POST /sign-out": Line(EVERYBODY, (303,), own_session=True),
     "GET /about": Line(EVERYBODY),
@@ -265,6 +394,11 @@ TABLE: Final[dict[str, Line]] = {
     "GET /cases/{case_id}/delete": Line(CASE_WORK),
     "POST /cases/{case_id}/delete": Line(CASE_WORK, (303,), form(confirm="yes"), fresh_case),
     "GET /faces/{face_id}": Line(CASE_WORK),
+    "GET /faces/{face_id}/flag": Line(CASE_WORK, (303,), of_case),
+    "GET /pictures/{sha256}/flag": Line(CASE_WORK, send=of_case),
+    "POST /pictures/{sha256}/flag": Line(CASE_WORK, (303,), flagged_form, plain_picture),
+    "GET /withheld": Line(SUPERVISOR),
+    "POST /withheld/{sha256}/settle": Line(SUPERVISOR, (303,), form(outcome=OUTCOMES[0]), withheld),
     # Held for one session: whoever did not bring the photo finds nothing.
     "GET /held/{held_id}/preview": Line(CASE_WORK, fresh=held("enrol")),
     "GET /held/{held_id}/faces/{index}": Line(CASE_WORK, fresh=held("enrol")),
@@ -276,6 +410,13 @@ TABLE: Final[dict[str, Line]] = {
     "GET /approvals/{approval_id}": Line(SUPERVISOR),
     "POST /approvals/{approval_id}": Line(SUPERVISOR, (303,), form(decision="refuse"), approval),
     "GET /holds": Line(SUPERVISOR),
+    "GET /links": Line(CASE_WORK),
+    "GET /links/{link_request_id}": Line(CASE_WORK),
+    "POST /links/{link_request_id}": Line(SUPERVISOR, (303,), form(decision="decline"), question),
+    "GET /cases/{case_id}/candidates/{candidate_id}/link": Line(CASE_WORK),
+    "POST /cases/{case_id}/candidates/{candidate_id}/link": Line(
+        CASE_WORK, (303,), form(note="Who is this?"), fresh_candidate
+    ),
     "GET /cases/{case_id}/hold": Line(SUPERVISOR),
     "POST /cases/{case_id}/hold": Line(
         SUPERVISOR, (303,), form(action="set", reason=HOLD), fresh_case

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, field_validator
 
 from indexer.judgements import Component, Conclusion, Finding
+from indexer.links import LinkKind, LinkState
 from service.api.schemas.ads import AdBrief, FaceOut
 from service.api.schemas.cases import FaceFound
 from service.api.schemas.common import Id, In, Out, Purpose, Sha256, TimeOut, storable
@@ -20,6 +21,17 @@ class LeadOut(Out):
     images: int
     first_seen: TimeOut | None
     last_seen: TimeOut | None
+
+
+class LinkOut(Out):
+    """Another agency has something in common with this candidate; no more is told of its case."""
+
+    link_id: Id
+    kind: LinkKind
+    agency: str
+    since: TimeOut = Field(description="When both had it")
+    request_id: Id | None = Field(description="The newest question to them, see link-requests")
+    state: LinkState | None
 
 
 class CandidateOut(Out):
@@ -60,6 +72,10 @@ class CandidateOut(Out):
     image_sha256: Sha256
     ad: AdBrief
     lead: LeadOut
+    links: list[LinkOut] = Field(
+        description="Other agencies that have this as a lead too, strongest first; only in the "
+        "list of a case"
+    )
 
 
 class JudgementIn(In):

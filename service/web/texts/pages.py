@@ -13,6 +13,7 @@ from service.web.texts.alerts import ALERT_TEXTS
 from service.web.texts.audit import TEXTS as AUDIT_TEXTS
 from service.web.texts.casework import CASEWORK_TEXTS
 from service.web.texts.generations import GENERATION_TEXTS
+from service.web.texts.links import LINK_TEXTS
 from service.web.texts.provider import PROVIDER_TEXTS
 from service.web.texts.withheld import WITHHELD_TEXTS
 
@@ -388,6 +389,7 @@ TEXTS: Final[Mapping[str, str]] = {
     **ALERT_TEXTS,
     **AUDIT_TEXTS,
     **CASEWORK_TEXTS,
+    **LINK_TEXTS,
     **GENERATION_TEXTS,
     **PROVIDER_TEXTS,
     **WITHHELD_TEXTS,

@@ -72,6 +72,7 @@ def upgrade() -> None:
         sa.Column("case_id", sa.String(length=36), nullable=False),
         sa.Column("other_case_id", sa.String(length=36), nullable=False),
         sa.Column("candidate_id", sa.String(length=36), nullable=False),
+        sa.Column("other_candidate_id", sa.String(length=36), nullable=True),
         sa.Column("kind", sa.String(length=20), nullable=False),
         sa.Column("state", sa.String(length=10), nullable=False),
         sa.Column("note", sa.Text(), nullable=True),
