@@ -41,7 +41,7 @@ def ran(*words: object, expect: int = 0, **environment: str) -> str:
     """What `homeward` says with these words, run in this process."""
     run = CliRunner().invoke(app, [str(word) for word in words], env=environment)
     assert run.exit_code == expect, run.output
-    return run.output
+    return run.output if expect else run.stdout
 
 
 def said(data: Path, *words: str, expect: int = 0, **environment: str) -> str:
