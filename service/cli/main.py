@@ -23,6 +23,7 @@ from service.cli import (
     keys,
     linking,
     packs,
+    profile,
     purge,
     quarantine,
     reindex,
@@ -75,6 +76,7 @@ app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(generations.app, name="generations")
 app.add_typer(hashes.app, name="hashes")
+app.add_typer(profile.app, name="profile")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(users.app, name="users")
