@@ -8,6 +8,7 @@ Where the address names a record of an agency (by the names in ``service.account
 (404); the test finds that out by itself.
 
 - ``blind``: roles that hold the permission and still never see this record (404).
+- ``installation``: the answer holds ids of all agencies, by design; words of cases it never does.
 - ``ok``: the statuses that count as success, also documented answers such as "none is kept".
 - ``send``: the body, as a function of the seed and the caller: ``json``, ``form`` (fields),
   ``photo`` (bytes), or what the client takes.
@@ -24,6 +25,7 @@ from typing import Any, Final, Literal, get_args
 
 from indexer import holds
 from indexer.acting import Acting, begin
+from indexer.times import utc_now
 from indexer.withheld.rows import FLAG_REASONS, OUTCOMES
 from tests.service.access_seed import NOBODY, Body, Caller, Fresh, Seed
 
@@ -41,6 +43,7 @@ class Line:
     send: Body = nothing
     fresh: Fresh | None = None
     blind: tuple[str, ...] = ()
+    installation: bool = False
     open_to_all: bool = False
     stream: bool = False
     own_session: bool = False
@@ -48,6 +51,7 @@ class Line:
 
 HOLD: Final = get_args(holds.HoldReason)[0]
 SUPERVISOR: Final = ("supervisor",)
+REPORTS: Final = ("supervisor", "auditor", "administrator")
 CASE_WORK: Final = ("investigator", "supervisor")
 ADMIN: Final = ("administrator",)
 EVERYBODY: Final = ("scraper", *CASE_WORK, "auditor", "administrator")
@@ -237,6 +241,10 @@ def sealed(seed: Seed, caller: Caller) -> Mapping[str, Any]:
     return {"params": {"seal": seal}}
 
 
+def this_year(_seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return {"year": str(utc_now().year)}
+
+
 TABLE: Final[dict[str, Line]] = {
     # --- the interface -----------------------------------------------------------------------
     "GET /openapi.json": Line(open_to_all=True),
@@ -317,6 +325,9 @@ TABLE: Final[dict[str, Line]] = {
     "POST /v1/link-requests/{link_request_id}/answer": Line(
         SUPERVISOR, send=as_json(decision="share"), fresh=question
     ),
+    "GET /v1/audit": Line(("auditor",), installation=True),
+    "GET /v1/audit/head": Line(("auditor",)),
+    "GET /v1/reports/transparency/{year}": Line(REPORTS, fresh=this_year),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
@@ -354,6 +365,12 @@ TABLE: Final[dict[str, Line]] = {
     "POST /keys/{key_id}/revoke": Line(ADMIN, (303,), fresh=key),
     "GET /static/{name}": Line(open_to_all=True, ok=(404,)),
     "POST /sign-out": Line(EVERYBODY, (303,), own_session=True),
+    # No provider is set up here.
+    "GET /sign-in/provider": Line(open_to_all=True, ok=(404,)),
+    "GET /sign-in/provider/back": Line(open_to_all=True, ok=(404,)),
+    "POST /sign-in/provider/code": Line(open_to_all=True, ok=(403, 404)),
+    "GET /audit": Line(("auditor",), installation=True),
+    "GET /reports/transparency": Line(REPORTS),
     "GET /about": Line(EVERYBODY),
     "GET /jobs": Line(JOBS),
     "GET /alerts": Line(CASE_WORK),
