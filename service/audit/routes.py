@@ -77,10 +77,10 @@ ACTIONS: Final[Mapping[str, str]] = {
     "DELETE /v1/keys/{key_id}": "key.revoke",
     # --- the pages
     "POST /sign-in": "sign_in.try",
-    "POST /sign-out": "sign_out.done",
-    "GET /sign-in/provider": "sign_in.try",
     "GET /sign-in/provider/back": "sign_in.try",
     "POST /sign-in/provider/code": "sign_in.try",
+    "POST /sign-out": "sign_out.done",
+    "GET /sign-in/provider": "sign_in.try",
     "POST /welcome": "session.begin",
     "GET /setup": "user.set_up_form",
     "POST /setup": "user.create",
@@ -170,6 +170,7 @@ ACTIONS: Final[Mapping[str, str]] = {
 
 UNRECORDED: Final[Mapping[str, str]] = {
     "GET /": "It leads to the list of cases.",
+    "GET /sign-in/provider": "It sends the browser to the provider and changes nothing.",
     "GET /sign-in": "The form shows nothing; what is sent with it is recorded.",
     "GET /welcome": "The form shows nothing; what is sent with it is recorded.",
     "GET /static/{name}": "Style and script, the same for everybody.",

@@ -117,11 +117,16 @@ class Seed:
         self.ids |= self.question()
         self.ids |= self.webhook()
         self.ids["approval_id"] = self.approval("N-78-0413")["approval_id"]
-        self.ids |= {"contract_id": self.ws.contract_id, "index": "0", "name": "no-such-file"}
+        self.ids |= {
+            "contract_id": self.ws.contract_id,
+            "index": "0",
+            "year": "2026",
+            "name": "no-such-file",
+        }
         self.ids["held_id"] = Held.new_id()
         own = Caller("administrator", OWN)
         self.ids |= {**self.person(own), **self.key(own)}
-        shared = {"ad_id", "contract_id", "index", "name", "ad_job_id", "user_id", "key_id"}
+        shared = {"ad_id", "contract_id", "index", "year", "name", "ad_job_id", "user_id", "key_id"}
         shared.add("session_id")
         self.secrets = {NUMBER, NAME, NOTES, "N-78-0413"} | {
             value for name, value in self.ids.items() if name not in shared

@@ -16,7 +16,17 @@ from service.accounts.access import FREE, OWNED
 from service.accounts.roles import PERMISSIONS
 from service.app import create_app
 from service.deps import REQUIRED
-from tests.service.access_seed import CALLERS, FULL, NOBODY, OTHER, Caller, Seed
+from tests.service.access_seed import (
+    CALLERS,
+    FULL,
+    NAME,
+    NOBODY,
+    NOTES,
+    NUMBER,
+    OTHER,
+    Caller,
+    Seed,
+)
 from tests.service.access_table import TABLE, Line
 from tests.service.conftest import make_settings, open_with
 
@@ -160,7 +170,9 @@ def _check(seed: Seed, route: str, line: Line, caller: Caller) -> None:
             return
         answer = _ask(seed, route, line, caller, ids)
         assert answer.status_code in line.ok, (where, answer.status_code, answer.text)
-        if caller.agency == OTHER:
+        if caller.agency == OTHER and line.installation:
+            assert not [one for one in (NUMBER, NAME, NOTES) if one in answer.text], where
+        elif caller.agency == OTHER:
             _silent(seed, route, answer, where)
 
 
