@@ -156,18 +156,22 @@ def take(
         session.add_all(rows[capture.capture_id])
         session.add_all(_page_rows(capture.capture_id, one))
     session.flush()
-    for capture, one in fresh:
-        audit.record(
-            session,
-            "ad.accept",
-            subject=("ad", capture.ad_id),
-            details={
-                "capture_id": capture.capture_id,
-                "job_id": capture.job_id,
-                "images": len(one.images),
-                "pages": len(one.pages),
-            },
-        )
+    audit.record_many(
+        session,
+        "ad.accept",
+        [
+            (
+                ("ad", capture.ad_id),
+                {
+                    "capture_id": capture.capture_id,
+                    "job_id": capture.job_id,
+                    "images": len(one.images),
+                    "pages": len(one.pages),
+                },
+            )
+            for capture, one in fresh
+        ],
+    )
     return outcomes | _receipts(session, taken, rows)
 
 

@@ -8,6 +8,7 @@ it is recorded again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
@@ -52,6 +53,10 @@ def purpose_of(case: Case) -> str:
     return case.default_purpose or USUAL
 
 
+ACTS: Final[Mapping[SearchKind, str]] = {"photo": "search.photo", "list": "search.list"}
+"""What the audit log calls each kind of search."""
+
+
 def add_search(
     session: Session,
     *,
@@ -83,7 +88,7 @@ def add_search(
     )
     audit.record(
         session,
-        f"search.{kind}",
+        ACTS[kind],
         subject=("search", search_id),
         case_id=case_id,
         purpose=purpose,

@@ -109,6 +109,18 @@ def record(
     who.recorded = outcome
 
 
+def record_many(
+    session: Session,
+    action: str,
+    items: Sequence[tuple[tuple[str, str], Mapping[str, Detail]]],
+) -> None:
+    """Like :func:`record` for one act on many subjects, each with its details, in one statement."""
+    if items:
+        who = acting()
+        append(session, [entry_of(who, action, subject=one, details=told) for one, told in items])
+        who.recorded = "done"
+
+
 def append(session: Session, entries: Sequence[Entry]) -> None:
     """Put records at the end of the chain, in the caller's write transaction."""
     # A session of the catalog is one transaction, and it has the lock of writers.

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, select, text
 
 from indexer.acting import Acting, begin
 from indexer.audit import AuditWriter, entry_of, heads, record
+from indexer.audit.chain import Detail
 from indexer.audit.export import MANIFEST, Range, export
 from indexer.audit.heads import Head
 from indexer.audit.reading import Wanted, head, list_records
@@ -190,7 +191,7 @@ def test_a_gap_that_a_restore_tells_of_is_explained(catalog: Catalog) -> None:
     seq, digest = head(catalog)
     tamper(catalog, run("DELETE FROM audit_log WHERE seq > 6"))
     with catalog.write() as session:
-        known = {"last_known_seq": seq, "last_known_hash": digest}
+        known: dict[str, Detail] = {"last_known_seq": seq, "last_known_hash": digest}
         record(session, "backup.restore", details=known)
     verdict = verify(catalog, [Head(seq, digest), Head(9, "f" * 64)])
     assert verdict.problem is None

@@ -11,9 +11,9 @@ from tests.house import repository
 from tests.house.repository import ROOT, shown
 
 NAME = re.compile(r"[a-z_]+\.[a-z_]+")
-RECORDERS = {"record", "record_act", "record_read", "entry_of", "_record"}
+RECORDERS = {"record", "record_many", "record_act", "record_read", "entry_of", "_record"}
 """Functions whose second argument is the name of an act."""
-TABLES = {"FORGOTTEN", "REFUSED", "MANY"}
+TABLES = {"FORGOTTEN", "REFUSED", "MANY", "ACTS"}
 """Constants that hold such names."""
 
 
