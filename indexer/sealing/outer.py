@@ -24,7 +24,7 @@ from indexer.sealing.keyring import KEY_BYTES, NONCE_BYTES
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,60}")
 _REMEDY = (
     "Write one line for each key, name:base64 of 32 random bytes, the current one first; "
-    "`homeward encryption new-key NAME` prints one."
+    "`homeward encryption key NAME` prints one."
 )
 _MAX_FILE = 100_000
 

@@ -46,7 +46,7 @@ def _outer(settings: Settings) -> OuterKeys:
     return found
 
 
-@app.command("new-key")
+@app.command("key")
 @expected_errors
 def new_key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the key, a year perhaps.")],
