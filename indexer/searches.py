@@ -83,7 +83,7 @@ def add_search(
     )
     audit.record(
         session,
-        f"search.{kind}",
+        "search.list" if kind == "list" else "search.photo",
         subject=("search", search_id),
         case_id=case_id,
         purpose=purpose,
