@@ -13,6 +13,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import SettingsConfigDict
 
@@ -23,6 +24,7 @@ from models.decode import DecodeLimits
 from models.errors import HomewardError
 from models.runtime import RuntimeOptions
 from service.netconfig import NetworkSettings
+from service.profiles import Profile, with_defaults
 
 MIN_KEY_LENGTH = 16
 """Shortest API key that is taken from a setting, in characters."""
@@ -131,6 +133,8 @@ class Settings(NetworkSettings):
     milvus_unencrypted: bool = False
     """Whether a Milvus server may keep vectors while data at rest is encrypted."""
 
+    profile: Profile = "standard"
+    """Which place and law the defaults are for."""
     ad_max_age_days: Annotated[int, Field(ge=0, le=100_000)] = 0
     """Ads not seen for so many days are forgotten; 0 keeps them."""
     approval: Literal["off", "required"] = "off"
@@ -155,6 +159,11 @@ class Settings(NetworkSettings):
 
     pg_dump: str | None = None
     """PostgreSQL's program for back-ups; `pg_restore` lies beside it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_profile(cls, given: object) -> object:
+        return with_defaults(given) if isinstance(given, dict) else given
 
     @field_validator("api_key", mode="before")
     @classmethod

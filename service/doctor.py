@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from indexer import kept_faces
 from indexer.calibrations import history
 from indexer.health import check
+from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from models.packs.registry import list_packs, rights_of
-from service import __version__
+from service import __version__, profiles
 from service.config import Settings
 from service.findings import Finding
 from service.inference import examine_inference
@@ -46,8 +48,45 @@ def examine(settings: Settings, *, verify_blobs: bool = False) -> Iterator[Findi
     yield Finding("packages", True, ", ".join(_packages()))
     yield from examine_inference(settings)
     yield _memory()
+    yield _profile(settings)
     yield from _packs(settings)
     yield from _data(settings, verify_blobs)
+
+
+def _profile(settings: Settings) -> Finding:
+    laxer = [
+        f"HOMEWARD_{one.rule.setting.upper()} is {one.value}, the profile says {one.wanted}"
+        for one in profiles.states(settings.profile, settings.model_dump())
+        if one.laxer
+    ]
+    return Finding(
+        "profile",
+        not laxer,
+        "; ".join([settings.profile, *laxer]),
+        "Unset what is laxer than the profile, or choose the profile that is meant.",
+    )
+
+
+def _ad_faces(workspace: Workspace) -> Finding:
+    with workspace.catalog.read() as session:
+        mode = kept_faces.mode_of(session, workspace)
+    return Finding(
+        "faces of ads",
+        mode == workspace.options.ad_faces,
+        f"{mode}: " + ("only candidates are kept" if mode == "transient" else "all are kept"),
+        "HOMEWARD_AD_FACES says otherwise: start `homeward serve` with it once, or correct it.",
+    )
+
+
+def _withheld(workspace: Workspace) -> Finding:
+    with workspace.catalog.read() as session:
+        waiting, overdue = withheld.waiting(session)
+    return Finding(
+        "withheld pictures",
+        not overdue,
+        f"{waiting} wait for a decision, {overdue} of them too long",
+        "Have the designated role settle them: see /withheld.",
+    )
 
 
 def _packs(settings: Settings) -> Iterator[Finding]:
@@ -114,6 +153,8 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
             f"{workspace.pack or settings.pack}, contract {workspace.contract_id}, {calibrated}",
         )
         yield _calibration(workspace)
+        yield _ad_faces(workspace)
+        yield _withheld(workspace)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:

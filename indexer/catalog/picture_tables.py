@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBina
 from sqlalchemy.orm import Mapped, mapped_column
 
 from indexer.catalog.base import Base, Id, Sha
+from indexer.catalog.sealed import SealedBytes
 from indexer.catalog.types import UtcDateTime
 
 
@@ -56,9 +57,9 @@ class PictureDigest(Base):
     sha256: Mapped[str] = mapped_column(
         ForeignKey("images.sha256", ondelete="CASCADE"), primary_key=True
     )
-    md5: Mapped[bytes | None] = mapped_column(LargeBinary(16))
-    sha1: Mapped[bytes | None] = mapped_column(LargeBinary(20))
-    pdq: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    md5: Mapped[bytes | None] = mapped_column(SealedBytes("picture_digests.md5"))
+    sha1: Mapped[bytes | None] = mapped_column(SealedBytes("picture_digests.sha1"))
+    pdq: Mapped[bytes | None] = mapped_column(SealedBytes("picture_digests.pdq"))
     pdq_quality: Mapped[int | None]
     version: Mapped[int] = mapped_column(BigInteger)
 
@@ -100,7 +101,7 @@ class WithheldImage(Base):
     actor: Mapped[str] = mapped_column(String(100))
     at: Mapped[datetime] = mapped_column(UtcDateTime)
     due_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    pdq: Mapped[bytes | None] = mapped_column(LargeBinary(32))
+    pdq: Mapped[bytes | None] = mapped_column(SealedBytes("withheld_images.pdq"))
     pdq_quality: Mapped[int | None]
     compared_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     overdue_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -84,7 +84,13 @@ class KeyStore:
         digest = _digest(text)
         now = utc_now()
         with self._catalog.read() as session:
-            row = session.scalar(select(ApiKey).where(ApiKey.sha256 == digest.hex()))
+            # The agency comes along, so that it is one query.
+            both = session.execute(
+                select(ApiKey, Agency)
+                .outerjoin(Agency, Agency.name == ApiKey.agency)
+                .where(ApiKey.sha256 == digest.hex())
+            ).one_or_none()
+            row = both[0] if both is not None else None
             found = None
             if row is not None and usable(session, row, now):
                 found = principal_of(row)

@@ -78,6 +78,9 @@ ACTIONS: Final[Mapping[str, str]] = {
     # --- the pages
     "POST /sign-in": "sign_in.try",
     "POST /sign-out": "sign_out.done",
+    "GET /sign-in/provider": "sign_in.try",
+    "GET /sign-in/provider/back": "sign_in.try",
+    "POST /sign-in/provider/code": "sign_in.try",
     "POST /welcome": "session.begin",
     "GET /setup": "user.set_up_form",
     "POST /setup": "user.create",

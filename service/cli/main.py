@@ -21,7 +21,9 @@ from service.cli import (
     ingest,
     jobs,
     keys,
+    linking,
     packs,
+    profile,
     purge,
     quarantine,
     reindex,
@@ -74,9 +76,12 @@ app.add_typer(gallery.app, name="gallery")
 app.command("reindex")(reindex.reindex)
 app.add_typer(generations.app, name="generations")
 app.add_typer(hashes.app, name="hashes")
+app.add_typer(profile.app, name="profile")
 app.add_typer(purge.app, name="purge")
 app.add_typer(packs.app, name="packs")
 app.add_typer(users.app, name="users")
+users.app.command("link")(linking.link)
+users.app.command("unlink")(linking.unlink)
 app.add_typer(agencies.app, name="agencies")
 app.add_typer(keys.app, name="keys")
 app.add_typer(approvals.app, name="approvals")

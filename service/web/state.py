@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
-from limits import RateLimitItemPerMinute
-from limits.storage import MemoryStorage
-from limits.strategies import FixedWindowRateLimiter
 
 from service.accounts.access import Forbidden, known, require, require_records
 from service.accounts.errors import SetUpUnfinished
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
+from service.ratelimit import BoundedWindow, network_of
 from service.signon.provider import Provider
 from service.web import cookies, sessions
 from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
@@ -32,19 +28,17 @@ class SignInThrottle:
     """At most five wrong keys in fifteen minutes from one address (CJIS AC-7)."""
 
     def __init__(self, failures: int = FAILURES, minutes: int = FAILURE_MINUTES) -> None:
-        self._item = RateLimitItemPerMinute(failures, minutes)
-        self._failures = failures
-        self._limiter = FixedWindowRateLimiter(MemoryStorage())
+        self._window = BoundedWindow(failures, 60.0 * minutes)
 
     def check(self, address: str) -> None:
         """Raises :class:`RateLimited` while the address has used up its tries."""
-        if not self._limiter.test(self._item, address):
-            reset = self._limiter.get_window_stats(self._item, address).reset_time
-            raise RateLimited(self._failures, max(1, math.ceil(reset - time.time())))
+        network = network_of(address)
+        if self._window.used_up(network):
+            raise RateLimited(self._window.limit, self._window.wait(network))
 
     def failed(self, address: str) -> None:
         """Count one wrong key."""
-        self._limiter.hit(self._item, address)
+        self._window.count(network_of(address))
 
 
 @dataclass(slots=True)

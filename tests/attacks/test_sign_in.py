@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from indexer.catalog.account_tables import SignInFailure, User
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.workspace import Workspace
-from service.accounts import authority, passwords, people, signing_in
+from service.accounts import access, passwords, people, signing_in
 from service.accounts.errors import SetUpRefused, SignInRefused
 from service.accounts.keys import KeyStore
 from service.config import Settings
@@ -19,7 +19,7 @@ from tests.attacks.servers import read_all, running
 from tests.service.people import PASSWORD, code, enter, make_person
 from tests.service.web.browser import HTML
 
-OPERATOR = authority.operator("tests")
+OPERATOR = access.operator("tests")
 
 
 def try_in(workspace: Workspace, login: str, password: str, number: str, address: str = "") -> str:

@@ -471,7 +471,7 @@ def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: Smal
         with ws.catalog.write() as session:
             remove_faces(session, "ads", CONTRACT, gone)
         ids = sorted({*ids, *add_random(ws, 9, 9)} - set(gone))
-    folders = [tmp_path / f"copy-{step}" for step in range(70)]
+    folders = [tmp_path / f"copy-{step}" for step in range(56)]
     for folder in folders:
         copy_of(data, folder)
     run = subprocess.run(
@@ -485,8 +485,9 @@ def test_killed_at_every_step_of_keeping_up(tmp_path: Path, small_analyser: Smal
     ends = run.stdout.split()
     assert ends[0] == "killed" and ends[-1] == "done" and len(ends) == len(folders)
     probe = vector_of(colour(9))[None]
-    for folder in folders[: ends.index("done") + 1]:
-        for _ in range(2):
+    for step, folder in enumerate(folders[: ends.index("done") + 1]):
+        # What was mended stays so, which every few steps are enough to show.
+        for _ in range(1 + (step % 6 == 0)):
             view = gallery_in(folder)
             assert sorted(view.search(probe, 99)[0].ids) == ids
             assert view.scrub()

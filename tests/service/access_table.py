@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, get_args
 
 from indexer import holds
 from indexer.acting import Acting, begin
+from indexer.times import utc_now
 from indexer.withheld.rows import FLAG_REASONS, OUTCOMES
 from tests.service.access_seed import NOBODY, Body, Caller, Fresh, Seed
 
@@ -50,6 +51,8 @@ HOLD: Final = get_args(holds.HoldReason)[0]
 SUPERVISOR: Final = ("supervisor",)
 CASE_WORK: Final = ("investigator", "supervisor")
 ADMIN: Final = ("administrator",)
+AUDITOR: Final = ("auditor",)
+REPORTS: Final = ("supervisor", "auditor", "administrator")
 EVERYBODY: Final = ("scraper", *CASE_WORK, "auditor", "administrator")
 JOBS: Final = ("scraper", *CASE_WORK, "administrator")
 NOT_CASES: Final = ("scraper", "administrator")
@@ -70,6 +73,10 @@ def fresh_case(seed: Seed, _caller: Caller) -> Mapping[str, str]:
 
 def fresh_ad(seed: Seed, _caller: Caller) -> Mapping[str, str]:
     return seed.ad()
+
+
+def last_year(_seed: Seed, _caller: Caller) -> Mapping[str, str]:
+    return {"year": str(utc_now().year - 1)}
 
 
 def fresh_webhook(seed: Seed, _caller: Caller) -> Mapping[str, str]:
@@ -317,8 +324,17 @@ TABLE: Final[dict[str, Line]] = {
     "POST /v1/link-requests/{link_request_id}/answer": Line(
         SUPERVISOR, send=as_json(decision="share"), fresh=question
     ),
+    "GET /v1/audit": Line(AUDITOR),
+    "GET /v1/audit/head": Line(AUDITOR),
+    "GET /v1/reports/transparency/{year}": Line(REPORTS, fresh=last_year),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
+    # No provider is set here.
+    "GET /sign-in/provider": Line(open_to_all=True, ok=(404,)),
+    "GET /sign-in/provider/back": Line(open_to_all=True, ok=(404,)),
+    "POST /sign-in/provider/code": Line(open_to_all=True, ok=(404,)),
+    "GET /audit": Line(AUDITOR),
+    "GET /reports/transparency": Line(REPORTS),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
     # Without the form's own cookie, whoever sends it.
     "POST /sign-in": Line(open_to_all=True, ok=(403,)),

@@ -12,14 +12,18 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from indexer import cases
 from indexer.errors import KeysUnusable
+from indexer.records import CaseInput
 from indexer.sealing import outer
 from indexer.sealing.spool import PART_BYTES, SealedSpool
+from indexer.workspace import open_workspace
 from service.cli.main import app
 from service.config import SettingsInvalid, load_settings
 from service.opening import outer_keys
 from tests.indexer.sealed import everything, found_in
-from tests.service.processes import homeward, serving, wait_until
+from tests.indexer.small import SmallAnalyser
+from tests.service.processes import serving, wait_until
 
 LINE = "first:" + base64.b64encode(b"1" * 32).decode()
 SECOND = "second:" + base64.b64encode(b"2" * 32).decode()
@@ -33,12 +37,16 @@ def key_file(folder: Path, *lines: str, mode: int = 0o600) -> Path:
     return path
 
 
-def said(data: Path, *words: str, expect: int = 0, **environment: str) -> str:
-    """What `homeward encryption` says with these words, run in this process."""
-    given = ["encryption", *words, "--data-dir", str(data)]
-    run = CliRunner().invoke(app, given, env=environment)
+def ran(*words: object, expect: int = 0, **environment: str) -> str:
+    """What `homeward` says with these words, run in this process."""
+    run = CliRunner().invoke(app, [str(word) for word in words], env=environment)
     assert run.exit_code == expect, run.output
-    return run.output
+    return run.output if expect else run.stdout
+
+
+def said(data: Path, *words: str, expect: int = 0, **environment: str) -> str:
+    """What `homeward encryption` says of this data folder."""
+    return ran("encryption", *words, "--data-dir", data, expect=expect, **environment)
 
 
 # --- settings --------------------------------------------------------------------------------
@@ -140,7 +148,7 @@ def test_a_service_is_encrypted_and_its_key_changed_while_it_works(
     keys = str(key_file(tmp_path, LINE))
     refused = said(data, "status", expect=1, HOMEWARD_ENCRYPTION_KEY_FILE=keys)
     assert "encryption_keys" in refused
-    homeward(data, "encryption", "on", encryption_key_file=keys)
+    said(data, "on", HOMEWARD_ENCRYPTION_KEY_FILE=keys)
     assert found_in(_files(data), needles) == {}
     assert "encryption_keys" in said(data, "status", expect=1)
     before = json.loads(said(data, "status", "--json", HOMEWARD_ENCRYPTION_KEY_FILE=keys))
@@ -174,7 +182,7 @@ def test_a_service_is_encrypted_and_its_key_changed_while_it_works(
         worker.start()
         try:
             wait_until(lambda: len(sent) > 3)
-            homeward(data, "encryption", "rotate", encryption_key_file=keys)
+            said(data, "rotate", HOMEWARD_ENCRYPTION_KEY_FILE=keys)
             wait_until(lambda: len(sent) > 6)
         finally:
             stop.set()
@@ -182,9 +190,7 @@ def test_a_service_is_encrypted_and_its_key_changed_while_it_works(
         assert errors == []
         for ad_id in sent:
             assert client.get(f"/v1/ads/{ad_id}").json()["ad_id"] == ad_id
-    checked = json.loads(
-        homeward(data, "encryption", "check", "--json", encryption_key_file=keys).stdout
-    )
+    checked = json.loads(said(data, "check", "--json", HOMEWARD_ENCRYPTION_KEY_FILE=keys))
     old = next(one["data_key_id"] for one in before["keys"] if one["current"])
     assert checked["broken"] == {}
     assert set(checked["by_key"]) == {checked["current"]}
@@ -199,15 +205,14 @@ def test_a_service_is_encrypted_and_its_key_changed_while_it_works(
 
 
 def test_a_back_up_of_an_encrypted_folder_needs_the_key(tmp_path: Path) -> None:
-    data, log, file = tmp_path / "data", tmp_path / "log", tmp_path / "b.tar"
-    with serving(data, log, encryption_keys=LINE) as client:
-        assert client.post("/v1/cases", json={"case_number": "7"}).is_success
-        told = homeward(data, "backup", file, encryption_keys=LINE).stdout
+    data, again, file = tmp_path / "data", tmp_path / "again", tmp_path / "b.tar"
+    with open_workspace(data, SmallAnalyser(), keys=outer.parsed(LINE)) as ws:
+        cases.create_case(ws, CaseInput(case_number="7"))
+    told = ran("backup", file, "--data-dir", data, HOMEWARD_ENCRYPTION_KEYS=LINE)
     assert "cannot be restored without these keys: first" in told
-    again = tmp_path / "again"
-    refused = homeward(again, "restore", file, "--no-purges", expect=1)
-    assert "encryption_keys" in refused.stderr
-    homeward(again, "restore", file, "--no-purges", encryption_keys=LINE)
+    words = ("restore", file, "--no-purges", "--data-dir", again)
+    assert "encryption_keys" in ran(*words, expect=1)
+    ran(*words, HOMEWARD_ENCRYPTION_KEYS=LINE)
     assert "Everything is sealed" in said(again, "status", HOMEWARD_ENCRYPTION_KEYS=LINE)
 
 

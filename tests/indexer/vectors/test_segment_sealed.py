@@ -13,7 +13,9 @@ import pytest
 from indexer.errors import IndexDamaged, SealKeyMissing
 from indexer.sealing.keyring import OVERHEAD
 from indexer.vectors import segment_redo
+from indexer.vectors.gpu import GpuScanner
 from indexer.vectors.quantise import ZERO
+from indexer.vectors.scan import CpuScanner
 from indexer.vectors.segment import (
     History,
     merged,
@@ -48,6 +50,7 @@ from tests.indexer.vectors.segments import (
     some_rows,
     write,
 )
+from tests.indexer.vectors.test_gpu import stay
 from tests.indexer.vectors.test_segment_faults import (
     flip,
 )
@@ -75,6 +78,17 @@ def test_it_holds_what_a_plain_one_would_to_the_last_bit(tmp_path: Path) -> None
     assert (one.keys, other.keys) == ((), (KEYS.current_id,))
     assert names(sealed) == FILES
     assert other.disk_bytes == sum(path.stat().st_size for path in sealed.iterdir())
+
+
+def test_the_scan_of_a_gpu_takes_its_vectors(sealed_copy: Copies) -> None:
+    """All that a device is given is what a plain segment would give it."""
+    view = opened(sealed_copy())
+    scanner = GpuScanner(
+        view.matrix(), devices=(0,), elsewhere=CpuScanner(view.codes, threads=1), to_device=stay
+    )
+    for row in (5, 599):
+        (found,) = scanner.shortlist(ROWS.vectors[row : row + 1], 10)
+        assert row in found.rows
 
 
 def test_no_file_shows_a_vector_a_code_an_id_or_a_word(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from indexer.errors import IndexDamaged, StorageError, StorageFull
 from indexer.vectors.quantise import ZERO
 from indexer.vectors.segment import (
     from_arrays,
-    remove_segment,
     scrub,
     sweep,
     write_segment,
@@ -51,29 +51,17 @@ from tests.indexer.vectors.test_segment_faults import (
     order_of_calls,
 )
 
-
-@pytest.mark.parametrize("change", ["sealed-write", "sealed-scrub", "sealed-finish"])
-def test_nor_does_one_that_is_left_by_a_process_killed_anywhere(
-    encrypted: Path, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path, "plain", ROWS)
-    codes = reopened(tmp_path, "plain").codes.codes
-    remove_segment(tmp_path, "plain")
-    folders = [tmp_path / f"step-{step}" for step in range(24)]
-    for folder in folders:
-        if change == "sealed-write":
-            folder.mkdir()
-        else:
-            shutil.copytree(encrypted, folder)
-        if change == "sealed-finish":
-            broken_off(folder, monkeypatch)
-    killed_at_each_step(change, folders)
-    left = {name.split(".")[-1] for folder in folders for name in names(folder)}
-    assert left & {"part", "redo"}, "some were killed in the middle"
-    assert shown(tmp_path, codes) == set()
-
-
 # --- killed at every step --------------------------------------------------------------------
+
+
+def assert_nothing_shown(folder: Path, left: str) -> None:
+    """Whoever was killed left files of that kind, and no file shows anything of a face."""
+    assert any(path.name.endswith(left) for path in folder.rglob("*"))
+    with tempfile.TemporaryDirectory() as plain:
+        write(Path(plain), "one", ROWS)
+        codes = reopened(Path(plain)).codes.codes
+        assert shown(Path(plain), codes)
+        assert shown(folder, codes) == set()
 
 
 def test_killed_while_writing(tmp_path: Path) -> None:
@@ -81,7 +69,9 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     for folder in folders:
         folder.mkdir()
     outcomes = set()
-    for folder, end in zip(folders, killed_at_each_step("sealed-write", folders), strict=True):
+    ends = killed_at_each_step("sealed-write", folders)
+    assert_nothing_shown(tmp_path, "part")
+    for folder, end in zip(folders, ends, strict=True):
         if (folder / "one.head").exists():
             outcomes.add(end)
         else:
@@ -96,11 +86,13 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     assert outcomes == {"absent", "killed", "done"}
 
 
-def test_killed_while_scrubbing(sealed_copy: Copies) -> None:
+def test_killed_while_scrubbing(sealed_copy: Copies, tmp_path: Path) -> None:
     """Whoever opens next finds all of the scrub or none, though no piece is ever written twice."""
     folders = [sealed_copy() for _ in range(24)]
     outcomes = set()
-    for folder, end in zip(folders, killed_at_each_step("sealed-scrub", folders), strict=True):
+    ends = killed_at_each_step("sealed-scrub", folders)
+    assert_nothing_shown(tmp_path, "redo")
+    for folder, end in zip(folders, ends, strict=True):
         begun, kept = next_path(folder, "one").exists(), redo_path(folder, "one").exists()
         segment = opened(folder)
         if begun or segment.history == AFTER:
@@ -149,6 +141,7 @@ def test_killed_while_finishing_a_scrub(
     for folder in folders:
         broken_off(folder, monkeypatch)
     killed_at_each_step("sealed-finish", folders)
+    assert_nothing_shown(folders[0].parent, "redo")
     for folder in folders:
         segment = opened(folder)
         assert segment.history == AFTER

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select
+from typer.testing import CliRunner
 
 from indexer.catalog.account_tables import User
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.workspace import Workspace
-from service.accounts import authority, elsewhere
+from service.accounts import access, elsewhere
 from service.app import create_app
+from service.cli.main import app as command_line
 from service.config import Settings
 from service.signon import flow
 from service.web.cookies import CODE_COOKIE, PROVIDER_COOKIE, SESSION_COOKIE
@@ -24,7 +26,7 @@ from tests.service.signon.provider import consent, fields_of, provider_running
 from tests.service.web.browser import HTML, Browser
 
 PUBLIC = "http://testserver"
-OPERATOR = authority.operator("tests")
+OPERATOR = access.operator("tests")
 STRONG = {"sub": "person-1", "email": "A@agency.example", "email_verified": True, "amr": ["mfa"]}
 WEAK = {"sub": "person-2", "email": "b@agency.example", "email_verified": True}
 UNVERIFIED = {"sub": "person-3", "email": "a@agency.example", "amr": ["mfa"]}
@@ -290,3 +292,20 @@ def test_links_are_refused_where_they_cannot_be(workspace: Workspace, issuer: st
             link(catalog, OPERATOR, "berta", issuer, **words)
     assert not elsewhere.unlink(catalog, OPERATOR, "anna").elsewhere
     assert link(catalog, OPERATOR, "berta", issuer, subject="person-1").elsewhere
+
+
+def test_the_command_line_links_and_unlinks(tmp_path: Any) -> None:
+    made = make_settings(tmp_path / "data")
+    with open_small(made) as workspace:
+        person = make_person(workspace.catalog, "anna", ["investigator"])
+        where = ("--data-dir", str(made.data_dir))
+        words = ("users", "link", "anna", "--issuer", "https://login.example", "--subject", "1")
+        done = CliRunner().invoke(command_line, [*where, *words])
+        assert done.exit_code == 0, done.output
+        with workspace.catalog.read() as session:
+            user = session.get_one(User, person.user_id)
+            assert (user.issuer, user.subject) == ("https://login.example", "1")
+        assert CliRunner().invoke(command_line, [*where, *words[:-2]]).exit_code == 1
+        assert CliRunner().invoke(command_line, [*where, "users", "unlink", "anna"]).exit_code == 0
+        with workspace.catalog.read() as session:
+            assert session.get_one(User, person.user_id).issuer is None
