@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from indexer.catalog.account_tables import Agency
 from indexer.catalog.tables import ApiKey
 from indexer.searches import list_searches
+from indexer.times import utc_now
 from indexer.workspace import Workspace, WorkspaceOptions, open_workspace
 from models.pipeline import Analyser
-from service.accounts import agencies
 from service.accounts.keys import KeyStore
 from service.app import create_app
 from service.cli.main import app as command_line
@@ -60,7 +60,7 @@ def key(workspace: Workspace, role: str, agency: str | None = None) -> dict[str,
     made = KeyStore(workspace.catalog).create(role, (f"role:{role}",))
     with workspace.catalog.write() as session:
         if agency is not None and session.get(Agency, agency) is None:
-            agencies.add(session, agency)
+            session.add(Agency(name=agency, title="", created_at=utc_now()))
         session.get_one(ApiKey, made.record.key_id).agency = agency
     return {"authorization": f"Bearer {made.text}"}
 
