@@ -170,7 +170,6 @@ ACTIONS: Final[Mapping[str, str]] = {
 
 UNRECORDED: Final[Mapping[str, str]] = {
     "GET /": "It leads to the list of cases.",
-    "GET /sign-in/provider": "It sends the browser to the provider and changes nothing.",
     "GET /sign-in": "The form shows nothing; what is sent with it is recorded.",
     "GET /welcome": "The form shows nothing; what is sent with it is recorded.",
     "GET /static/{name}": "Style and script, the same for everybody.",

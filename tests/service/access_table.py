@@ -328,7 +328,8 @@ TABLE: Final[dict[str, Line]] = {
     ),
     "GET /v1/audit": Line(("auditor",), installation=True),
     "GET /v1/audit/head": Line(("auditor",)),
-    "GET /v1/reports/transparency/{year}": Line(REPORTS, fresh=this_year),
+    # The year is not over.
+    "GET /v1/reports/transparency/{year}": Line(REPORTS, (409,), fresh=this_year),
     # --- the pages ---------------------------------------------------------------------------
     "GET /": Line(open_to_all=True, ok=(303,)),
     "GET /sign-in": Line(open_to_all=True, ok=(200, 303)),
