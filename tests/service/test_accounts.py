@@ -475,7 +475,7 @@ def test_a_key_of_an_agency_manages_that_agency_only(
     ):
         problem(client.request(method, path, json=body, headers=auth), 404, "user_not_found")
     for agency in ("south", None, ""):
-        body = {"name": "x", "roles": ["administrator"], "agency": agency}
+        body: dict[str, Any] = {"name": "x", "roles": ["administrator"], "agency": agency}
         problem(client.post("/v1/keys", json=body, headers=auth), 404, "agency_not_found")
         body = {"login": "x", "roles": ["administrator"], "agency": agency}
         problem(client.post("/v1/users", json=body, headers=auth), 404, "agency_not_found")

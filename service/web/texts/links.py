@@ -35,7 +35,6 @@ LINK_TEXTS: Final[Mapping[str, str]] = {
     "links.note": "What was asked",
     "links.answer": "Answer",
     "links.shared_number": "Their case number",
-    "links.candidate": "See the candidate",
     "link_ask.title": "Ask another agency about a lead",
     "link_ask.lead": "They are told the name of your agency, what both have in common, and your "
     "question. Nothing of your case is told unless you write it here.",

@@ -22,7 +22,8 @@ ROOT = Path(service.web.__file__).parent
 SOURCES = [*ROOT.rglob("*.html"), *(p for p in ROOT.rglob("*.py") if "texts" not in p.parts)]
 GROUPS = ("status", "row", "purpose", "band", "band.about", "reason", "end", "job", "job.state",
           "done", "generation.state", "generation.event", "finding", "place", "place.band",
-          "place.short", "side", "role", "link", "approval.state", "hold.reason", "hold.kind",
+          "place.short", "side", "role", "link", "links.kind", "links.state", "links.side",
+          "approval.state", "hold.reason", "hold.kind",
           "flag_reason", "withheld_outcome", "report.table", "report.by", "report.cell",
           "report.size", "report.reconciled")  # fmt: skip
 
