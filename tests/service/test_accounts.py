@@ -475,12 +475,12 @@ def test_a_key_of_an_agency_manages_that_agency_only(
     ):
         problem(client.request(method, path, json=body, headers=auth), 404, "user_not_found")
     for agency in ("south", None, ""):
-        body: dict[str, Any] = {"name": "x", "roles": ["administrator"], "agency": agency}
-        problem(client.post("/v1/keys", json=body, headers=auth), 404, "agency_not_found")
-        body = {"login": "x", "roles": ["administrator"], "agency": agency}
-        problem(client.post("/v1/users", json=body, headers=auth), 404, "agency_not_found")
-    body = {"login": "x", "roles": ["administrator"]}
-    assert client.post("/v1/users", json=body, headers=auth).json()["agency"] == "north"
+        asked: dict[str, Any] = {"name": "x", "roles": ["administrator"], "agency": agency}
+        problem(client.post("/v1/keys", json=asked, headers=auth), 404, "agency_not_found")
+        asked = {"login": "x", "roles": ["administrator"], "agency": agency}
+        problem(client.post("/v1/users", json=asked, headers=auth), 404, "agency_not_found")
+    asked = {"login": "x", "roles": ["administrator"]}
+    assert client.post("/v1/users", json=asked, headers=auth).json()["agency"] == "north"
     problem(client.post("/v1/agencies", json={"name": "x"}, headers=auth), 403, "forbidden")
     answer = client.patch("/v1/agencies/south", json={"retired": True}, headers=auth)
     problem(answer, 403, "forbidden")
