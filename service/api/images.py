@@ -15,6 +15,7 @@ from indexer.workspace import Workspace
 from service.accounts.principal import Principal
 from service.api.common import FaceId, ImageSha, problems, router
 from service.api.schemas.ads import StagedOut
+from service.api.schemas.common import SHA256_PATTERN
 from service.deps import ServiceDep, requires
 from service.rawbody import receive_image
 
@@ -35,6 +36,9 @@ MEDIA_TYPES = {
 }
 CROP_SIZE = 224
 CROP_QUALITY = 92
+
+SOURCE_HEADER = "x-source-sha256"
+"""Which original a picture was made from."""
 
 PICTURE_HEADERS = {
     "content-security-policy": "default-src 'none'; sandbox",
@@ -118,24 +122,39 @@ def _stage(workspace: Workspace, sha256: str, file: Received, actor: str) -> boo
     "/faces/{face_id}/crop",
     response_class=Response,
     responses={
-        200: {"description": "The aligned face", "content": {"image/jpeg": _BINARY}},
+        200: {
+            "description": "The aligned face",
+            "content": {"image/jpeg": _BINARY},
+            "headers": {
+                "X-Source-Sha256": {
+                    "description": "The original that it was made from",
+                    "schema": {"type": "string", "pattern": SHA256_PATTERN},
+                }
+            },
+        },
         **problems(404),
     },
 )
 async def crop(service: ServiceDep, principal: Reader, face_id: FaceId) -> Response:
     """The aligned crop of one face, 224 pixels square, as JPEG."""
-    data = await service.pool.run(crop_jpeg, service.workspace, face_id)
+    source, data = await service.pool.run(crop_jpeg, service.workspace, face_id)
     disposition = f'inline; filename="{face_id}.jpg"'
     return Response(
         data,
         media_type="image/jpeg",
-        headers={**PICTURE_HEADERS, "content-disposition": disposition},
+        headers={
+            **PICTURE_HEADERS,
+            "content-disposition": disposition,
+            SOURCE_HEADER: source,
+        },
     )
 
 
-def crop_jpeg(workspace: Workspace, face_id: str) -> bytes:
-    """The aligned crop as JPEG bytes. Raises FaceNotFound."""
+def crop_jpeg(workspace: Workspace, face_id: str) -> tuple[str, bytes]:
+    """SHA-256 of the original, and the aligned crop of it as JPEG bytes. Raises FaceNotFound,
+    PictureWithheld."""
+    source = images.get_face(workspace, face_id).sha256
     pixels = images.crop(workspace, face_id, CROP_SIZE)
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGB").save(buffer, "JPEG", quality=CROP_QUALITY)
-    return buffer.getvalue()
+    return source, buffer.getvalue()

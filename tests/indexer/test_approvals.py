@@ -301,6 +301,7 @@ def test_every_act_is_in_the_chain_in_its_own_transaction(ws: Workspace) -> None
     assert "Roe" not in str([row.details for row in rows])
 
 
+@pytest.mark.practice(1)
 def test_a_purpose_has_to_be_of_the_list(ws: Workspace) -> None:
     case_id = open_case(ws, 1)
     with by(ASKER), pytest.raises(PurposeRequired):

@@ -23,6 +23,7 @@ def by(actor: str, agency: str | None = None):  # type: ignore[no-untyped-def]
     return begin(Acting("api", "user", actor, agency))
 
 
+@pytest.mark.practice(11)
 def test_a_held_case_is_not_deleted_until_the_hold_is_lifted(ws: Workspace) -> None:
     case_id = open_case(ws, 1)
     photo_id = cases.get_case(ws, case_id).photos[0].photo_id

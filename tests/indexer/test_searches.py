@@ -84,6 +84,7 @@ def test_many_who_ask_at_once_write_it_down_once(ws: Workspace) -> None:
     assert [row.k for row in rows(ws)] == [20, 7]
 
 
+@pytest.mark.practice(1)
 def test_without_a_purpose_that_of_the_case_holds(ws: Workspace) -> None:
     case_id = open_case(ws, 1, default_purpose="identify_victim")
     show(ws, "a", face_picture(1))
@@ -107,6 +108,7 @@ def test_a_photo_search_is_recorded_each_time(ws: Workspace) -> None:
     assert [act.details["candidates"] for act in acts(ws, "search.photo")] == [1, 1]
 
 
+@pytest.mark.practice(1)
 def test_a_case_that_ended_is_searched_by_nobody(ws: Workspace) -> None:
     case_id = open_case(ws, 1)
     show(ws, "a", face_picture(1))

@@ -77,6 +77,7 @@ def feasible(table: ShownTable) -> dict[tuple[str, str], tuple[float, float]]:
 
 @settings(max_examples=150, deadline=None)
 @given(tables())
+@pytest.mark.practice(16)
 def test_no_hidden_number_can_be_solved_for(table: Table) -> None:
     seen = suppress(table)
     for d, cells in table.divisions.items():

@@ -77,6 +77,7 @@ def found_ads(ws: Workspace, case_id: str) -> list[str]:
     return [item.ad.ad_id for item in candidates.ranked(ws, case_id).items]
 
 
+@pytest.mark.practice(17)
 def test_practice_17_without_a_case_no_face_of_an_ad_is_kept(transient: Workspace) -> None:
     ws = transient
     ad_id = add(ws, 1, face_picture(1, 2), face_picture(2, 2))
@@ -96,6 +97,7 @@ def test_practice_17_without_a_case_no_face_of_an_ad_is_kept(transient: Workspac
 
 
 @pytest.mark.usefixtures("fixed_floor")
+@pytest.mark.practice(17)
 def test_practice_17_only_candidates_are_kept(transient: Workspace) -> None:
     ws = transient
     case_id = new_case(ws, face_picture(1, 1))
@@ -111,6 +113,7 @@ def test_practice_17_only_candidates_are_kept(transient: Workspace) -> None:
     assert candidates.ranked(ws, case_id).gallery_size == 5
 
 
+@pytest.mark.practice(17)
 def test_practice_17_a_new_case_reads_the_stored_pictures(transient: Workspace) -> None:
     ws = transient
     wanted = add(ws, 1, face_picture(1, 2))

@@ -71,6 +71,7 @@ def hidden(ws: Workspace, data: bytes) -> bool:
     return False
 
 
+@pytest.mark.practice(14)
 def test_practice_14_a_flag_hides_the_pixels_and_keeps_the_lead(ws: Workspace) -> None:
     case_id = new_case(ws)
     seen = face_picture(1, 2)
@@ -148,6 +149,7 @@ def test_copies_found_by_the_job_alone(ws: Workspace) -> None:
 
 @pytest.mark.parametrize("kind", ["sha256", "sha1", "md5", "pdq"])
 @pytest.mark.parametrize("first", ["list", "picture"])
+@pytest.mark.practice(14)
 def test_practice_14_a_listed_hash_hides_the_picture(ws: Workspace, kind: str, first: str) -> None:
     data, other = face_picture(1, 2), face_picture(4, 4)
     if kind == "pdq":

@@ -210,6 +210,7 @@ def _plain(answer: Any, ids: dict[str, str]) -> str:
     return text
 
 
+@pytest.mark.practice(10)
 def test_what_was_refused_changed_nothing(seed: Seed) -> None:
     """After every cell the seeded records are all there still."""
     full = Caller(FULL)
@@ -222,6 +223,7 @@ def test_what_was_refused_changed_nothing(seed: Seed) -> None:
     assert seed.ids["webhook_id"] in [one["webhook_id"] for one in listed]
 
 
+@pytest.mark.practice(10)
 def test_every_cell_is_covered() -> None:
     assert {caller.role for caller in CALLERS} >= {"scraper", "auditor", FULL, NOBODY}
     assert set(ORDER) == set(TABLE) and len(CALLERS) == 12

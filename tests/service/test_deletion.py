@@ -232,6 +232,7 @@ def test_a_photo(live: Live, pictures: Callable[[], bytes]) -> None:
     ), "only the ledger names it"
 
 
+@pytest.mark.practice(11)
 def test_a_case_and_a_case_that_is_found(live: Live, pictures: Callable[[], bytes]) -> None:
     send_ad(live, "beside", pictures())
     data, found_data = pictures(), pictures()
@@ -266,6 +267,7 @@ def test_a_case_and_a_case_that_is_found(live: Live, pictures: Callable[[], byte
     live.there(inside(found_data), b"Ottoline Underhay")
 
 
+@pytest.mark.practice(11)
 def test_an_ad_and_one_that_is_too_old(live: Live, pictures: Callable[[], bytes]) -> None:
     for number in range(4):
         post_ad(live.client, f"young-{number}")

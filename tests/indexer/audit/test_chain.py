@@ -113,6 +113,7 @@ def test_a_whole_log_is_whole(catalog: Catalog) -> None:
         "UPDATE audit_log SET at = '2020-01-01 00:00:00+00' WHERE seq = 5",
     ],
 )
+@pytest.mark.practice(9)
 def test_an_edited_record_is_named(catalog: Catalog, statement: str) -> None:
     tamper(catalog, run(statement.replace("+00", "") if catalog.is_sqlite else statement))
     assert (found(catalog).kind, found(catalog).seq) == ("changed", 5)
@@ -126,6 +127,7 @@ def test_an_edited_record_whose_columns_cannot_be_read_is_named(catalog: Catalog
     assert (found(catalog).kind, found(catalog).seq) == ("changed", 5)
 
 
+@pytest.mark.practice(9)
 def test_deleted_records_are_named(catalog: Catalog) -> None:
     tamper(catalog, run("DELETE FROM audit_log WHERE seq IN (4, 5)"))
     problem = found(catalog)
@@ -147,6 +149,7 @@ def test_a_record_taken_out_with_the_numbers_closed_up_is_named(catalog: Catalog
     assert (found(catalog).kind, found(catalog).seq) == ("changed", 6)
 
 
+@pytest.mark.practice(9)
 def test_records_in_another_order_are_named(catalog: Catalog) -> None:
     change = run(
         "UPDATE audit_log SET seq = 1000 WHERE seq = 7",
@@ -168,6 +171,7 @@ def test_a_record_put_in_is_named(catalog: Catalog) -> None:
     assert (found(catalog).kind, found(catalog).seq) == ("changed", 9)
 
 
+@pytest.mark.practice(9)
 def test_a_cut_end_is_found_by_a_head_that_was_kept(catalog: Catalog) -> None:
     seq, digest = head(catalog)
     tamper(catalog, run("DELETE FROM audit_log WHERE seq > 9"))

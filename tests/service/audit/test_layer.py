@@ -45,6 +45,7 @@ def last(workspace: Workspace) -> Record:
     return log(workspace)[-1]
 
 
+@pytest.mark.practice(9)
 def test_a_read_is_recorded_with_who_what_and_which_request(
     client: TestClient, workspace: Workspace
 ) -> None:
@@ -70,6 +71,7 @@ def test_an_act_is_recorded_once(client: TestClient, workspace: Workspace) -> No
     assert all(one.actor_kind == "key" for one in found)
 
 
+@pytest.mark.practice(9)
 def test_candidates_are_recorded_with_gallery_and_contract(
     client: TestClient, workspace: Workspace, portrait_bytes: bytes, mirrored_bytes: bytes
 ) -> None:
@@ -209,6 +211,7 @@ def test_the_log_is_read_in_pages_and_by_filters(client: TestClient, workspace: 
     problem(client.get("/v1/audit?cursor=x"), 422, "invalid_cursor")
 
 
+@pytest.mark.practice(9)
 def test_no_personal_value_is_in_any_record(
     client: TestClient,
     settings: Settings,

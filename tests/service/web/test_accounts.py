@@ -155,6 +155,7 @@ def test_whatever_is_wrong_the_answer_is_the_same(stranger: Browser, workspace: 
     assert len(answers) == 1 and "Signing in failed" in answers.pop()
 
 
+@pytest.mark.practice(10)
 def test_five_failures_lock_a_name_for_everybody_and_say_nothing(
     stranger: Browser, workspace: Workspace
 ) -> None:
@@ -229,6 +230,7 @@ def test_an_account_begins_with_a_code_and_opens_nothing_before_it_is_set_up(
     assert not [secret for secret in recovery if secret in str(vars(user))]
 
 
+@pytest.mark.practice(10)
 def test_a_person_without_a_second_factor_sets_one_up_first(
     stranger: Browser, workspace: Workspace
 ) -> None:

@@ -103,6 +103,7 @@ def test_signing_out_ends_the_session(browser: Browser, client: TestClient) -> N
     assert browser.path.startswith("/sign-in")
 
 
+@pytest.mark.practice(10)
 def test_a_session_ends_after_half_an_hour_without_use(
     browser: Browser, workspace: Workspace
 ) -> None:

@@ -118,6 +118,7 @@ def sealed(scene: Scene, candidate_id: str) -> str:
     return next(i["src"] for i in page.images if i["src"].startswith("/cases/"))
 
 
+@pytest.mark.practice(14)
 def test_practice_14_no_route_gives_pixels_of_a_withheld_picture(
     scene: Scene, group_photo_bytes: bytes
 ) -> None:
