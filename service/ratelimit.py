@@ -121,7 +121,7 @@ class AddressLimits:
     ``failures``: wrong keys a minute. Once they are used up, no key that is new at this address
     is even looked at, or guessing would go on; a key that was right here within the last hour
     still is, so that a stranger behind the same proxy locks nobody out. ``anonymous``: requests
-    a minute without any key or session.
+    a minute without any key, or session that was found at this address before.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class AddressLimits:
     def before_key(self, address: str, key: str) -> None:
         """Raises :class:`RateLimited` where ``key`` may not be tried from ``address`` now."""
         network = network_of(address)
-        if self._failures.used_up(network) and not self._was_right(network, key):
+        if self._failures.used_up(network) and not self.was_right(address, key):
             raise RateLimited(
                 self._failures.limit,
                 self._failures.wait(network),
@@ -145,12 +145,18 @@ class AddressLimits:
 
     def after_key(self, address: str, key: str, right: bool) -> None:
         """Take note of how it ended."""
-        network = network_of(address)
         if not right:
-            self._failures.count(network)
+            self._failures.count(network_of(address))
             return
+        self.after_session(address, key, right)
+
+    def after_session(self, address: str, shown: str, right: bool) -> None:
+        """Take note of whether a session, or key, was one; one that has ended is none."""
         with self._lock:
-            mark = self._mark(network, key)
+            mark = self._mark(network_of(address), shown)
+            if not right:
+                self._known.pop(mark, None)
+                return
             self._known.pop(mark, None)
             self._known[mark] = self._clock()
             while len(self._known) > MAX_KNOWN:
@@ -167,9 +173,10 @@ class AddressLimits:
                 "a key.",
             )
 
-    def _was_right(self, network: str, key: str) -> bool:
+    def was_right(self, address: str, key: str) -> bool:
+        """Whether the key or session was right at this address not long ago."""
         with self._lock:
-            at = self._known.get(self._mark(network, key))
+            at = self._known.get(self._mark(network_of(address), key))
         return at is not None and self._clock() - at < KNOWN_SECONDS
 
     def _mark(self, network: str, key: str) -> bytes:

@@ -20,6 +20,7 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
+from indexer.times import utc_now
 from models.errors import HomewardError
 from service.accounts import authority, people, signing_in
 from service.accounts.errors import LoginInvalid, LoginTaken
@@ -125,7 +126,9 @@ def sign_in(
 
 
 def failed(catalog: Catalog, reason: str, *, address: str = "") -> None:
-    """Put on record that what came back from the provider proved nothing."""
+    """Put on record that what came back from the provider proved nothing; counted as a failed
+    sign-in of the address. Raises TooManyFailures, and then nothing is on record."""
+    signing_in.begin_try(catalog, "", address, utc_now())
     with catalog.write() as session:
         record(
             session,
@@ -175,6 +178,7 @@ def link(
             )
         row = session.get_one(User, found.user_id)
         row.issuer, row.subject, row.password = issuer, stands, None
+        people.mark_set_up(row)
         row.setup_sha256 = row.setup_expires_at = None
         session.execute(delete(WebSession).where(WebSession.user_id == row.user_id))
         by = "subject" if subject is not None else "email"
@@ -183,12 +187,14 @@ def link(
 
 
 def unlink(catalog: Catalog, principal: Principal, user: str) -> people.UserRecord:
-    """Take the link back; the person needs a reset to sign in here. Raises UserNotFound and
-    Forbidden."""
+    """Take the link back; the person needs a reset to sign in here. Raises UserNotFound,
+    Forbidden, LastAdministrator."""
     found = people.get(catalog, principal, user)
     authority.require_may_give(principal, found.roles)
     with catalog.write() as session:
         row = session.get_one(User, found.user_id)
+        if row.issuer is not None:
+            people.require_other(session, principal, row)
         row.issuer = row.subject = None
         session.execute(delete(WebSession).where(WebSession.user_id == row.user_id))
         record(session, "user.unlink", subject=("user", row.user_id))
@@ -237,6 +243,7 @@ def _newcomer(session: Session, vouched: Vouched, newcomers: NewPeople) -> tuple
     except LoginTaken:
         return None, "name_taken"
     user.issuer, user.subject = vouched.issuer, vouched.subject
+    people.mark_set_up(user)
     session.flush()
     record(
         session,

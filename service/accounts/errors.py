@@ -137,7 +137,8 @@ class LastAdministrator(HomewardError):
     def __init__(self) -> None:
         super().__init__(
             "Nobody else could manage these accounts; nothing was changed.",
-            remedy="Give another person the role administrator first and have them sign in.",
+            remedy="Give another person the role administrator first and have them sign in, or use "
+            "the command line.",
         )
 
 

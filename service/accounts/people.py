@@ -112,9 +112,16 @@ def is_set_up(user: User) -> bool:
 
 
 def any_accounts(session: Session) -> bool:
-    """Whether somebody has an account that can be signed in to; keys open no pages from then on."""
-    has_one = or_(User.password.is_not(None), User.issuer.is_not(None))
-    return session.scalar(select(User.user_id).where(has_one).limit(1)) is not None
+    """Whether somebody has, or ever had, an account that can be signed in to; keys open no pages
+    from the first one on, also where it was reset or disabled since."""
+    was_set_up = select(User.user_id).where(User.set_up_at.is_not(None)).limit(1)
+    return session.scalar(was_set_up) is not None
+
+
+def mark_set_up(user: User) -> None:
+    """The account can be signed in to; the first time stays."""
+    if user.set_up_at is None:
+        user.set_up_at = utc_now()
 
 
 def accounts_exist(catalog: Catalog) -> bool:
@@ -235,7 +242,7 @@ def change(
             chosen = authority.known_roles(roles)
             authority.require_may_give(principal, chosen)
             if authority.ADMINISTRATOR not in chosen:
-                _require_other(session, principal, user)
+                require_other(session, principal, user)
             user.roles = chosen
             if chosen != before:
                 record(
@@ -257,7 +264,7 @@ def change(
             )
         if disabled is not None and disabled != (user.disabled_at is not None):
             if disabled:
-                _require_other(session, principal, user)
+                require_other(session, principal, user)
                 session.execute(delete(WebSession).where(WebSession.user_id == user.user_id))
             user.disabled_at = utc_now() if disabled else None
             verb = "user.disable" if disabled else "user.enable"
@@ -268,14 +275,24 @@ def change(
 
 def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
     """Take back password, second factor and recovery codes, end all sessions, and give a fresh
-    set-up code. Raises UserNotFound, Forbidden."""
+    set-up code. A link to a provider is taken back too: the code is there to begin anew, and must
+    never be a way in beside the provider. Raises UserNotFound, Forbidden, LastAdministrator."""
     with catalog.write() as session:
         user = _managed(session, principal, user_id, changing=True)
+        linked = user.issuer is not None
+        if is_set_up(user):
+            require_other(session, principal, user)
+        user.issuer = user.subject = None
         user.password = user.totp_secret = user.totp_step = None
         user.recovery_codes = []
         code = _give_code(user)
         session.execute(delete(WebSession).where(WebSession.user_id == user.user_id))
-        record(session, "user.reset", subject=("user", user.user_id))
+        record(
+            session,
+            "user.reset",
+            subject=("user", user.user_id),
+            details={"unlinked": True} if linked else {},
+        )
         session.flush()
         assert user.setup_expires_at is not None
         return NewUser(record_of(user), code, user.setup_expires_at)
@@ -298,8 +315,8 @@ def require_trained(catalog: Catalog, principal: Principal, today: date | None =
 # --- inside ----------------------------------------------------------------------------------
 
 
-def _require_other(session: Session, principal: Principal, user: User) -> None:
-    """The command line may do it all the same: it can make another administrator."""
+def require_other(session: Session, principal: Principal, user: User) -> None:
+    """Raises LastAdministrator, except at the command line, which can make another one."""
     if principal.kind != "cli":
         authority.require_other_administrator(session, user)
 

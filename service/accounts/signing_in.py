@@ -120,7 +120,7 @@ def user_of_setup_code(
     tried = begin_try(catalog, "", address, now)
     with catalog.write() as session:
         user = session.scalar(select(User).where(User.setup_sha256 == people.setup_digest(code)))
-        if user is not None and _usable(session, user) and _not_expired(user, now):
+        if user is not None and _takes_code(session, user, now):
             take_back(session, tried)
             people.principal_of(user).acts()
             record(
@@ -150,7 +150,10 @@ def record_wrong_key(catalog: Catalog, *, address: str) -> None:
         )
 
 
-def _not_expired(user: User, now: datetime) -> bool:
+def _takes_code(session: Session, user: User, now: datetime) -> bool:
+    """Whether a set-up code lets the person in: never beside what they sign in with already."""
+    if people.is_set_up(user) or not may_enter(session, user):
+        return False
     return user.setup_expires_at is not None and now < user.setup_expires_at
 
 
@@ -183,8 +186,8 @@ def take_back(session: Session, tried: Try) -> None:
     session.execute(delete(SignInFailure).where(SignInFailure.failure_id == tried.failure_id))
 
 
-def _usable(session: Session, user: User) -> bool:
-    """Whether the person may be let in at all."""
+def may_enter(session: Session, user: User) -> bool:
+    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
     if user.disabled_at is not None:
         return False
     if user.agency is None:
@@ -195,7 +198,7 @@ def _usable(session: Session, user: User) -> bool:
 
 def _admitted(session: Session, user: User, code: str, now: datetime) -> str | None:
     """By what the person is let in, given the right password; the code is used up."""
-    if not _usable(session, user) or user.issuer is not None:
+    if not may_enter(session, user) or user.issuer is not None:
         return None
     if user.totp_secret is None:
         return "password"
@@ -217,7 +220,8 @@ def second_step(
     with catalog.write() as session:
         user = session.get(User, user_id)
         means = None
-        if user is not None and may_enter(session, user) and not tried.locked:
+        linked = user is not None and user.issuer is not None
+        if user is not None and linked and may_enter(session, user) and not tried.locked:
             means = second_factor.take(user, code, now)
         if user is not None and means is not None:
             session.execute(delete(SignInFailure).where(SignInFailure.name == name))
@@ -241,8 +245,3 @@ def second_step(
             },
         )
     raise SignInRefused
-
-
-def may_enter(session: Session, user: User) -> bool:
-    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
-    return _usable(session, user)

@@ -21,6 +21,7 @@ from indexer.times import utc_now
 from service.accounts import people
 from service.accounts.keys import CONFIGURED, principal_of, usable
 from service.accounts.principal import Principal
+from service.accounts.roles import ALL_SCOPES
 from service.errors import Unauthenticated
 
 IDLE: Final = timedelta(minutes=30)
@@ -48,6 +49,11 @@ class Session:
     def by_key(self) -> bool:
         """Whether it was begun with a key."""
         return self.principal.kind != "user"
+
+    @property
+    def all_powers(self) -> bool:
+        """Whether it holds every permission and works for all agencies."""
+        return self.principal.agency is None and self.principal.scopes == ALL_SCOPES
 
     @property
     def csrf(self) -> str:

@@ -24,11 +24,13 @@ from indexer.catalog.tables import ApiKey, IdempotentResponse
 from indexer.records import CaseInput
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-from service.accounts import own, passwords, people, second_factor, signing_in
+from service.accounts import access, elsewhere, own, passwords, people, second_factor, signing_in
 from service.accounts.access import Forbidden
+from service.accounts.elsewhere import ElsewhereRefused, Vouched
 from service.accounts.errors import (
     CurrentPasswordWrong,
     ExpiryInvalid,
+    LastAdministrator,
     LoginInvalid,
     LoginTaken,
     PasswordRefused,
@@ -40,6 +42,7 @@ from service.accounts.keys import KeyStore, expiry_in_days
 from service.accounts.principal import Principal
 from service.accounts.roles import scopes_of
 from service.cli.main import app
+from service.errors import Unauthenticated
 from service.web import sessions
 from tests.postgres import TestServer
 from tests.service.conftest import problem
@@ -225,6 +228,48 @@ def test_a_reset_ends_everything_that_let_the_person_in(catalog: Catalog) -> Non
     assert sessions.find(catalog, token, configured=False) is None
     with pytest.raises(SignInRefused):
         signing_in.sign_in(catalog, "rita", PASSWORD, person.totp.now())
+
+
+def test_a_reset_of_a_person_of_a_provider_leaves_one_way_in(catalog: Catalog) -> None:
+    """The code is no second way in beside the provider, and serves until the account is set up."""
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    person = make_person(catalog, "rita", ["investigator"])
+    elsewhere.link(catalog, admin.principal, "rita", "https://idp.example", subject="s1")
+    made = people.reset(catalog, admin.principal, person.user_id)
+    assert not made.record.set_up and not made.record.elsewhere
+    assert signing_in.user_of_setup_code(catalog, made.code) == person.user_id
+    with pytest.raises(ElsewhereRefused):
+        elsewhere.sign_in(catalog, Vouched("https://idp.example", "s1", second_factor=True))
+    # However an account came to be set up, a code that is left over lets nobody in.
+    with catalog.write() as session:
+        session.get_one(User, person.user_id).issuer = "https://idp.example"
+    with pytest.raises(SetUpRefused):
+        signing_in.user_of_setup_code(catalog, made.code)
+
+
+def test_what_ended_with_the_first_account_stays_ended(catalog: Catalog) -> None:
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    with pytest.raises(LastAdministrator):
+        people.reset(catalog, admin.principal, admin.user_id)
+    operator = access.operator("cli:tests")
+    people.reset(catalog, operator, admin.user_id)
+    assert people.accounts_exist(catalog)
+    elsewhere.link(catalog, operator, "admin", "https://idp.example", subject="s1")
+    with pytest.raises(LastAdministrator):
+        elsewhere.unlink(catalog, admin.principal, "admin")
+    elsewhere.unlink(catalog, operator, "admin")
+    assert people.accounts_exist(catalog)
+    with pytest.raises(Unauthenticated):
+        sessions.begin(catalog, holder("cases:read"))
+
+
+def test_no_key_is_made_where_people_have_accounts(catalog: Catalog) -> None:
+    store = KeyStore(catalog)
+    first = store.ensure_administrator()
+    assert first is not None
+    make_person(catalog, "admin", ["administrator"], None)
+    store.revoke(first.record.key_id)
+    assert store.ensure_administrator() is None
 
 
 def test_guessing_in_an_open_session_locks_too(catalog: Catalog) -> None:
