@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import math
 import threading
 import time
@@ -16,6 +15,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.errors import RateLimited
+from service.networks import network_of as network_of
 
 MAX_ADDRESSES: Final = 16_384
 """Counters that are kept at once; the oldest goes when there are more."""
@@ -40,20 +40,6 @@ class RateLimiter:
         reset = self._limiter.get_window_stats(self._item, key_id).reset_time
         wait = max(1, min(60, math.ceil(reset - time.time())))
         raise RateLimited(self.per_minute, wait)
-
-
-def network_of(address: str) -> str:
-    """Whom an address is counted as: IPv4 as it is, IPv6 by its /64, which is what one
-    subscriber gets at least (RFC 6177), and everything that is no address as one."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 class BoundedWindow:

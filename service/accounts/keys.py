@@ -20,7 +20,7 @@ from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
 from indexer.times import utc_now
-from service.accounts import authority, people
+from service.accounts import authority, made_keys, people
 from service.accounts.errors import ExpiryInvalid, KeyNameInvalid, RoleUnknown
 from service.accounts.errors import KeyNotFound as KeyNotFound
 from service.accounts.key_uses import KeyUses
@@ -188,10 +188,7 @@ class KeyStore:
             managed = row is not None and (by is None or authority.manages(by, row.agency))
             if row is None or row.name == CONFIGURED or not managed:
                 raise KeyNotFound(key[:60])
-            if row.revoked_at is None:
-                row.revoked_at = utc_now()
-                record(session, "key.revoke", subject=("key", row.key_id))
-            session.execute(delete(WebSession).where(WebSession.key_id == row.key_id))
+            made_keys.revoke(session, row)
             return _record(row)
 
     def _configured_row(self) -> str:

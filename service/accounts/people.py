@@ -23,9 +23,10 @@ from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
 from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.persons import makers
 from indexer.records import Page
 from indexer.times import utc_now
-from service.accounts import authority
+from service.accounts import authority, made_keys
 from service.accounts.errors import (
     LoginInvalid,
     LoginTaken,
@@ -230,7 +231,8 @@ def change(
     trained_until: date | Unchanged | None = UNCHANGED,
     disabled: bool | None = None,
 ) -> UserRecord:
-    """Change what is named; it holds with the person's next request.
+    """Change what is named; it holds with the person's next request. Disabling revokes the keys
+    that the person made, which enabling does not bring back.
 
     Raises UserNotFound, RoleUnknown, Forbidden, LastAdministrator.
     """
@@ -266,6 +268,7 @@ def change(
             if disabled:
                 require_other(session, principal, user)
                 session.execute(delete(WebSession).where(WebSession.user_id == user.user_id))
+                made_keys.revoke_made_by(session, user.user_id)
             user.disabled_at = utc_now() if disabled else None
             verb = "user.disable" if disabled else "user.enable"
             record(session, verb, subject=("user", user.user_id))
@@ -302,12 +305,16 @@ def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
 
 
 def require_trained(catalog: Catalog, principal: Principal, today: date | None = None) -> None:
-    """Raises :class:`TrainingExpired` for a person whose training has passed or was never recorded;
-    keys are not asked."""
-    if principal.kind != "user":
+    """Raises :class:`TrainingExpired` for a person whose training has passed or was never recorded,
+    and for the keys that the person made; keys that no person made are not asked."""
+    if principal.kind == "cli":
         return
     with catalog.read() as session:
-        until = session.scalar(select(User.trained_until).where(User.user_id == principal.actor_id))
+        first = makers(session, principal.actor_id)[-1]
+        person = session.get(User, first)
+        if person is None and principal.kind != "user":
+            return
+        until = None if person is None else person.trained_until
     if until is None or until < (today or utc_now().date()):
         raise TrainingExpired
 

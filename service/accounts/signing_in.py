@@ -23,6 +23,7 @@ from indexer.times import utc_now
 from models.errors import HomewardError
 from service.accounts import passwords, people, second_factor
 from service.accounts.errors import SetUpRefused, SignInRefused
+from service.networks import network_of
 
 FAILURES: Final = 5
 WINDOW: Final = timedelta(minutes=15)
@@ -159,22 +160,22 @@ def _takes_code(session: Session, user: User, now: datetime) -> bool:
 
 def begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> Try:
     """Write a try down as failed. One of a locked login counts for its address only, so that
-    going on does not keep the login locked."""
+    going on does not keep the login locked. An address counts as its network
+    (:func:`service.networks.network_of`); none at all is not counted."""
+    network = network_of(address) if address else ""
     counted = SignInFailure.at > now - WINDOW
     count = select(func.count()).select_from(SignInFailure)
     with catalog.write() as session:
         session.execute(delete(SignInFailure).where(SignInFailure.at <= now - WINDOW))
-        from_here = session.scalar(
-            count.where(SignInFailure.address == address[:_ADDRESS], counted)
-        )
-        if address and (from_here or 0) >= ADDRESS_FAILURES:
+        from_here = session.scalar(count.where(SignInFailure.address == network, counted))
+        if network and (from_here or 0) >= ADDRESS_FAILURES:
             raise TooManyFailures
         before = session.scalar(count.where(SignInFailure.name == name, counted))
         locked = bool(name) and (before or 0) >= FAILURES
         row = SignInFailure(
             failure_id=new_id(),
             name="" if locked else name,
-            address=address[:_ADDRESS],
+            address=network,
             at=now,
         )
         session.add(row)
