@@ -165,6 +165,7 @@ def link(
         raise LinkRefused(
             f"A subject that begins with {BY_EMAIL!r} is not taken.", remedy="Link by the address."
         )
+    issuer = plain_issuer(issuer)
     found = people.get(catalog, principal, user)
     authority.require_may_give(principal, found.roles)
     stands = subject if subject is not None else by_email(email or "")
@@ -201,6 +202,12 @@ def unlink(catalog: Catalog, principal: Principal, user: str) -> people.UserReco
     return people.get(catalog, principal, found.user_id)
 
 
+def plain_issuer(issuer: str) -> str:
+    """An issuer as it is stored and compared: settings, documents and tokens differ in nothing so
+    often as in the slash at the end, and nobody else can own the same name with one."""
+    return issuer.rstrip("/")
+
+
 def by_email(email: str) -> str:
     """What stands in for a subject until the person with this address comes."""
     plain = unicodedata.normalize("NFKC", email).strip().casefold()
@@ -229,7 +236,8 @@ def _account(
 
 
 def _linked(session: Session, issuer: str, subject: str) -> User | None:
-    return session.scalar(select(User).where(User.issuer == issuer, User.subject == subject))
+    linked = (User.issuer == plain_issuer(issuer), User.subject == subject)
+    return session.scalar(select(User).where(*linked))
 
 
 def _newcomer(session: Session, vouched: Vouched, newcomers: NewPeople) -> tuple[User | None, str]:
@@ -242,7 +250,7 @@ def _newcomer(session: Session, vouched: Vouched, newcomers: NewPeople) -> tuple
         return None, "name_unusable"
     except LoginTaken:
         return None, "name_taken"
-    user.issuer, user.subject = vouched.issuer, vouched.subject
+    user.issuer, user.subject = plain_issuer(vouched.issuer), vouched.subject
     people.mark_set_up(user)
     session.flush()
     record(

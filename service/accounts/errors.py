@@ -142,6 +142,19 @@ class LastAdministrator(HomewardError):
         )
 
 
+class PersonChanged(HomewardError):
+    """Somebody else changed the person since the form was shown."""
+
+    code = "person_changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Somebody changed the roles or the training of this person meanwhile; nothing was "
+            "changed now.",
+            remedy="Look at what is in force and change it again if that is still wanted.",
+        )
+
+
 class AccountsExist(HomewardError):
     """The first page is for an installation without people."""
 

@@ -30,6 +30,7 @@ from service.accounts import authority, made_keys
 from service.accounts.errors import (
     LoginInvalid,
     LoginTaken,
+    PersonChanged,
     TrainingExpired,
     UserNotFound,
 )
@@ -72,6 +73,14 @@ class NewUser:
     record: UserRecord
     code: str
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a form showed of a person: what it sends unchanged is not meant as a change."""
+
+    roles: tuple[str, ...]
+    trained_until: date | None
 
 
 class Unchanged:
@@ -230,16 +239,27 @@ def change(
     display_name: str | None = None,
     trained_until: date | Unchanged | None = UNCHANGED,
     disabled: bool | None = None,
+    shown: Shown | None = None,
 ) -> UserRecord:
     """Change what is named; it holds with the person's next request. Disabling revokes the keys
-    that the person made, which enabling does not bring back.
+    that the person made, which enabling does not bring back. ``shown``: what a form showed, so
+    that an old one gives nothing back that was taken away since.
 
-    Raises UserNotFound, RoleUnknown, Forbidden, LastAdministrator.
+    Raises UserNotFound, RoleUnknown, Forbidden, LastAdministrator, PersonChanged.
     """
+    if shown is not None and roles is not None and set(roles) == set(shown.roles):
+        roles = None
+    if shown is not None and trained_until == shown.trained_until:
+        trained_until = UNCHANGED
     with catalog.write() as session:
         gives = roles is not None or disabled is False
         user = _managed(session, principal, user_id, changing=gives)
         before = list(user.roles)
+        if shown is not None:
+            other_roles = roles is not None and set(before) != set(shown.roles)
+            training = not isinstance(trained_until, Unchanged)
+            if other_roles or (training and user.trained_until != shown.trained_until):
+                raise PersonChanged
         if roles is not None:
             chosen = authority.known_roles(roles)
             authority.require_may_give(principal, chosen)

@@ -251,6 +251,16 @@ def test_a_reset_of_a_person_of_a_provider_leaves_one_way_in(catalog: Catalog) -
         signing_in.user_of_setup_code(catalog, made.code)
 
 
+def test_a_slash_at_the_end_of_an_issuer_locks_nobody_out(catalog: Catalog) -> None:
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    for login, linked, told in (("one", "/", ""), ("two", "", "/")):
+        person = make_person(catalog, login, ["investigator"])
+        issuer = "https://idp.example"
+        elsewhere.link(catalog, admin.principal, login, issuer + linked, subject=login)
+        vouched = Vouched(issuer + told, login, second_factor=True)
+        assert elsewhere.sign_in(catalog, vouched).user_id == person.user_id
+
+
 def test_what_ended_with_the_first_account_stays_ended(catalog: Catalog) -> None:
     admin = make_person(catalog, "admin", ["administrator"], None)
     with pytest.raises(LastAdministrator):

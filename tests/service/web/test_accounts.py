@@ -386,6 +386,29 @@ def test_the_last_administrator_stays(
     assert stranger.path.startswith("/sign-in")
 
 
+def test_a_form_from_before_gives_nothing_back(
+    stranger: Browser, client: TestClient, workspace: Workspace
+) -> None:
+    catalog = workspace.catalog
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    rita = make_person(catalog, "rita", ["investigator", "supervisor"])
+    enter(client, catalog, admin)
+    address = f"/people/{rita.user_id}"
+    stranger.get(address)
+    people.change(
+        catalog, admin.principal, rita.user_id, roles=["investigator"], trained_until=None
+    )
+    stranger.send(address, {"display_name": "Rita Stone"})
+    found = people.get(catalog, admin.principal, "rita")
+    assert (found.roles, found.trained_until) == (("investigator",), None)
+    assert found.display_name == "Rita Stone"
+    stranger.get(address)
+    people.change(catalog, admin.principal, rita.user_id, roles=["supervisor"])
+    page = stranger.send(address, {"role_auditor": "yes"}, expect=409)
+    assert "meanwhile" in page.prose
+    assert people.get(catalog, admin.principal, "rita").roles == ("supervisor",)
+
+
 def test_a_role_that_is_taken_away_is_gone_with_the_next_request(
     stranger: Browser, client: TestClient, workspace: Workspace
 ) -> None:
