@@ -564,6 +564,8 @@ def test_keys_over_the_interface(client: TestClient, workspace: Workspace) -> No
     for method, path in (("GET", "/v1/keys"), ("GET", "/v1/users"), ("POST", "/v1/keys")):
         answer = client.request(method, path, headers=auth, json={"name": "x", "roles": []})
         problem(answer, 403, "forbidden")
+    unnamed = client.post("/v1/keys", json={"name": "desk", "roles": ["investigator"]})
+    assert unnamed.json()["agency"] == ""
     problem(client.post("/v1/keys", json={"name": "x"}), 422, "role_unknown")
     problem(client.post("/v1/keys", json={"name": "x", "scopes": ["all"]}), 422, "role_unknown")
     past = {"name": "x", "scopes": ["search"], "expires_at": "2001-01-01T00:00:00Z"}
@@ -680,7 +682,12 @@ def test_keys_from_the_command_line(tmp_path: Path) -> None:
     made = json.loads(run(tmp_path, *words).stdout)
     assert made["scopes"] == ["role:scraper"] and made["expires_at"] and made["agency"] is None
     scoped = ("keys", "create", "k", "--scope", "search", "--scope", "cases:read", "--json")
-    assert json.loads(run(tmp_path, *scoped).stdout)["scopes"] == ["cases:read", "search"]
+    found = json.loads(run(tmp_path, *scoped).stdout)
+    assert found["scopes"] == ["cases:read", "search"] and found["agency"] is None
+    # What works on cases is of one agency, as people are, unless it is said.
+    desk = ("keys", "create", "desk", "--role", "investigator", "--json")
+    assert json.loads(run(tmp_path, *desk).stdout)["agency"] == ""
+    assert json.loads(run(tmp_path, *desk, "--all-agencies").stdout)["agency"] is None
     for bad in (("--scope", "everything"), ("--role", "king"), ("--expires-days", "0")):
         assert run(tmp_path, "keys", "create", "k", *bad).exit_code == 1
     assert run(tmp_path, "keys", "create", "k", "--agency", "nowhere").exit_code == 1
