@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from indexer.links import Link
 from indexer.records import AdSummary, FaceSummary, LeadRecord
 from indexer.times import moment_text
 from models.types import Box, Quality
@@ -98,6 +99,18 @@ def _candidate(item: Candidate) -> dict[str, Any]:
         "image_sha256": item.image_sha256,
         "ad": _ad(item.ad),
         "lead": _lead(item.lead),
+        "links": [_link(link) for link in item.links],
+    }
+
+
+def _link(link: Link) -> dict[str, Any]:
+    return {
+        "link_id": link.link_id,
+        "kind": link.kind,
+        "agency": link.agency,
+        "since": moment_text(link.since),
+        "request_id": link.request_id,
+        "state": link.state,
     }
 
 

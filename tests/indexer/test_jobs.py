@@ -193,7 +193,7 @@ def test_only_a_death_counts_against_a_picture(
     assert jobs.get_job(ws, job_id).alone
     with monkeypatch.context() as patch:
 
-        def away(*_: object) -> None:
+        def away(*_: object, **__: object) -> None:
             raise StorageFull("catalog.sqlite3")
 
         patch.setattr("indexer.images.keep_analysis", away)

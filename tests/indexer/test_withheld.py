@@ -355,6 +355,7 @@ MACHINERY = {
     "indexer/hashes.py": "makes perceptual hashes",
     "indexer/images.py": "feeds the models",
     "indexer/incoming.py": "reads the header of bytes that were sent before",
+    "indexer/sealing/work.py": "seals what lies open, and checks it",
     "indexer/withheld/checks.py": "compares with lists",
     "indexer/withheld/shown.py": "the one door to people",
 }

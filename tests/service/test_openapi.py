@@ -48,7 +48,7 @@ CHECKS: list[CheckFunction] = [
 ]
 ENDLESS = "/events$"
 """A stream has no end that a generated request could wait for."""
-WITHOUT_INPUT = {"/healthz", "/readyz", "/metrics"}
+WITHOUT_INPUT = {"/healthz", "/readyz", "/metrics", "/v1/link-requests"}
 KEY = {"Authorization": AUTH["authorization"]}
 BOUNDED = settings(
     max_examples=10,
