@@ -26,7 +26,8 @@ REFUSED: Final = "access.refuse"
 """A request with no valid key, for an address that is none."""
 _COLUMNS: Final = frozenset({"case_id", "purpose", "outcome"})
 _CODES: Final = {401: "unauthenticated", 403: "forbidden", 404: "not_found"}
-_OTHER: Final = re.compile(r"(?:[a-z0-9_.]{1,40}-[0-9a-f]{12}|[0-9a-fA-F]{64})")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CONTRACT: Final = re.compile(r"[a-z0-9_.]{1,40}-[0-9a-f]{12}")
 _STREAM: Final = b"text/event-stream"
 
 Found = tuple[str, dict[str, str]]
@@ -132,7 +133,10 @@ def _id(name: str, value: str) -> str | None:
     """The id in its one form; ``None`` for what is none: it may be anything that was typed."""
     if name not in SUBJECTS:
         return None
-    return canonical_id(value) or (value.lower() if _OTHER.fullmatch(value) else None)
+    form = {"sha256": _SHA256, "contract_id": _CONTRACT}.get(name)
+    if form is None:
+        return canonical_id(value)
+    return value.lower() if form.fullmatch(value.lower()) else None
 
 
 def _address(scope: Scope) -> str:

@@ -323,6 +323,23 @@ def test_a_record_that_cannot_be_written_fails_for_whoever_waits(
     assert verify(catalog).records == RECORDS + 1
 
 
+def test_one_bad_record_fails_alone(catalog: Catalog) -> None:
+    writer = AuditWriter(catalog)
+    good = entry_of(Acting(), "case.read", outcome="x" * 500, case_id="y" * 64)
+    with catalog.write():  # somebody else has the lock, so all of them wait
+        first = writer.submit(good)
+        bad = writer.submit(entry_of(Acting(), "case.read", details={"n": 2**60}))
+        others = [writer.submit(good) for _ in range(5)]
+    for future in (first, *others):
+        future.result(30)
+    with pytest.raises(AuditUnavailable):
+        bad.result(30)
+    writer.close()
+    verdict = verify(catalog)
+    assert (verdict.records, verdict.problem) == (RECORDS + 6, None)
+    assert len(list_records(catalog, Wanted(), limit=1).items[0].case_id or "") == 36
+
+
 def _hash(catalog: Catalog, seq: int) -> str:
     with catalog.read() as session:
         return str(session.scalar(select(AuditRecord.hash).where(AuditRecord.seq == seq)))

@@ -133,6 +133,12 @@ def test_what_was_typed_as_an_id_is_not_recorded(client: TestClient, workspace: 
         assert client.get(path).status_code in (404, 422)
         assert last(workspace).subject_id is None
     assert NAME not in str(log(workspace))
+    # Each kind of id has its own form: none is too long for its column.
+    for path in (f"/v1/cases/{'a' * 64}", "/v1/cases/a_slug-0123456789ab"):
+        assert client.get(path).status_code == 404
+        assert (last(workspace).case_id, last(workspace).subject_id) == (None, None)
+    client.get(f"/v1/images/{'A' * 64}")
+    assert last(workspace).subject_id == "a" * 64
 
 
 def test_nothing_is_shown_that_cannot_be_recorded(
