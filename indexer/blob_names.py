@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from indexer.errors import BlobDamaged, BlobMissing, SealBroken
+from indexer.errors import BlobDamaged, BlobMissing, SealBroken, SealKeyMissing
 from indexer.sealing.files import open_file, opened
 from indexer.sealing.keyring import Keyring, key_id_of
 
@@ -46,8 +46,17 @@ def digest_of(name: str, keyring: Keyring | None) -> str | None:
 
 def require_whole(sha256: str, data: bytes, keyring: Keyring | None) -> bytes:
     """The plain bytes. Raises :class:`BlobDamaged` where they are not those of ``sha256``; plain
-    bytes that are the right ones are taken: the digest says so, whatever lies in the folder."""
-    if keyring is not None and key_id_of(data) is not None:
+    bytes that are the right ones are taken: the digest says so, whatever lies in the folder, and
+    whatever they begin with. Raises :class:`SealKeyMissing`."""
+    looks_sealed = key_id_of(data) is not None
+    if looks_sealed and hashlib.sha256(data).hexdigest() == sha256:
+        return data
+    if keyring is None and looks_sealed:
+        raise SealKeyMissing(
+            f"The original {sha256} is encrypted, and this process runs without a key.",
+            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and start again.",
+        )
+    if keyring is not None and looks_sealed:
         try:
             data = open_file(keyring, data)
         except SealBroken:
