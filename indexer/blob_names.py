@@ -11,7 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-from indexer.errors import BlobDamaged, BlobMissing, SealBroken, SealKeyMissing
+from indexer.errors import BlobDamaged, BlobMissing, SealBroken
 from indexer.sealing.files import open_file, opened
 from indexer.sealing.keyring import Keyring, key_id_of
 
@@ -51,11 +51,6 @@ def require_whole(sha256: str, data: bytes, keyring: Keyring | None) -> bytes:
     looks_sealed = key_id_of(data) is not None
     if looks_sealed and hashlib.sha256(data).hexdigest() == sha256:
         return data
-    if keyring is None and looks_sealed:
-        raise SealKeyMissing(
-            f"The original {sha256} is encrypted, and this process runs without a key.",
-            remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and start again.",
-        )
     if keyring is not None and looks_sealed:
         try:
             data = open_file(keyring, data)

@@ -267,7 +267,7 @@ def _seal_row(
         try:
             plain = open_stored(keyring, wire, label, row, stored)
         except (SealBroken, SealKeyMissing) as error:
-            # It stays as it is, for `encryption check` to count: the others are sealed all the same.
+            # It stays for `encryption check` to count; the others are sealed all the same.
             _log.error("a value of %s cannot be sealed anew: %s", label, error.detail)
             continue
         new[name] = _stored(stored_form(keyring, wire, label, row, plain), wire, session)

@@ -80,11 +80,11 @@ class Audited:
             return
         if found is not None:
             entry = _entry(found, who, status, outcome)
-        elif status == 401:
+        elif status == 401 or who.refused == "unauthenticated":
             entry = entry_of(who, REFUSED, outcome="unauthenticated")
         else:
             return
-        if status in (401, 429):
+        if status in (401, 429) or who.refused == "unauthenticated":
             written = recorder.refused(entry, _address(scope))
         else:
             written = recorder.submit(entry)
@@ -101,7 +101,7 @@ def _recorded_itself(scope: Scope, who: Acting, status: int) -> bool:
     """An act that was done, or a refusal that was recorded as one. Reads are always recorded."""
     if not who.recorded or scope["method"] in ("GET", "HEAD"):
         return False
-    return status < 400 or who.recorded not in ("done", "begun")
+    return _granted(who, status) or who.recorded not in ("done", "begun")
 
 
 def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
@@ -113,7 +113,9 @@ def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
     noted = {name: value for name, value in who.noted.items() if name not in _COLUMNS}
     case_id = who.noted.get("case_id") or ids.get("case_id")
     if not outcome:
-        outcome = str(who.noted.get("outcome") or "done") if status < 400 else _refusal(who, status)
+        outcome = str(who.noted.get("outcome") or "done")
+        if not _granted(who, status):
+            outcome = _refusal(who, status)
     return entry_of(
         who,
         ACTIONS[line],
@@ -123,6 +125,11 @@ def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
         details={"status": status, **noted},
         purpose=who.noted.get("purpose"),
     )
+
+
+def _granted(who: Acting, status: int) -> bool:
+    """A page answers a refusal with the way to sign in, so the status alone does not tell."""
+    return status < 400 and not who.refused
 
 
 def _refusal(who: Acting, status: int) -> str:

@@ -102,6 +102,15 @@ def test_the_database_refuses_what_takes_a_record_away_on_the_side(catalog: Cata
     assert verify(catalog).problem is None
 
 
+@pytest.mark.parametrize("seq", [RECORDS, RECORDS + 2])
+def test_the_database_refuses_a_record_out_of_order(catalog: Catalog, seq: int) -> None:
+    columns = "seq, at, action, outcome, channel, actor_kind, actor, details, hash"
+    values = f"{seq}, '2026-01-01', 'a.b', 'done', 'cli', 'cli', 'x', '{{}}', ''"
+    statement = f"INSERT INTO audit_log ({columns}) VALUES ({values})"
+    with pytest.raises(Exception, match="append-only"), catalog.write() as session:
+        session.execute(text(statement))
+
+
 def test_a_whole_log_is_whole(catalog: Catalog) -> None:
     seq, digest = head(catalog)
     verdict = verify(catalog, [Head(seq, digest), Head(3, _hash(catalog, 3))])

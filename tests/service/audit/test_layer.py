@@ -169,6 +169,12 @@ def test_pages_are_recorded_as_calls_are(
     case_id = post_case(client)
     before = last(workspace).seq
     with TestClient(create_app(settings, workspace)) as pages:
+        html = {"accept": "text/html"}
+        answer = pages.get(f"/cases/{case_id}", headers=html, follow_redirects=False)
+        assert answer.status_code == 303
+        refused = last(workspace)
+        assert (refused.action, refused.outcome) == ("case.read", "unauthenticated")
+        assert refused.actor == "nobody" and "address" in refused.details
         browser = Browser(pages)
         browser.sign_in()
         browser.get(f"/cases/{case_id}")
@@ -177,7 +183,7 @@ def test_pages_are_recorded_as_calls_are(
         actions = [one.action for one in found]
         assert {"case.list", "case.read", "audit.read"} <= set(actions)
         assert all(one.channel == "web" for one in found if one.action == "case.read")
-        read = next(one for one in found if one.action == "case.read")
+        read = next(one for one in found if (one.action, one.outcome) == ("case.read", "done"))
         assert read.case_id == case_id
         shown = browser.get(f"/audit?case_id={case_id}")
         assert case_id in shown.prose
