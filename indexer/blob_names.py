@@ -46,8 +46,12 @@ def digest_of(name: str, keyring: Keyring | None) -> str | None:
 
 def require_whole(sha256: str, data: bytes, keyring: Keyring | None) -> bytes:
     """The plain bytes. Raises :class:`BlobDamaged` where they are not those of ``sha256``; plain
-    bytes that are the right ones are taken: the digest says so, whatever lies in the folder."""
-    if keyring is not None and key_id_of(data) is not None:
+    bytes that are the right ones are taken: the digest says so, whatever lies in the folder, and
+    whatever they begin with. Raises :class:`SealKeyMissing`."""
+    looks_sealed = key_id_of(data) is not None
+    if looks_sealed and hashlib.sha256(data).hexdigest() == sha256:
+        return data
+    if keyring is not None and looks_sealed:
         try:
             data = open_file(keyring, data)
         except SealBroken:

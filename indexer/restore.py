@@ -19,6 +19,8 @@ from pathlib import Path
 from sqlalchemy import delete, func, select, update
 
 from indexer import audit, cases, forget, ledger, removals
+from indexer.audit import heads as audit_heads
+from indexer.audit.chain import newest
 from indexer.audit.heads import Head
 from indexer.backup import MANIFEST, Manifest, check_digest, members, read_manifest
 from indexer.batches import chunks
@@ -96,13 +98,15 @@ def restore_files(
     blobs: BlobStore | None = None,
     pg_dump: str | None = None,
     head: Head | None = None,
+    heads: Path | None = None,
     keys: OuterKeys | None = None,
     progress: Report = lambda _: None,
 ) -> Manifest:
     """Put catalog and originals back, every digest checked, and set right what was going on.
 
     ``head``: the last head of the audit log that is known: the records between the back-up and it
-    are given up, which the first new record says.
+    are given up, which the first new record says. ``heads``: the folder's own file in which
+    ``head`` and that record are noted at once, so that `homeward audit verify` believes it.
     ``blobs``: an empty store outside of the folder that takes the originals. Nobody can open the
     folder before :func:`finished`. Where it fails, folder and store are empty again;
     but where a database outside of it may be filled by then, it stays closed.
@@ -137,6 +141,8 @@ def restore_files(
         try:
             attach(catalog, keys, turn_on=True)
             _settle(catalog, manifest, head)
+            if heads is not None:
+                _note(catalog, heads, head)
         finally:
             catalog.close()
     except BaseException as error:
@@ -272,6 +278,14 @@ def _settle(catalog: Catalog, manifest: Manifest, head: Head | None) -> None:
             .where(Job.state == "running")
             .values(state="queued", runner=None, attempts=Job.attempts - 1)
         )
+
+
+def _note(catalog: Catalog, path: Path, known: Head | None) -> None:
+    with catalog.read() as session:
+        seq, digest = newest(session)
+    if known is not None and known not in audit_heads.read(path):
+        audit_heads.append(path, known.seq, known.hash, known.at)
+    audit_heads.append(path, seq, digest)
 
 
 def _clear(data_dir: Path, before: set[str]) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from indexer import removals
+from indexer.audit.chain import record
 from indexer.batches import SQL_VALUES
 from indexer.blobs import Received
 from indexer.catalog.tables import CaptureImage, StagedImage
@@ -72,6 +73,7 @@ def stage(ws: Workspace, file: Received, actor: str) -> bool:
             session.merge(
                 StagedImage(sha256=file.sha256, size=file.size, actor=actor, received_at=utc_now())
             )
+            record(session, "image.stage", subject=("image", file.sha256))
     return True
 
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from indexer import kept_faces
+from indexer.audit import heads
 from indexer.calibrations import history
 from indexer.health import check
 from indexer.withheld import rows as withheld
@@ -76,6 +77,18 @@ def _ad_faces(workspace: Workspace) -> Finding:
         f"{mode}: " + ("only candidates are kept" if mode == "transient" else "all are kept"),
         "HOMEWARD_AD_FACES says otherwise: start `homeward serve` with it once, or correct it.",
     )
+
+
+def _heads(workspace: Workspace) -> Finding:
+    remedy = "Run `homeward audit verify`, and keep the catalog as it is for inspection."
+    try:
+        against = heads.contradicts(workspace)
+    except HomewardError as error:
+        return Finding("heads of the audit log", False, error.detail, error.remedy)
+    if against is None:
+        return Finding("heads of the audit log", True, "the last one is in the log")
+    detail = f"record {against.seq} is not in the log as it was noted"
+    return Finding("heads of the audit log", False, detail, remedy)
 
 
 def _withheld(workspace: Workspace) -> Finding:
@@ -155,6 +168,7 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
         yield _calibration(workspace)
         yield _ad_faces(workspace)
         yield _withheld(workspace)
+        yield _heads(workspace)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import rfc8785
-from sqlalchemy import insert, select
+from sqlalchemy import String, insert, select
 from sqlalchemy.orm import Session
 
 from indexer.acting import Acting, acting
@@ -29,6 +29,12 @@ GENESIS: Final = "0" * 64
 """What the first record is chained to."""
 
 _NEWEST: Final = "audit_newest"
+
+_LENGTHS: Final = {
+    column.name: column.type.length
+    for column in AuditRecord.__table__.columns
+    if isinstance(column.type, String) and column.type.length is not None
+}
 
 Detail = str | int | float | bool | None | list[str]
 
@@ -130,13 +136,19 @@ def append(session: Session, entries: Sequence[Entry]) -> None:
     for entry in entries:
         seq += 1
         row: dict[str, Any] = {"seq": seq, "at": now}
-        row |= {name: getattr(entry, name) for name in Entry.__slots__}
+        row |= {name: _fitted(name, getattr(entry, name)) for name in Entry.__slots__}
         row["details"] = dict(entry.details)
         before = digest(row, before)
         rows.append({**row, "hash": before})
     # A list, so that the statement is the same however many there are.
     session.connection().execute(insert(AuditRecord), rows)
     session.info[_NEWEST] = seq, before
+
+
+def _fitted(name: str, value: Any) -> Any:
+    """What a column takes: a text that is too long is cut, before it is hashed."""
+    length = _LENGTHS.get(name)
+    return value[:length] if length is not None and isinstance(value, str) else value
 
 
 def newest(session: Session) -> tuple[int, str]:

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from indexer import queue
 from indexer.audit.chain import newest, record
-from indexer.audit.heads import Head
+from indexer.audit.heads import STAMPED, Head
 from indexer.catalog import Catalog
 from indexer.catalog.audit_tables import AuditStamp
 from indexer.catalog.tables import Job
@@ -214,6 +214,6 @@ def check_all(catalog: Catalog, roots: Sequence[x509.Certificate]) -> Checked:
         except StampInvalid as error:
             bad.append(f"stamp {row.stamp_id} of record {row.seq}: {error.detail}")
         else:
-            found.append(Head(row.seq, row.hash, row.stamped_at, "stamp"))
+            found.append(Head(row.seq, row.hash, row.stamped_at, STAMPED))
     pending = sum(row.state == "pending" for row in rows)
     return Checked(tuple(found), pending, tuple(bad), bool(roots))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from indexer.audit.chain import GENESIS, digest
-from indexer.audit.heads import Head
+from indexer.audit.heads import STAMPED, Head
 from indexer.catalog import Catalog
 from indexer.catalog.audit_tables import AuditRecord
 
@@ -18,7 +19,7 @@ _AT_ONCE: Final = 1_000
 TABLE: Final = AuditRecord.__table__
 RESTORED: Final = "backup.restore"
 
-Kind = Literal["changed", "missing", "truncated", "rewritten"]
+Kind = Literal["changed", "missing", "truncated", "rewritten", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class Problem:
     """The first record that is not as it was written. ``changed``: it does not follow from the
     one before it, so it was edited, inserted or moved; ``missing``: records up to ``until`` are
     not there; ``truncated``: so are those at the end; ``rewritten``: the chain fits and a head
-    that was kept elsewhere does not, so something up to here was written anew."""
+    that was kept elsewhere does not, so something up to here was written anew;
+    ``restored``: only the record of a restore says that others were given up."""
 
     kind: Kind
     seq: int
@@ -37,11 +39,35 @@ class Problem:
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Records that a restore of an older back-up gave up, from ``first`` to ``last``; the record
-    ``seq`` says so."""
+    ``seq`` says so. ``confirmed``: so do the heads that were kept before and right after it, or
+    whoever had the log verified."""
 
     seq: int
+    hash: str
     first: int
     last: int
+    last_hash: str
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a record of a restore says: when, and what the last head was that was known then.
+    ``kept``: that head was kept; ``accepted``: by whoever has the log verified."""
+
+    at: datetime
+    gap: Gap
+    kept: bool
+    accepted: bool
+
+    def explains(self, head: Head) -> bool:
+        """Whether the record of ``head`` was given up: it was kept before the restore."""
+        if not (self.kept or self.accepted) or not self.gap.first <= head.seq <= self.gap.last:
+            return False
+        if (head.seq, head.hash) == (self.gap.last, self.gap.last_hash):
+            return True
+        # Of what was kept without a time nobody knows whether it was before.
+        return self.accepted if head.at is None else head.at < self.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +88,19 @@ def verify(
     catalog: Catalog,
     heads: Sequence[Head] = (),
     progress: Callable[[int], None] = lambda _: None,
+    accepted: Collection[int] = (),
 ) -> Verdict:
     """Read the whole log, each record once; ``progress`` is told how many were read.
 
-    Raises the StorageError tree.
+    What a restore gave up is explained where the last head before it and the one right after it
+    were kept, or where its number is ``accepted``. Raises the StorageError tree.
     """
     wanted: dict[int, list[Head]] = {}
     for head in heads:
         wanted.setdefault(head.seq, []).append(head)
     differing: list[Head] = []
-    gaps: list[Gap] = []
+    known = {(head.seq, head.hash) for head in heads if head.source != STAMPED}
+    told: list[_Told] = []
     before, seq, last_agreed = GENESIS, 0, 0
     problem: Problem | None = None
     with catalog.read() as session:
@@ -91,21 +120,21 @@ def verify(
                     last_agreed = seq
                 else:
                     differing.append(head)
-            if row["action"] == RESTORED and (gap := _gap(row)) is not None:
-                gaps.append(gap)
+            if row["action"] == RESTORED and (one := _told(row, known, accepted)) is not None:
+                told.append(one)
             if seq % _AT_ONCE == 0:
                 progress(seq)
     progress(seq)
     if problem is None:
         beyond = [head for some in wanted.values() for head in some]
-        problem = _against(differing, beyond, gaps, seq, last_agreed)
+        problem = _against(differing, beyond, told, seq, last_agreed)
     return Verdict(
         records=seq,
         seq=seq,
         hash=before,
         heads=len(heads),
         last_agreed=last_agreed,
-        gaps=tuple(gaps),
+        gaps=tuple(one.gap for one in told),
         problem=problem,
     )
 
@@ -167,18 +196,24 @@ def _missing(first: int, last: int) -> Problem:
     return Problem("missing", first, last, f"{what} missing.")
 
 
-def _gap(row: Mapping[str, Any]) -> Gap | None:
-    last = (row["details"] or {}).get("last_known_seq")
-    if not isinstance(last, int) or last < row["seq"]:
+def _told(
+    row: Mapping[str, Any], known: Collection[tuple[int, str]], accepted: Collection[int]
+) -> _Told | None:
+    details = row["details"] or {}
+    last, last_hash, seq = details.get("last_known_seq"), details.get("last_known_hash"), row["seq"]
+    if not isinstance(last, int) or last < seq:
         return None
-    return Gap(row["seq"], row["seq"], last)
+    kept, mine = (last, last_hash) in known, seq in accepted
+    confirmed = mine or (kept and (seq, row["hash"]) in known)
+    gap = Gap(seq, str(row["hash"]), seq, last, str(last_hash), confirmed)
+    return _Told(row["at"], gap, kept, mine)
 
 
 def _against(
-    differing: Sequence[Head], beyond: Sequence[Head], gaps: Sequence[Gap], seq: int, agreed: int
+    differing: Sequence[Head], beyond: Sequence[Head], told: Sequence[_Told], seq: int, agreed: int
 ) -> Problem | None:
     """What heads that were kept elsewhere say of a chain that fits in itself."""
-    lost = [head for head in differing if not _explained(head, gaps)]
+    lost = [head for head in differing if not any(one.explains(head) for one in told)]
     if lost:
         first = min(head.seq for head in lost)
         return Problem(
@@ -188,7 +223,7 @@ def _against(
             f"Record {first} is not the one that was the head when it was kept: something after "
             f"record {min(agreed, first - 1)} was written anew.",
         )
-    cut = [head.seq for head in beyond if not _explained(head, gaps)]
+    cut = [head.seq for head in beyond if not any(one.explains(head) for one in told)]
     if cut:
         return Problem(
             "truncated",
@@ -196,9 +231,13 @@ def _against(
             max(cut),
             f"Records {seq + 1} to {max(cut)} are missing at the end: the log was cut off.",
         )
+    for gap in (one.gap for one in told if not one.gap.confirmed):
+        return Problem(
+            "restored",
+            gap.first,
+            gap.last,
+            f"Record {gap.seq} says that records {gap.first} to {gap.last} were given up by a "
+            "restore, and the heads that were kept do not bear it out. If that restore was made, "
+            f"verify with --accept-restore {gap.seq}.",
+        )
     return None
-
-
-def _explained(head: Head, gaps: Sequence[Gap]) -> bool:
-    """Whether a restore says that the record of this head was given up."""
-    return any(gap.first <= head.seq <= gap.last for gap in gaps)

@@ -12,11 +12,15 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 
+from sqlalchemy.exc import InterfaceError, OperationalError
+
 from indexer.audit.chain import Entry, append
 from indexer.catalog import Catalog
-from indexer.errors import AuditUnavailable
+from indexer.errors import AuditUnavailable, StorageError
 
 _log = logging.getLogger(__name__)
+
+_Awaited = tuple[Entry, Future[None] | None]
 
 AT_ONCE = 500
 """Records in one transaction at most, so that others get their turn at the write lock."""
@@ -70,14 +74,40 @@ class AuditWriter:
 
     def _write(self, some: Sequence[tuple[Entry, Future[None]]]) -> None:
         # One that was given up before its turn is written all the same: it was asked for.
-        awaited = [future for _, future in some if future.set_running_or_notify_cancel()]
+        all_of_them = [
+            (entry, future if future.set_running_or_notify_cancel() else None)
+            for entry, future in some
+        ]
+        error = self._append(all_of_them)
+        if error is None or len(all_of_them) == 1 or _of_the_storage(error):
+            _settle(all_of_them, error)
+            return
+        # One of them cannot be written: the others must not go unanswered for it.
+        away: Exception | None = None
+        for one in all_of_them:
+            error = away or self._append([one])
+            away = error if error is not None and _of_the_storage(error) else None
+            _settle([one], error)
+
+    def _append(self, some: Sequence[_Awaited]) -> Exception | None:
         try:
             with self._catalog.write() as session:
                 append(session, [entry for entry, _ in some])
-        except Exception:  # noqa: BLE001 - whatever it is, the thread goes on and nothing is shown
+        except Exception as error:  # noqa: BLE001 - the thread goes on and nothing is shown
             _log.exception("%d records of the audit log could not be written", len(some))
-            for future in awaited:
-                future.set_exception(AuditUnavailable())
+            return error
+        return None
+
+
+def _of_the_storage(error: Exception) -> bool:
+    return isinstance(error, StorageError | OperationalError | InterfaceError)
+
+
+def _settle(some: Sequence[_Awaited], error: Exception | None) -> None:
+    for _, future in some:
+        if future is None:
+            continue
+        if error is None:
+            future.set_result(None)
         else:
-            for future in awaited:
-                future.set_result(None)
+            future.set_exception(AuditUnavailable())

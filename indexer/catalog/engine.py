@@ -63,6 +63,14 @@ class SealWatch(Protocol):
         """Count what was sealed."""
         ...
 
+    def rolled_back(self, session: Session) -> None:
+        """Nothing of it is in the catalog."""
+        ...
+
+    def committed(self, catalog: Catalog) -> None:
+        """Do what has to be done in a transaction of its own."""
+        ...
+
 
 class Catalog:
     """The database with its two ways in: :meth:`read` and :meth:`write`.
@@ -73,6 +81,7 @@ class Catalog:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._watch: SealWatch | None = None
+        engine.dialect.homeward_has_key = self._has_key  # type: ignore[attr-defined]
         self._writer = engine.execution_options(**{_WRITES: True})
         self._reader = engine
         if not self.is_sqlite:
@@ -98,6 +107,11 @@ class Catalog:
         self.engine.dialect.homeward_keyring = keyring  # type: ignore[attr-defined]
         self._watch = watch
 
+    def _has_key(self, key_id: str) -> bool:
+        with self.engine.connect() as connection:
+            query = text("SELECT 1 FROM data_keys WHERE data_key_id = :key_id")
+            return connection.execute(query, {"key_id": key_id}).first() is not None
+
     @contextmanager
     def read(self) -> Generator[Session]:
         """A session that sees one consistent state and writes nothing."""
@@ -107,20 +121,26 @@ class Catalog:
     @contextmanager
     def write(self) -> Generator[Session]:
         """A session in one transaction that commits at the end, or not at all on an exception."""
-        with (
-            _storage_errors(),
-            Session(self._writer, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            session.connection()  # which begins, and so waits for the lock, here and not later
-            if self._watch is None:
-                _require_unencrypted(session)
-                yield session
-            else:
-                self._watch.begin(session)
-                yield session
-                session.flush()
-                self._watch.end(session)
+        watch = self._watch
+        with _storage_errors(), Session(self._writer, expire_on_commit=False) as session:
+            try:
+                with session.begin():
+                    # Which begins, and so waits for the lock, here and not later.
+                    session.connection()
+                    if watch is None:
+                        _require_unencrypted(session)
+                        yield session
+                    else:
+                        watch.begin(session)
+                        yield session
+                        session.flush()
+                        watch.end(session)
+            except BaseException:
+                if watch is not None:
+                    watch.rolled_back(session)
+                raise
+        if watch is not None:
+            watch.committed(self)
 
     @contextmanager
     def named_lock(self, name: str, wait_s: float) -> Generator[Callable[[], None]]:

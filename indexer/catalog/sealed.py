@@ -29,7 +29,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from indexer.errors import SealBroken
+from indexer.errors import SealBroken, SealKeyMissing
 from indexer.sealing.keyring import OVERHEAD, Keyring, key_id_of
 from models.types import FloatArray
 
@@ -83,6 +83,28 @@ def head_of(wire: Wire, stored: str | bytes | memoryview) -> str | None:
     return key_id_of(stored)
 
 
+def sealed_by(keyring: Keyring, wire: Wire, stored: str | bytes | memoryview) -> str | None:
+    """Like :func:`head_of`; while not everything is sealed, what only looks sealed is plain: it
+    names a key that this catalog never had, or is too short. Whoever writes a text must not be
+    able to keep it from being sealed."""
+    key_id = head_of(wire, stored)
+    if key_id is None or not keyring.accepts_plain:
+        return key_id
+    sealed = _sealed_bytes(wire, stored)
+    whole = sealed is not None and len(sealed) >= OVERHEAD
+    return key_id if whole and keyring.knows(key_id) else None
+
+
+def _sealed_bytes(wire: Wire, stored: str | bytes | memoryview) -> bytes | memoryview | None:
+    if not isinstance(stored, str):
+        return stored
+    text = stored.strip('"') if wire == "json" else stored
+    try:
+        return b64decode(text[len(TEXT_MARK) :], validate=True)
+    except (NotBase64, ValueError):
+        return None
+
+
 def open_stored(
     keyring: Keyring, wire: Wire, label: str, row: str, stored: str | bytes | memoryview
 ) -> bytes:
@@ -91,17 +113,14 @@ def open_stored(
     Raises :class:`SealBroken`, also for what is plain although all has to be sealed, and
     :class:`SealKeyMissing`.
     """
-    if head_of(wire, stored) is None:
+    if sealed_by(keyring, wire, stored) is None:
         if not keyring.accepts_plain:
             raise SealBroken(label)
         return stored.encode() if isinstance(stored, str) else bytes(stored)
-    if isinstance(stored, str):
-        text = stored.strip('"') if wire == "json" else stored
-        try:
-            stored = b64decode(text[len(TEXT_MARK) :], validate=True)
-        except NotBase64:
-            raise SealBroken(label) from None
-    return keyring.open(context_of(label, row), stored)
+    sealed = _sealed_bytes(wire, stored)
+    if sealed is None:
+        raise SealBroken(label)
+    return keyring.open(context_of(label, row), sealed)
 
 
 def stored_form(keyring: Keyring, wire: Wire, label: str, row: str, plain: bytes) -> str | bytes:
@@ -225,6 +244,12 @@ class _Sealed(TypeDecorator[Any]):
         def process(value: Any) -> Any:
             keyring = keyring_of(dialect)
             if keyring is None:
+                if value is not None and self._is_sealed(value, dialect):
+                    raise SealKeyMissing(
+                        f"{self.label} is encrypted, and this process runs without a key.",
+                        remedy="Set HOMEWARD_ENCRYPTION_KEY_FILE or HOMEWARD_ENCRYPTION_KEYS and "
+                        "start again.",
+                    )
                 return plain(value)
             if value is None:
                 return None
@@ -232,6 +257,17 @@ class _Sealed(TypeDecorator[Any]):
             return self.from_bytes(open_stored(keyring, self.wire, self.label, row, stored))
 
         return process
+
+    def _is_sealed(self, value: Any, dialect: Dialect) -> bool:
+        """For whoever has no keyring: whether encryption was turned on elsewhere. What only looks
+        sealed names a key that the catalog does not have: anybody may have written it."""
+        if not isinstance(value, str | bytes | memoryview):
+            return False
+        if self.wire != "bytes" and TEXT_MARK not in str(value[: len(_JSON_MARK)]):
+            return False
+        key_id = head_of(self.wire, value)
+        has_key: Callable[[str], bool] | None = getattr(dialect, "homeward_has_key", None)
+        return key_id is not None and has_key is not None and has_key(key_id)
 
     def _plain_bind(self, dialect: Dialect) -> Callable[[Any], Any]:
         found = self.impl_instance.dialect_impl(dialect).bind_processor(dialect)

@@ -104,6 +104,15 @@ class Keyring:
         """The ids of all data keys that can be opened with."""
         return frozenset(self._keys)
 
+    def knows(self, key_id: str) -> bool:
+        """Whether the catalog has this data key, maybe made by another process just now.
+
+        Raises as the opening of a catalog does.
+        """
+        if key_id not in self._keys:
+            self.refresh()
+        return key_id in self._keys
+
     def is_current(self, sealed: bytes | memoryview) -> bool:
         """Whether ``sealed`` names the key that seals now; its first 12 bytes are enough."""
         return key_id_of(sealed) == self._current

@@ -8,8 +8,10 @@ by a process without keys once encryption is on.
 from __future__ import annotations
 
 import hmac
+import logging
 import os
 import secrets
+import threading
 from hashlib import sha256
 
 from sqlalchemy import event, func, select, update
@@ -26,6 +28,9 @@ from indexer.ids import new_id
 from indexer.sealing.keyring import ID_BYTES, KEY_BYTES, MAX_SEALS, DataKeys, Keyring, derive
 from indexer.sealing.outer import OuterKeys
 from indexer.times import utc_now
+
+_log = logging.getLogger(__name__)
+_COUNTED = "seals_counted"
 
 RENEW_AT = MAX_SEALS // 2
 """Values after which a data key is replaced by a new one."""
@@ -190,25 +195,51 @@ class Watch:
     def __init__(self, keyring: Keyring, outer: OuterKeys) -> None:
         self.keyring = keyring
         self.outer = outer
+        self._lock = threading.Lock()
         self._uncounted = 0
+        self._worn = False
 
     def begin(self, session: Session) -> None:
-        """The key that seals from here on is the newest of all; a worn one is replaced."""
+        """The key that seals from here on is the newest of all."""
         key_id, seals = newest(session)
         if seals >= RENEW_AT:
-            key_id = add_key(session, self.outer, "seal")
-            start_work(session, key_id, self.outer)
-            record(session, "encryption.renew", subject=("data_key", key_id))
+            self._worn = True
         if key_id != self.keyring.current_id:
             self.keyring.take(load(session, self.outer))
 
-    def end(self, session: Session, *, all_of_it: bool = False) -> None:
+    def end(self, session: Session) -> None:
         """Count what was sealed."""
-        self._uncounted += self.keyring.take_seals()
-        if self._uncounted >= (1 if all_of_it else _COUNTED_AT):
-            session.execute(
-                update(DataKey)
-                .where(DataKey.data_key_id == self.keyring.current_id)
-                .values(seals=DataKey.seals + self._uncounted)
-            )
-            self._uncounted = 0
+        with self._lock:
+            self._uncounted += self.keyring.take_seals()
+            if self._uncounted < _COUNTED_AT:
+                return
+            session.info[_COUNTED], self._uncounted = self._uncounted, 0
+        session.execute(
+            update(DataKey)
+            .where(DataKey.data_key_id == self.keyring.current_id)
+            .values(seals=DataKey.seals + session.info[_COUNTED])
+        )
+
+    def rolled_back(self, session: Session) -> None:
+        """What was counted in vain is counted again: it was sealed all the same."""
+        with self._lock:
+            self._uncounted += session.info.pop(_COUNTED, 0)
+
+    def committed(self, catalog: Catalog) -> None:
+        """Replace a worn key, in a transaction of its own: a key that could be rolled back with
+        somebody's work may have sealed a file by then. The bound is far enough away."""
+        with self._lock:
+            worn, self._worn = self._worn, False
+        if not worn:
+            return
+        try:
+            with catalog.write() as session:
+                self._worn = False  # what this transaction has seen itself
+                if newest(session)[1] < RENEW_AT:
+                    return  # another process was first
+                key_id = add_key(session, self.outer, "seal")
+                start_work(session, key_id, self.outer)
+                record(session, "encryption.renew", subject=("data_key", key_id))
+            self.keyring.refresh()
+        except Exception:  # noqa: BLE001 - the next transaction tries again
+            _log.exception("the data key could not be replaced; it is tried again")

@@ -30,9 +30,9 @@ from indexer.catalog.sealed import (
     CONTACT_MARK,
     Wire,
     contact_form,
-    head_of,
     open_stored,
     row_key,
+    sealed_by,
     sealed_columns,
     stored_form,
     wire_of,
@@ -248,7 +248,8 @@ def _step_table(ws: Workspace, going: Going, table: Table) -> None:
 
 def _is_stale(table: Table, values: dict[str, Any], keyring: Keyring) -> bool:
     return any(
-        stored is not None and head_of(wire_of(table.columns[name]), stored) != keyring.current_id
+        stored is not None
+        and sealed_by(keyring, wire_of(table.columns[name]), stored) != keyring.current_id
         for name, stored in values.items()
     )
 
@@ -260,10 +261,15 @@ def _seal_row(
     new: dict[str, Any] = {}
     for name, stored in values.items():
         wire = wire_of(table.columns[name])
-        if stored is None or head_of(wire, stored) == keyring.current_id:
+        if stored is None or sealed_by(keyring, wire, stored) == keyring.current_id:
             continue
         label = f"{table.name}.{name}"
-        plain = open_stored(keyring, wire, label, row, stored)
+        try:
+            plain = open_stored(keyring, wire, label, row, stored)
+        except (SealBroken, SealKeyMissing) as error:
+            # It stays for `encryption check` to count; the others are sealed all the same.
+            _log.error("a value of %s cannot be sealed anew: %s", label, error.detail)
+            continue
         new[name] = _stored(stored_form(keyring, wire, label, row, plain), wire, session)
     if new:
         where = [column == value for column, value in zip(table.primary_key, key, strict=True)]
@@ -314,7 +320,7 @@ def seal_original(ws: Workspace, sha256: str) -> None:
         return
     try:
         data = blobs.get(sha256)
-    except (BlobMissing, BlobDamaged) as error:
+    except (BlobMissing, BlobDamaged, SealKeyMissing) as error:
         _log.error("the original %s cannot be sealed: %s", sha256, error.detail)
         return
     receiving = blobs.receive()
@@ -393,7 +399,7 @@ def check(ws: Workspace, report: Callable[[str, int], None] = lambda *_: None) -
     for number, sha256 in enumerate(ws.blobs.digests(), start=1):
         try:
             ws.blobs.get(sha256)
-        except (BlobDamaged, BlobMissing):
+        except (BlobDamaged, BlobMissing, SealKeyMissing):
             _count(found.broken, ORIGINALS)
         report(ORIGINALS, number)
     return found
@@ -427,7 +433,7 @@ def _check_value(
 ) -> None:
     wire = wire_of(table.columns[name])
     label = f"{table.name}.{name}"
-    _count(found.by_key, head_of(wire, stored) or "")
+    _count(found.by_key, sealed_by(keyring, wire, stored) or "")
     try:
         open_stored(keyring, wire, label, row_key(iter(key)), stored)
     except (SealBroken, SealKeyMissing):

@@ -26,7 +26,8 @@ REFUSED: Final = "access.refuse"
 """A request with no valid key, for an address that is none."""
 _COLUMNS: Final = frozenset({"case_id", "purpose", "outcome"})
 _CODES: Final = {401: "unauthenticated", 403: "forbidden", 404: "not_found"}
-_OTHER: Final = re.compile(r"(?:[a-z0-9_.]{1,40}-[0-9a-f]{12}|[0-9a-fA-F]{64})")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_CONTRACT: Final = re.compile(r"[a-z0-9_.]{1,40}-[0-9a-f]{12}")
 _STREAM: Final = b"text/event-stream"
 
 Found = tuple[str, dict[str, str]]
@@ -79,11 +80,11 @@ class Audited:
             return
         if found is not None:
             entry = _entry(found, who, status, outcome)
-        elif status == 401:
+        elif status == 401 or who.refused == "unauthenticated":
             entry = entry_of(who, REFUSED, outcome="unauthenticated")
         else:
             return
-        if status in (401, 429):
+        if status in (401, 429) or who.refused == "unauthenticated":
             written = recorder.refused(entry, _address(scope))
         else:
             written = recorder.submit(entry)
@@ -100,7 +101,7 @@ def _recorded_itself(scope: Scope, who: Acting, status: int) -> bool:
     """An act that was done, or a refusal that was recorded as one. Reads are always recorded."""
     if not who.recorded or scope["method"] in ("GET", "HEAD"):
         return False
-    return status < 400 or who.recorded not in ("done", "begun")
+    return _granted(who, status) or who.recorded not in ("done", "begun")
 
 
 def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
@@ -112,7 +113,9 @@ def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
     noted = {name: value for name, value in who.noted.items() if name not in _COLUMNS}
     case_id = who.noted.get("case_id") or ids.get("case_id")
     if not outcome:
-        outcome = str(who.noted.get("outcome") or "done") if status < 400 else _refusal(who, status)
+        outcome = str(who.noted.get("outcome") or "done")
+        if not _granted(who, status):
+            outcome = _refusal(who, status)
     return entry_of(
         who,
         ACTIONS[line],
@@ -124,6 +127,11 @@ def _entry(found: Found, who: Acting, status: int, outcome: str) -> Entry:
     )
 
 
+def _granted(who: Acting, status: int) -> bool:
+    """A page answers a refusal with the way to sign in, so the status alone does not tell."""
+    return status < 400 and not who.refused
+
+
 def _refusal(who: Acting, status: int) -> str:
     return who.refused or _CODES.get(status, f"status_{status}")
 
@@ -132,7 +140,10 @@ def _id(name: str, value: str) -> str | None:
     """The id in its one form; ``None`` for what is none: it may be anything that was typed."""
     if name not in SUBJECTS:
         return None
-    return canonical_id(value) or (value.lower() if _OTHER.fullmatch(value) else None)
+    form = {"sha256": _SHA256, "contract_id": _CONTRACT}.get(name)
+    if form is None:
+        return canonical_id(value)
+    return value.lower() if form.fullmatch(value.lower()) else None
 
 
 def _address(scope: Scope) -> str:

@@ -51,18 +51,34 @@ HeadOption = Annotated[
 def verify_log(
     context: typer.Context,
     head: HeadOption = None,
+    accept_restore: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="SEQ",
+            help="The record of a restore that was really made; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
     """Read the whole log and say whether it is as it was written; the first bad record if not."""
     settings = settings_for(context, data_dir)
     known = [*heads.read(settings.audit_heads_path), *_given(head or [])]
+    bad_lines = heads.bad_lines(settings.audit_heads_path)
     with catalog_for(settings) as catalog:
         checked = stamps.check_all(catalog, stamps.certificates(settings.stamp_ca_file))
         known += checked.heads
         with Reporter() as reporter:
-            verdict = verify(catalog, known, lambda done: reporter.step("records", done, None))
+            verdict = verify(
+                catalog,
+                known,
+                lambda done: reporter.step("records", done, None),
+                accepted=accept_restore or (),
+            )
         sound = verdict.problem is None and not checked.bad
+        if sound and accept_restore:
+            _note_accepted(catalog, settings.audit_heads_path, verdict, set(accept_restore))
         _record(
             catalog,
             "audit.verify",
@@ -74,6 +90,8 @@ def verify_log(
                 "at": verdict.problem.seq if verdict.problem else None,
                 "stamps": len(checked.heads),
                 "stamps_bad": len(checked.bad),
+                "heads_bad": len(bad_lines),
+                "restores_accepted": len(accept_restore or ()),
             },
         )
     if as_json:
@@ -81,6 +99,7 @@ def verify_log(
             {
                 "ok": sound,
                 **asdict(verdict),
+                "heads_bad_lines": bad_lines,
                 "stamps": {
                     "hold": len(checked.heads),
                     "pending": checked.pending,
@@ -90,13 +109,27 @@ def verify_log(
             }
         )
     else:
+        for number in bad_lines:
+            name = settings.audit_heads_path.name
+            err.print(Text(f"Line {number} of {name} is no head of an audit log.", "yellow"))
         _show(verdict, checked)
     if not sound:
         raise typer.Exit(FAILED)
 
 
-def _show(verdict: Verdict, checked: stamps.Checked) -> None:
+def _note_accepted(catalog: Catalog, path: Path, verdict: Verdict, accepted: set[int]) -> None:
+    """Note what was accepted in the file of heads, so that it has to be said once only."""
+    there = {(head.seq, head.hash) for head in heads.read(path)}
     for gap in verdict.gaps:
+        if gap.seq in accepted:
+            for seq, digest in ((gap.last, gap.last_hash), (gap.seq, gap.hash)):
+                if (seq, digest) not in there:
+                    heads.append(path, seq, digest)
+    heads.append(path, *current_head(catalog))
+
+
+def _show(verdict: Verdict, checked: stamps.Checked) -> None:
+    for gap in (gap for gap in verdict.gaps if gap.confirmed):
         out.print(
             Text(
                 f"Explained: records {gap.first} to {gap.last} were given up when an older back-up "

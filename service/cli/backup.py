@@ -119,6 +119,8 @@ def restore(
     settings = settings_for(context, data_dir)
     manifest = read_manifest(file)
     known = audit_heads.read(heads or settings.audit_heads_path)
+    # Another's file of heads is not written to: this may be a drill beside what runs.
+    own_heads = settings.audit_heads_path.resolve().is_relative_to(settings.data_dir.resolve())
     if purges is None and not no_purges:
         purges = _ask()
     listed = Ledger((), torn=False)
@@ -138,6 +140,7 @@ def restore(
             catalog_url=settings.catalog_url,
             pg_dump=settings.pg_dump,
             head=known[-1] if known else None,
+            heads=settings.audit_heads_path if own_heads else None,
             keys=outer_keys(settings),
             progress=progress,
         )
@@ -167,6 +170,13 @@ def restore(
         )
     )
     out.print(Text("Run `homeward doctor --blobs` now."))
+    if known and not own_heads:
+        out.print(
+            Text(
+                "If this is no drill, run `homeward audit verify` too: until it is told with "
+                "--accept-restore that this restore was made, no heads are noted."
+            )
+        )
     for purge in result.unknown:
         err.print(Text(f"Not repeated, of unknown kind: {purge.kind} {purge.subject_id}"))
     if result.unknown or manifest.missing:

@@ -24,7 +24,8 @@ class RecordView:
 @dataclass(frozen=True, slots=True)
 class AuditView:
     """One page. ``fit``: as in ``AuditPage``; ``contradicted``: a noted head that the log does not
-    have; ``noted``: whether there is a file of heads."""
+    have; ``noted``: whether there is a file of heads; ``unreadable``: whether it cannot be
+    read."""
 
     items: tuple[RecordView, ...]
     next_cursor: str | None
@@ -33,6 +34,7 @@ class AuditView:
     hash: str
     noted: bool
     contradicted: Head | None
+    unreadable: bool
     stamp: Stamp | None
 
 
@@ -69,9 +71,9 @@ def audit_page(ws: Workspace, wanted: Wanted, cursor: str | None) -> AuditView:
     seq, digest = reading.head(ws.catalog)
     path = ws.options.audit_heads
     try:
-        contradicted = heads.contradicts(ws)
+        contradicted, unreadable = heads.contradicts(ws), False
     except HomewardError:
-        contradicted = None
+        contradicted, unreadable = None, True
     latest = stamps.stamps(ws.catalog, 1)
     return AuditView(
         items=tuple(RecordView(item, _details(item)) for item in page.items),
@@ -81,6 +83,7 @@ def audit_page(ws: Workspace, wanted: Wanted, cursor: str | None) -> AuditView:
         hash=digest,
         noted=path is not None and path.exists(),
         contradicted=contradicted,
+        unreadable=unreadable,
         stamp=latest[0] if latest else None,
     )
 

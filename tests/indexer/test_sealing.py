@@ -6,20 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import String, select, text, update
+from sqlalchemy import String, event, select, text, update
+from sqlalchemy.orm import Session
 
 from indexer import ads, backup, candidates, cases, jobs, restore
 from indexer.catalog.migrations import versions
 from indexer.catalog.schema import Base
 from indexer.catalog.sealed import CONTACT_MARK, sealed_columns
 from indexer.catalog.sealing_tables import DataKey
-from indexer.catalog.tables import AdContact, Case, Face
+from indexer.catalog.tables import AdContact, Case, Face, StagedImage
 from indexer.errors import (
     BackupFailed,
     BlobDamaged,
@@ -31,8 +33,9 @@ from indexer.errors import (
 from indexer.galleries.resealing import reseal
 from indexer.records import AdFilter
 from indexer.sealing import keys, work
-from indexer.sealing.keyring import MAX_SEALS, key_id_of
+from indexer.sealing.keyring import MAGIC, MAX_SEALS, key_id_of
 from indexer.sealing.outer import OuterKeys
+from indexer.times import utc_now
 from indexer.workspace import Workspace, make_catalog, open_workspace
 from tests.conftest import REPOSITORY
 from tests.indexer.sealed import OTHER, OUTER, everything, fill, found_in
@@ -318,6 +321,44 @@ def test_a_worn_key_is_replaced_before_its_bound(opener: Opener) -> None:
     assert set(by_key(ws)) == {ws.keyring.current_id}
 
 
+def test_a_key_is_not_used_that_may_be_rolled_back(opener: Opener) -> None:
+    ws = opener()
+    with ws.catalog.write() as session:
+        session.execute(update(DataKey).values(seals=MAX_SEALS // 2))
+    kept: list[str] = []
+
+    def fail() -> None:
+        with ws.catalog.write():
+            kept.append(ws.blobs.put(b"sealed beside a transaction that fails"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    ws.close()
+    assert opener().blobs.get(kept[0]) == b"sealed beside a transaction that fails"
+
+
+def test_what_a_failed_transaction_sealed_is_counted_later(opener: Opener) -> None:
+    ws = opener()
+
+    def fail() -> None:
+        with ws.catalog.write() as session:
+            for _ in range(300):
+                ws.keyring.seal(b"", b"")  # type: ignore[union-attr]
+            event.listen(session, "before_commit", broken)
+
+    def broken(_session: Session) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with ws.catalog.write():
+        pass
+    with ws.catalog.read() as session:
+        counted = session.scalars(select(DataKey.seals).where(DataKey.purpose == "seal")).one()
+    assert counted >= 300
+
+
 def test_sealed_values_are_counted(opener: Opener) -> None:
     ws = opener()
     for number in range(100):
@@ -373,6 +414,64 @@ def test_an_existing_folder_is_sealed_in_steps_that_may_break_off(
     ws = opener()
     assert found_in(everything(tmp_path / "data", ws), filled.needles) == {}
     assert cases.get_case(ws, filled.case_id).notes == "the Tangerine notes"
+
+
+def test_what_only_looks_sealed_is_sealed_as_well(
+    opener: Opener, tmp_path: Path, catalog_url: str | None
+) -> None:
+    """Whoever writes an ad or a page must not be able to keep the folder from being sealed."""
+    head = MAGIC + b"\0" * 8
+    short = f"hw1:{b64encode(head).decode()}"
+    long = f"hw1:{b64encode(head + b'x' * 60).decode()}"
+    ws = opener(None)
+    case_ids = []
+    for number, notes in enumerate((short, long, "hw1:AEhX*")):
+        case_ids.append(make_case(ws, number=str(number)))
+        cases.update_case(ws, case_ids[-1], {"notes": notes})
+        assert cases.get_case(ws, case_ids[-1]).notes == notes
+    page = head + b"a page of a site " * 20
+    sha256 = ws.blobs.put(page)
+    with ws.catalog.write() as session:
+        session.add(StagedImage(sha256=sha256, size=len(page), actor="key", received_at=utc_now()))
+    ws.close()
+    turn_on(tmp_path, catalog_url)
+    ws = opener()
+    work.finish(ws, lambda _: None)
+    assert ws.keyring is not None and not ws.keyring.accepts_plain
+    assert [cases.get_case(ws, one).notes for one in case_ids] == [short, long, "hw1:AEhX*"]
+    assert ws.blobs.get(sha256) == page
+    assert set(by_key(ws)) == {ws.keyring.current_id}
+
+
+def test_what_does_not_open_holds_nothing_else_up(
+    opener: Opener, tmp_path: Path, catalog_url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_STEP_S", 0.0)  # not by upkeep
+    ws = opener()
+    one, two = make_case(ws), make_case(ws, number="2")
+    for case_id in (one, two):
+        cases.update_case(ws, case_id, {"notes": case_id})
+    put(ws, "cases", "notes", "case_id", one, stored(ws, "cases", "notes", "case_id", two))
+    new = work.rotate(ws, OUTER)
+    work.finish(ws, lambda _: None)
+    assert cases.get_case(ws, two).notes == two
+    found = work.check(ws)
+    assert found.broken == {"cases.notes": 1}
+    assert found.by_key[new] > 1
+
+
+def test_without_keys_nothing_sealed_is_shown(
+    opener: Opener, tmp_path: Path, catalog_url: str | None
+) -> None:
+    plain = opener(None)
+    case_id = make_case(plain, face_picture(1))
+    turn_on(tmp_path, catalog_url)
+    ws = opener()
+    work.finish(ws, lambda _: None)
+    with pytest.raises(SealKeyMissing):
+        cases.get_case(plain, case_id)
+    with plain.catalog.read() as session, pytest.raises(SealKeyMissing):
+        session.scalars(select(Face.vector)).all()
 
 
 def test_a_new_data_key_seals_everything_anew(opener: Opener, tmp_path: Path) -> None:

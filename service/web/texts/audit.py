@@ -18,6 +18,8 @@ TEXTS: Final[Mapping[str, str]] = {
     "taken away. Have the whole log verified: homeward audit verify.",
     "audit.contradicted": "The file of heads names record {seq}, which this log does not have as "
     "it was: it was cut off or written anew. Have the whole log verified: homeward audit verify.",
+    "audit.heads_unreadable": "The file of heads cannot be read, so nothing tells whether the end "
+    "of this log was cut off. Run `homeward audit verify`.",
     "audit.agrees": "The last head in the file of heads is in the log.",
     "audit.stamp_done": "Last time stamp: record {seq}, {when}.",
     "audit.stamp_pending": "A time stamp for record {seq} is pending.",

@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,10 @@ from indexer.audit.verify import Problem, verify
 from indexer.catalog import Catalog, open_catalog
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.catalog.engine import sqlite_url
-from indexer.errors import AuditDamaged, AuditUnavailable, StorageError
+from indexer.errors import AuditDamaged, AuditUnavailable, HeadsDamaged, StorageError
+from indexer.times import utc_now
+from indexer.workspace import WorkspaceOptions, open_workspace
+from tests.indexer.small import SmallAnalyser
 from tests.tables import lend_tables
 
 RECORDS = 12
@@ -95,6 +100,15 @@ def test_the_database_refuses_what_takes_a_record_away_on_the_side(catalog: Cata
     with pytest.raises(Exception, match="append-only"), catalog.write() as session:
         session.execute(text(statement))
     assert verify(catalog).problem is None
+
+
+@pytest.mark.parametrize("seq", [RECORDS, RECORDS + 2])
+def test_the_database_refuses_a_record_out_of_order(catalog: Catalog, seq: int) -> None:
+    columns = "seq, at, action, outcome, channel, actor_kind, actor, details, hash"
+    values = f"{seq}, '2026-01-01', 'a.b', 'done', 'cli', 'cli', 'x', '{{}}', ''"
+    statement = f"INSERT INTO audit_log ({columns}) VALUES ({values})"
+    with pytest.raises(Exception, match="append-only"), catalog.write() as session:
+        session.execute(text(statement))
 
 
 def test_a_whole_log_is_whole(catalog: Catalog) -> None:
@@ -191,18 +205,65 @@ def test_a_log_that_was_written_anew_is_found_by_a_head_that_was_kept(catalog: C
     assert (problem.kind, problem.seq, problem.until) == ("rewritten", 5, RECORDS)
 
 
-def test_a_gap_that_a_restore_tells_of_is_explained(catalog: Catalog) -> None:
-    seq, digest = head(catalog)
-    tamper(catalog, run("DELETE FROM audit_log WHERE seq > 6"))
+def restore(catalog: Catalog, known: Head, keep: int = 6) -> Head:
+    """Give up what came after ``keep``, as an older back-up does; the head right after it."""
+    tamper(catalog, run(f"DELETE FROM audit_log WHERE seq > {keep}"))
     with catalog.write() as session:
-        known: dict[str, Detail] = {"last_known_seq": seq, "last_known_hash": digest}
-        record(session, "backup.restore", details=known)
-    verdict = verify(catalog, [Head(seq, digest), Head(9, "f" * 64)])
+        told: dict[str, Detail] = {"last_known_seq": known.seq, "last_known_hash": known.hash}
+        record(session, "backup.restore", details=told)
+    return now(catalog)
+
+
+def now(catalog: Catalog) -> Head:
+    return Head(*head(catalog), utc_now() + timedelta(seconds=1), "file")
+
+
+def more(catalog: Catalog, count: int) -> Head:
+    for _ in range(count):
+        with catalog.write() as session:
+            record(session, "job.retry")
+    return now(catalog)
+
+
+def test_a_gap_that_a_restore_tells_of_is_explained(catalog: Catalog) -> None:
+    long_ago = utc_now() - timedelta(days=1)
+    known = Head(*head(catalog), long_ago, "file")
+    after = restore(catalog, known)
+    before = Head(9, "f" * 64, long_ago, "file")
+    verdict = verify(catalog, [before, known, after])
     assert verdict.problem is None
-    assert [(gap.seq, gap.first, gap.last) for gap in verdict.gaps] == [(7, 7, RECORDS)]
-    # One that was kept after it, or before the gap, is not explained away.
-    assert found(catalog, Head(seq + 1, digest)).kind == "truncated"
-    assert found(catalog, Head(5, digest)).kind == "rewritten"
+    (gap,) = verdict.gaps
+    assert (gap.seq, gap.first, gap.last, gap.confirmed) == (7, 7, RECORDS, True)
+    # What was kept after it, or before the gap, is not explained away.
+    for seq, at, kind in ((13, long_ago, "truncated"), (5, long_ago, "rewritten")):
+        assert found(catalog, known, after, Head(seq, "a" * 64, at)).kind == kind
+    # A head of which nobody knows when it was kept: only for whoever knows of the restore.
+    timeless = Head(10, "b" * 64)
+    assert found(catalog, known, after, timeless).kind == "truncated"
+    assert verify(catalog, [known, after, timeless], accepted=[7]).problem is None
+
+
+@pytest.mark.practice(9)
+def test_a_forged_restore_explains_nothing(catalog: Catalog) -> None:
+    kept = [Head(4, _hash(catalog, 4)), now(catalog)]
+    restore(catalog, Head(10**9, "a" * 64))
+    assert found(catalog, *kept).kind == "truncated"
+    # Not even one that names the last head: nothing was noted right after it.
+    restore(catalog, kept[-1])
+    kept[-1] = replace(kept[-1], at=utc_now() - timedelta(days=1))
+    assert (found(catalog, *kept).kind, found(catalog, *kept).seq) == ("restored", 7)
+    assert verify(catalog, kept, accepted=[7]).problem is None
+
+
+@pytest.mark.practice(9)
+def test_what_is_cut_off_or_written_anew_after_a_restore_is_found(catalog: Catalog) -> None:
+    known = Head(*head(catalog), utc_now() - timedelta(days=1), "file")
+    kept = [known, restore(catalog, known), more(catalog, 3)]
+    assert verify(catalog, kept).problem is None
+    tamper(catalog, run("DELETE FROM audit_log WHERE seq > 8"))
+    assert (found(catalog, *kept).kind, found(catalog, *kept).until) == ("truncated", 10)
+    more(catalog, 20)
+    assert (found(catalog, *kept).kind, found(catalog, *kept).until) == ("rewritten", 10)
 
 
 # --- the file of heads -------------------------------------------------------------------------
@@ -217,9 +278,34 @@ def test_heads_are_read_as_they_were_noted(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write('{"at": "2026-01')  # the machine stopped while it was written
     assert [(one.seq, one.hash) for one in heads.read(path)] == [(3, "a" * 64), (7, "b" * 64)]
+    assert heads.bad_lines(path) == []
     last = heads.latest(path)
     assert last is not None and last.seq == 7
+    heads.append(path, 9, "c" * 64)
+    assert [one.seq for one in heads.read(path)] == [3, 7, 9]
+    assert heads.bad_lines(path) == [3]
+    with path.open("a") as file:
+        file.write("x" * 5_000 + "\n")
+    with pytest.raises(HeadsDamaged):
+        heads.latest(path)
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_head_of_a_cut_log_is_not_noted(tmp_path: Path, lent: None) -> None:
+    options = WorkspaceOptions(audit_heads=tmp_path / "heads.jsonl")
+    with open_workspace(tmp_path / "data", SmallAnalyser(), options=options) as ws:
+        path = tmp_path / "heads.jsonl"
+        more(ws.catalog, 2)
+        assert heads.keep(ws, now=True)
+        number, _ = head(ws.catalog)
+        tamper(ws.catalog, run(f"DELETE FROM audit_log WHERE seq = {number}"))
+        before = path.read_bytes()
+        for count in (0, 3):  # shorter than it was, and longer
+            more(ws.catalog, count)
+            assert not heads.keep(ws, now=True)
+            assert path.read_bytes() == before
+            against = heads.contradicts(ws)
+            assert against is not None and against.seq == number
 
 
 def test_a_head_reads_as_it_is_printed() -> None:
@@ -321,6 +407,23 @@ def test_a_record_that_cannot_be_written_fails_for_whoever_waits(
     writer.write(entry_of(Acting(), "case.read"))
     writer.close()
     assert verify(catalog).records == RECORDS + 1
+
+
+def test_one_bad_record_fails_alone(catalog: Catalog) -> None:
+    writer = AuditWriter(catalog)
+    good = entry_of(Acting(), "case.read", outcome="x" * 500, case_id="y" * 64)
+    with catalog.write():  # somebody else has the lock, so all of them wait
+        first = writer.submit(good)
+        bad = writer.submit(entry_of(Acting(), "case.read", details={"n": 2**60}))
+        others = [writer.submit(good) for _ in range(5)]
+    for future in (first, *others):
+        future.result(30)
+    with pytest.raises(AuditUnavailable):
+        bad.result(30)
+    writer.close()
+    verdict = verify(catalog)
+    assert (verdict.records, verdict.problem) == (RECORDS + 6, None)
+    assert len(list_records(catalog, Wanted(), limit=1).items[0].case_id or "") == 36
 
 
 def _hash(catalog: Catalog, seq: int) -> str:

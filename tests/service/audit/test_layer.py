@@ -133,6 +133,12 @@ def test_what_was_typed_as_an_id_is_not_recorded(client: TestClient, workspace: 
         assert client.get(path).status_code in (404, 422)
         assert last(workspace).subject_id is None
     assert NAME not in str(log(workspace))
+    # Each kind of id has its own form: none is too long for its column.
+    for path in (f"/v1/cases/{'a' * 64}", "/v1/cases/a_slug-0123456789ab"):
+        assert client.get(path).status_code == 404
+        assert (last(workspace).case_id, last(workspace).subject_id) == (None, None)
+    client.get(f"/v1/images/{'A' * 64}")
+    assert last(workspace).subject_id == "a" * 64
 
 
 def test_nothing_is_shown_that_cannot_be_recorded(
@@ -163,6 +169,12 @@ def test_pages_are_recorded_as_calls_are(
     case_id = post_case(client)
     before = last(workspace).seq
     with TestClient(create_app(settings, workspace)) as pages:
+        html = {"accept": "text/html"}
+        answer = pages.get(f"/cases/{case_id}", headers=html, follow_redirects=False)
+        assert answer.status_code == 303
+        refused = last(workspace)
+        assert (refused.action, refused.outcome) == ("case.read", "unauthenticated")
+        assert refused.actor == "nobody" and "address" in refused.details
         browser = Browser(pages)
         browser.sign_in()
         browser.get(f"/cases/{case_id}")
@@ -171,7 +183,7 @@ def test_pages_are_recorded_as_calls_are(
         actions = [one.action for one in found]
         assert {"case.list", "case.read", "audit.read"} <= set(actions)
         assert all(one.channel == "web" for one in found if one.action == "case.read")
-        read = next(one for one in found if one.action == "case.read")
+        read = next(one for one in found if (one.action, one.outcome) == ("case.read", "done"))
         assert read.case_id == case_id
         shown = browser.get(f"/audit?case_id={case_id}")
         assert case_id in shown.prose

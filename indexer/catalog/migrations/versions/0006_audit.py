@@ -25,6 +25,15 @@ _POSTGRESQL = (
     BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$""",
     """CREATE TRIGGER audit_log_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()""",
+    """CREATE FUNCTION audit_log_require_next() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        IF NEW.seq <> (SELECT coalesce(max(seq), 0) + 1 FROM audit_log) THEN
+            RAISE EXCEPTION 'the audit log is append-only';
+        END IF;
+        RETURN NEW;
+    END $$""",
+    """CREATE TRIGGER audit_log_in_order BEFORE INSERT ON audit_log
+    FOR EACH ROW EXECUTE FUNCTION audit_log_require_next()""",
 )
 
 
