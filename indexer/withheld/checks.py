@@ -54,6 +54,9 @@ class Digests:
     pdq_quality: int | None = None
 
 
+NO_DIGESTS: Final = Digests()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ListedPdq:
     """All listed PDQ hashes at one version of the lists: (n, 32) and the list of each."""

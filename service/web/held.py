@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from indexer.blobs import sha256_hex
 from indexer.records import FaceSummary, SearchFilter
-from indexer.withheld.checks import Digests
+from indexer.withheld.checks import NO_DIGESTS, Digests
 from models.errors import HomewardError
 from service.web.pictures import Examined
 
@@ -62,7 +62,7 @@ class HeldPhoto:
     crops: tuple[bytes, ...] = field(repr=False)
     sha256: str
     wishes: Wishes = Wishes()
-    digests: Digests = Digests()
+    digests: Digests = NO_DIGESTS
 
     @classmethod
     def of(

@@ -18,7 +18,7 @@ from indexer.blobs import sha256_hex
 from indexer.errors import PictureWithheld
 from indexer.faces import summaries
 from indexer.records import FaceSummary
-from indexer.withheld.checks import Digests
+from indexer.withheld.checks import NO_DIGESTS, Digests
 from indexer.withheld.shown import digests_of_upload, is_withheld_by
 from indexer.workspace import Workspace
 from models.decode import decode
@@ -39,7 +39,7 @@ class Examined:
     faces: tuple[FaceSummary, ...]
     preview: bytes
     crops: tuple[bytes, ...]
-    digests: Digests = Digests()
+    digests: Digests = NO_DIGESTS
 
 
 def face_crop(ws: Workspace, face_id: str) -> bytes:
