@@ -64,12 +64,12 @@ def digests_of_upload(ws: Workspace, data: bytes) -> checks.Digests:
 def is_withheld_by(ws: Workspace, sha256: str, digests: checks.Digests) -> bool:
     """As :func:`is_withheld_upload`, by what was kept of the bytes."""
     with ws.catalog.read() as session:
-        needs = rules(session)
-        if not checks.anything_withheld(session, needs):
-            return False
         row = session.get(WithheldImage, sha256)
         if row is not None and row.outcome != rows.RELEASED:
             return True
+        needs = rules(session)
+        if not checks.anything_withheld(session, needs):
+            return False
         listed = checks.listed_why(session, ws, sha256, digests, needs)
         why = listed or checks.copy_why(session, sha256, digests)
         return why is not None and (row is None or rows.renews(row, why))
