@@ -3,14 +3,15 @@
 Where the workspace asks for approvals, a new case is suspended: its photos are enrolled, nothing is
 searched for it. Whoever works on it asks; somebody else decides. In an emergency the search begins
 at once and ends after ``RATIFY`` unless it was approved by then, and a case has one such start
-until somebody approved a search for it.
+until somebody approved a search for it, however often it is closed and opened meanwhile.
 
 What is in force is written into the case (``suspended``, ``search_until``) in the transaction that
 changes it; ``indexer.searchable`` reads it. Upkeep only tidies up after the clock: an approval that
 is over ends by itself.
 
 A case that was there before approvals were asked for goes on for ``GRACE``, counted from when
-upkeep met it first.
+upkeep met it first. Where approvals are not asked for any more, that limit goes on its last day: a
+process that merely lacks the setting takes nothing back before.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import Select, exists, or_, select
 from sqlalchemy.orm import Session
 
 from indexer import queue
@@ -214,14 +215,14 @@ def end(session: Session, case: Case) -> None:
     for row in session.scalars(
         _of_case(case.case_id).where(Approval.state.in_(("asked", "approved")))
     ):
-        # What ended with the case counts as no emergency that nobody ratified.
-        row.ratify_by = None
         _lapse(session, row, "case_ended")
     case.suspended, case.search_until = False, None
 
 
 def keep(ws: Workspace) -> None:
     """Upkeep: write down what the clock has ended, and give cases from before their time."""
+    if not _asks(ws):
+        _end_grace(ws)
     with ws.catalog.read() as session:
         now = clock(session)
         over = session.scalars(_over(now).limit(_AT_ONCE)).all()
@@ -248,6 +249,44 @@ def keep(ws: Workspace) -> None:
             len(fresh),
             GRACE.days,
         )
+
+
+def _end_grace(ws: Workspace) -> None:
+    """Approvals are not asked for: a case that only had its days of grace is searched on."""
+    with ws.catalog.read() as session:
+        last = clock(session) + timedelta(days=1)
+        waiting = session.scalars(_in_grace(last).limit(_AT_ONCE)).all()
+    for case_id in waiting:
+        with ws.catalog.write() as session:
+            case = session.scalar(
+                select(Case).where(Case.case_id == case_id, Case.case_id.in_(_in_grace(last)))
+            )
+            if case is None:
+                continue
+            case.search_until = None
+            # What came in since it was over is compared with it now.
+            queue.enqueue(session, "probe_case", case_id)
+            record(
+                session,
+                "approval.grace",
+                subject=("case", case_id),
+                case_id=case_id,
+                outcome="ended",
+            )
+
+
+def _in_grace(until: datetime) -> Select[str]:
+    """Open cases whose search ends by then, though no approval or emergency says so."""
+    limited = exists().where(
+        Approval.case_id == Case.case_id,
+        or_(
+            (Approval.state == "asked") & Approval.ratify_by.is_not(None),
+            (Approval.state == "approved") & Approval.valid_until.is_not(None),
+        ),
+    )
+    return select(Case.case_id).where(
+        Case.status == "open", Case.suspended.is_(False), Case.search_until <= until, ~limited
+    )
 
 
 def _asks(ws: Workspace) -> bool:
@@ -377,11 +416,12 @@ def _open_case(session: Session, case_id: str) -> Case:
 
 
 def _emergency_spent(session: Session, case_id: str) -> bool:
-    """Whether the case began in an emergency since a search for it was last approved."""
+    """Whether the case began in an emergency since a search for it was last approved; also one
+    that ended with the case."""
     for row in session.scalars(_of_case(case_id).order_by(None).order_by(Approval.asked_at.desc())):
         if row.decided_by is not None and row.state in ("approved", "lapsed"):
             return False
-        if row.emergency and row.ratify_by is not None:
+        if row.emergency:
             return True
     return False
 

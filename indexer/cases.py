@@ -43,6 +43,7 @@ from indexer.records import (
 )
 from indexer.room import deletes, require_room
 from indexer.times import utc_now
+from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.types import DecodedImage
 from models.types import Face as FoundFace
@@ -330,6 +331,7 @@ def add_photo(
         if not ws.blobs.has(sha256):
             # Another owner of the same bytes was forgotten since they were put.
             ws.blobs.put(data)
+        withheld.arrived(session, ws, [sha256])
         return _enrol(
             session, ws, case_id, sha256, len(data), image, faces, chosen, filename, taken_on
         )

@@ -274,7 +274,7 @@ class DuplicateCaseNumber(HomewardError):
 
 
 class LegalHold(HomewardError):
-    """Exported evidence hangs on the record; it may not be deleted."""
+    """The record is held, or waits for a decision; it may not be deleted."""
 
     code = "legal_hold"
 
@@ -325,13 +325,14 @@ class WithheldStateInvalid(HomewardError):
 
 
 class SecondPersonNeeded(HomewardError):
-    """Whoever flagged a picture does not release it."""
+    """Whoever flagged a picture neither releases nor deletes it, and nobody deletes alone."""
 
     code = "second_person_needed"
 
     def __init__(self) -> None:
         super().__init__(
-            "Whoever flagged a picture may not release it.",
+            "Whoever flagged a picture may not release it; whoever flagged or preserved it may not "
+            "delete it.",
             remedy="Have another person of the designated role decide.",
         )
 

@@ -128,6 +128,15 @@ def _unnamed(session: Session, kind: HoldKind, subject: Case | Ad) -> Hold:
         set_at=utc_now(),
     )
     session.add(row)
+    session.flush()
+    # So that holds set and holds lifted add up in the audit log.
+    record(
+        session,
+        "hold.set",
+        subject=(kind, row.subject_id),
+        case_id=row.subject_id if kind == "case" else None,
+        details={"reason": row.reason, "hold_id": row.hold_id, "set_by": row.set_by},
+    )
     return row
 
 

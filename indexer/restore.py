@@ -47,7 +47,7 @@ from indexer.records import Progress, PurgeRecord
 from indexer.sealing.keys import attach
 from indexer.sealing.outer import OuterKeys
 from indexer.times import rfc3339
-from indexer.withheld.rows import restored
+from indexer.withheld.settling import restored
 from indexer.workspace import RESTORING, Workspace
 from models.errors import HomewardError
 

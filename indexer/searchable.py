@@ -7,6 +7,7 @@ last is read at every use: an approval ends at its hour even where no upkeep run
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
@@ -14,6 +15,9 @@ from sqlalchemy.orm import Session
 from indexer.catalog.tables import Case
 from indexer.errors import ApprovalRequired, CaseClosed, CaseNotFound
 from indexer.times import to_utc_ms, utc_now
+
+if TYPE_CHECKING:
+    from indexer.workspace import Workspace
 
 
 def clock(session: Session) -> datetime:
@@ -42,6 +46,12 @@ def is_searchable(case: Case, now: datetime) -> bool:
     if case.status != "open" or case.suspended:
         return False
     return case.search_until is None or case.search_until > now
+
+
+def require_searchable_case(ws: Workspace, case_id: str) -> None:
+    """As :func:`require_searchable`, in a transaction of its own."""
+    with ws.catalog.read() as session:
+        require_searchable(session, case_id)
 
 
 def require_searchable(session: Session, case_id: str) -> Case:

@@ -21,6 +21,7 @@ from indexer.catalog.tables import CaptureImage, StagedImage
 from indexer.errors import StagingFull
 from indexer.room import require_room
 from indexer.times import utc_now
+from indexer.withheld import rows as withheld
 from models.decode import inspect
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def stage(ws: Workspace, file: Received, actor: str) -> bool:
             if not ws.blobs.has(file.sha256):
                 # Another owner of the same bytes was forgotten since they were kept.
                 ws.blobs.keep([file])
+            withheld.arrived(session, ws, [file.sha256])
             session.merge(
                 StagedImage(sha256=file.sha256, size=file.size, actor=actor, received_at=utc_now())
             )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from indexer import kept_faces
+from indexer import approval_ends, kept_faces
 from indexer.audit import heads
 from indexer.calibrations import history
 from indexer.health import check
@@ -102,6 +102,18 @@ def _withheld(workspace: Workspace) -> Finding:
     )
 
 
+def _approvals(workspace: Workspace) -> Finding:
+    with workspace.catalog.read() as session:
+        without, ended, soon = approval_ends.counts(session)
+    return Finding(
+        "approvals",
+        not (ended or (soon and workspace.options.approval_required)),
+        f"{without} open cases are not searched for want of an approval, of {ended} it is over; "
+        f"of {soon} it ends within {approval_ends.SOON.days} days",
+        "Ask for an approval where the search is to go on: see /approvals.",
+    )
+
+
 def _packs(settings: Settings) -> Iterator[Finding]:
     """The licence of every pack that is installed or in use, and who accepted it."""
     try:
@@ -169,6 +181,7 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
         yield _ad_faces(workspace)
         yield _withheld(workspace)
         yield _heads(workspace)
+        yield _approvals(workspace)
         for item in check(workspace, verify_blobs=verify_blobs).items:
             yield Finding(item.name, item.ok, item.detail, item.remedy)
     finally:

@@ -11,10 +11,11 @@ from sqlalchemy import select
 from indexer import images
 from indexer.ad_records import summary_of
 from indexer.batches import chunks
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import Ad, Case
-from indexer.errors import ImageNotFound
+from indexer.errors import ImageNotFound, WithheldNotFound
 from indexer.records import AdSummary, Page
-from indexer.withheld import rows, shown
+from indexer.withheld import rows, settling, shown
 from indexer.withheld.rows import WithheldRecord
 from indexer.workspace import Workspace
 from service.accounts.access import require_case, sees
@@ -57,8 +58,16 @@ def require_seen(ws: Workspace, principal: Principal, sha256: str) -> None:
 
 
 def settle(ws: Workspace, principal: Principal, sha256: str, outcome: str) -> WithheldView:
-    """What was decided about a withheld picture; raises as ``rows.settle`` does."""
-    rows.settle(ws, sha256, outcome, actor=principal.actor_id)
+    """What was decided about a withheld picture that the caller's agency deals with.
+
+    Raises WithheldNotFound, also for one of other agencies' cases alone, and as
+    ``settling.settle`` does.
+    """
+    mine = (WithheldImage.sha256 == sha256, rows.known_to(principal.agency))
+    with ws.catalog.read() as session:
+        if session.scalar(select(WithheldImage.sha256).where(*mine)) is None:
+            raise WithheldNotFound(sha256)
+    settling.settle(ws, sha256, outcome, actor=principal.actor_id)
     return one(ws, principal, sha256)
 
 
@@ -75,8 +84,11 @@ def listed(
     limit: int = 50,
     cursor: str | None = None,
 ) -> Page[WithheldView]:
-    """Withheld pictures, newest first. Raises InvalidCursor."""
-    page = rows.list_withheld(ws, settled=settled, limit=limit, cursor=cursor)
+    """Withheld pictures that the caller's agency deals with, newest first. Raises
+    InvalidCursor."""
+    page = rows.list_withheld(
+        ws, agency=principal.agency, settled=settled, limit=limit, cursor=cursor
+    )
     return Page(_views(ws, principal, page.items), page.next_cursor)
 
 

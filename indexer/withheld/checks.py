@@ -1,9 +1,9 @@
-"""Comparing pictures with the lists of hashes, and with the pictures that were flagged.
+"""Comparing pictures with the lists of hashes, and with those that were flagged or listed.
 
 A listed PDQ counts up to the distance at which two pictures are near-duplicates, whatever the
 quality of the picture: a listed one that is missed is shown, one that is wrongly taken for it is
-only hidden until somebody looks. Copies of a flagged picture are told as near-duplicates are,
-quality and all, for nobody drew up a list of plain walls.
+only hidden until somebody looks. Copies of a flagged picture, and of one that an exact hash names,
+are told as near-duplicates are, quality and all, for nobody drew up a list of plain walls.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Digests:
     pdq_quality: int | None = None
 
 
+NO_DIGESTS: Final = Digests()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ListedPdq:
     """All listed PDQ hashes at one version of the lists: (n, 32) and the list of each."""
@@ -87,14 +90,22 @@ def listed_why(
     for kind, digest in exact.items():
         if digest is None or kind not in needs.kinds:
             continue
-        name = session.scalar(
-            select(ListedHash.list_name)
+        named = session.scalar(
+            select(ListedHash)
             .where(ListedHash.kind == kind, ListedHash.digest == digest)
-            .order_by(ListedHash.list_name)
+            .order_by(ListedHash.added_at.desc(), ListedHash.list_name)
             .limit(1)
         )
-        if name is not None:
-            return Why(reason="listed", actor=_SYSTEM, list_name=name, hash_kind=kind)
+        if named is not None:
+            return Why(
+                reason="listed",
+                actor=_SYSTEM,
+                list_name=named.list_name,
+                hash_kind=kind,
+                listed_at=named.added_at,
+                pdq=digests.pdq,
+                pdq_quality=digests.pdq_quality,
+            )
     if digests.pdq is None or "pdq" not in needs.kinds:
         return None
     listed = _listed_pdq(session, ws, needs.version)
@@ -125,8 +136,8 @@ def _matrix(hashes: Sequence[bytes]) -> Hashes:
 def copy_why(
     session: Session, sha256: str, digests: Digests, *, pending: bool = False
 ) -> Why | None:
-    """Of which flagged picture this one is a copy. ``pending``: only of those that what is stored
-    was not compared with yet."""
+    """Of which picture this one is a copy, of those that were flagged or are listed by an exact
+    hash. ``pending``: only of those that what is stored was not compared with yet."""
     if digests.pdq is None or (digests.pdq_quality or 0) < MIN_QUALITY:
         return None
     flagged = _flagged(session, pending=pending)
@@ -147,7 +158,8 @@ def _copy_of(source: WithheldImage) -> Why:
 
 def _flagged(session: Session, *, pending: bool = False) -> Sequence[WithheldImage]:
     query = select(WithheldImage).where(
-        WithheldImage.reason == "flagged",
+        # Of those that are listed only what an exact hash names has one.
+        WithheldImage.reason.in_(("flagged", "listed")),
         WithheldImage.pdq.is_not(None),
         WithheldImage.pdq_quality >= MIN_QUALITY,
         rows.IN_FORCE,
@@ -273,12 +285,38 @@ def check_pending(ws: Workspace, sha256: str) -> None:
             rows.withhold(session, ws, sha256, why)
 
 
+def why_still(session: Session, ws: Workspace, sha256: str) -> tuple[bool, Why | None]:
+    """Whether a stored picture was compared with the lists as they are now, and why it is to be
+    withheld, whatever was decided before."""
+    needs = rules(session)
+    row = session.get(PictureDigest, sha256)
+    if needs.version and (row is None or row.version < needs.version):
+        return False, None
+    digests = _digests(session, sha256)
+    listed = listed_why(session, ws, sha256, digests, needs)
+    return True, listed or copy_why(session, sha256, digests)
+
+
+def pdq_to_find_copies(ws: Workspace, sha256: str) -> Digests:
+    """The PDQ of a stored picture, by the catalog or else by its bytes; empty where neither has
+    it."""
+    with ws.catalog.read() as session:
+        known = _digests(session, sha256)
+    if known.pdq is not None:
+        return known
+    try:
+        return digests_of(ws, ws.blobs.get(sha256), Rules(0, frozenset()))
+    except (BlobMissing, BlobDamaged):
+        return Digests()
+
+
 def _digests(session: Session, sha256: str) -> Digests:
     row = session.get(PictureDigest, sha256)
-    if row is not None and row.pdq is not None:
-        return Digests(pdq=row.pdq, pdq_quality=row.pdq_quality)
+    found = Digests() if row is None else Digests(row.md5, row.sha1, row.pdq, row.pdq_quality)
     known = session.get(ImageHash, sha256)
-    return Digests() if known is None else Digests(pdq=known.pdq, pdq_quality=known.quality)
+    if found.pdq is None and known is not None:
+        found = replace(found, pdq=known.pdq, pdq_quality=known.quality)
+    return found
 
 
 # --- the job ---------------------------------------------------------------------------------

@@ -224,6 +224,9 @@ def drop(catalog: Catalog, list_name: str) -> int:
         gone = session.scalar(select(func.count()).where(ListedHash.list_name == list_name)) or 0
         session.execute(delete(ListedHash).where(ListedHash.list_name == list_name))
         session.delete(row)
+        # Every process keeps the listed PDQ hashes of one version in memory.
+        _changed(session)
+        ask_for_check(session)
         chain.record(
             session, "hashes.drop", subject=("hash_list", list_name), details={"hashes": gone}
         )

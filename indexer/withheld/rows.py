@@ -10,21 +10,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from indexer import purges, queue, removals
+from indexer import purges, queue
 from indexer.audit import chain
 from indexer.batches import chunks
 from indexer.catalog.picture_tables import WithheldImage
-from indexer.catalog.tables import Capture, CaptureImage, Photo
-from indexer.errors import (
-    LegalHold,
-    PictureWithheld,
-    SecondPersonNeeded,
-    WithheldNotFound,
-    WithheldStateInvalid,
-)
+from indexer.catalog.tables import Capture, CaptureImage, Case, Job, Photo
+from indexer.errors import LegalHold, PictureWithheld, WithheldNotFound
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
 from indexer.times import utc_now
@@ -45,7 +39,10 @@ PRESERVED: Final = "reported_and_preserved"
 RELEASED: Final = "not_applicable_released"
 DELETED: Final = "deleted_after_preservation"
 
-_LEDGER: Final = {
+COPIES_SUBJECT: Final = "copies"
+"""The subject of the job that finds copies of pictures that lists name exactly."""
+
+LEDGER: Final = {
     None: "picture_withheld",
     PRESERVED: "picture_preserved",
     RELEASED: "picture_released",
@@ -57,12 +54,17 @@ _LEDGER: Final = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Why:
     """Why a picture is withheld: of ``reason``, the list and kind of hash, or the flag, or the
-    picture that it is a copy of."""
+    picture that it is a copy of.
+
+    ``listed_at``: when a list named exactly these bytes; None for a PDQ. ``pdq``: where copies of
+    it are to be withheld, too.
+    """
 
     reason: Reason
     actor: str
     list_name: str | None = None
     hash_kind: str | None = None
+    listed_at: datetime | None = None
     flag_reason: str | None = None
     copy_of: str | None = None
     case_id: str | None = None
@@ -154,14 +156,39 @@ def refuse_unsettled(session: Session, sha256s: Collection[str]) -> None:
 def withhold(session: Session, ws: Workspace, sha256: str, why: Why) -> bool:
     """Withhold a picture from now on, in the caller's transaction; returns whether that is new.
 
-    One that was released is withheld again only where a person flags it. The act is recorded, the
+    One that was released is withheld again where :func:`renews` says so. One that was withheld as
+    a copy is so for its own sake once it is listed or flagged itself. The act is recorded, the
     designated role is told, and the file of purges learns of it for restored back-ups.
     """
     row = session.get(WithheldImage, sha256)
-    if row is not None and (row.outcome != RELEASED or why.reason != "flagged"):
+    if row is None or (row.outcome == RELEASED and renews(row, why)):
+        _write(session, ws, sha256, why, row)
+        return True
+    if row.outcome == RELEASED:
         return False
-    _write(session, ws, sha256, why, row)
-    return True
+    if row.reason == "copy" and why.reason != "copy":
+        restate(session, row, why)
+    elif why.reason == "listed" and row.list_name is None:
+        # Whoever decides about a flag has to know that a list names the picture, too.
+        row.list_name, row.hash_kind = why.list_name, why.hash_kind
+    return False
+
+
+def renews(row: WithheldImage, why: Why) -> bool:
+    """Whether a picture that was released is withheld again: where a person flags it, and where a
+    list named exactly these bytes since. Nearness was judged when it was released."""
+    if why.reason == "listed":
+        settled = row.settled_at
+        return why.listed_at is not None and settled is not None and why.listed_at > settled
+    return why.reason == "flagged"
+
+
+def restate(session: Session, row: WithheldImage, why: Why) -> None:
+    """Another reason for a picture that stays withheld, in the caller's transaction."""
+    _reason(row, why)
+    session.flush()
+    _record(session, row)
+    _find_copies(session, row)
 
 
 def arrived(session: Session, ws: Workspace, sha256s: Collection[str]) -> None:
@@ -171,7 +198,7 @@ def arrived(session: Session, ws: Workspace, sha256s: Collection[str]) -> None:
         row = session.get_one(WithheldImage, sha256)
         why = Why(
             reason=cast("Reason", row.reason),
-            actor="system",
+            actor=row.actor,
             list_name=row.list_name,
             hash_kind=row.hash_kind,
             flag_reason=row.flag_reason,
@@ -190,119 +217,58 @@ def _write(
     if row is None:
         row = WithheldImage(sha256=sha256, withheld_id=new_id())
         session.add(row)
-    row.reason, row.actor, row.at = why.reason, why.actor, now
-    row.list_name, row.hash_kind = why.list_name, why.hash_kind
-    row.flag_reason, row.copy_of, row.case_id = why.flag_reason, why.copy_of, why.case_id
-    row.pdq, row.pdq_quality, row.compared_at = why.pdq, why.pdq_quality, None
+    row.at = now
+    _reason(row, why)
     row.due_at = now + timedelta(hours=ws.options.withheld_hours)
     row.overdue_at = row.settled_at = row.settled_by = row.outcome = None
     session.flush()
-    chain.record(
-        session,
-        "picture.flag" if why.reason == "flagged" else "picture.withhold",
-        subject=("picture", sha256),
-        case_id=why.case_id,
-        details={
-            "reason": why.flag_reason or why.reason,
-            "hash_kind": why.hash_kind,
-            "copy_of": why.copy_of,
-        },
-    )
-    _note_for_restores(session, row)
+    _record(session, row)
+    note_for_restores(session, row)
     notices.tell(session, row.withheld_id, "picture.withheld", emails=ws.options.withheld_emails)
-    if why.reason == "flagged":
-        queue.enqueue(session, "check_pictures", row.withheld_id)
+    _find_copies(session, row)
 
 
-def _note_for_restores(session: Session, row: WithheldImage) -> None:
-    purges.record_purge(
-        session, row.settled_by or row.actor, _LEDGER[row.outcome], row.sha256, {row.reason: 1}
-    )
+def _reason(row: WithheldImage, why: Why) -> None:
+    row.reason, row.actor = why.reason, why.actor
+    row.list_name, row.hash_kind = why.list_name, why.hash_kind
+    row.flag_reason, row.copy_of, row.case_id = why.flag_reason, why.copy_of, why.case_id
+    row.pdq, row.pdq_quality, row.compared_at = why.pdq, why.pdq_quality, None
 
 
-def restored(ws: Workspace, kind: str, sha256: str, actor: str, at: datetime) -> bool:
-    """Bring a picture of a restored back-up into the state that the file of purges tells; returns
-    whether it is one of those states."""
-    outcomes = {name: outcome for outcome, name in _LEDGER.items()}
-    if kind not in outcomes:
-        return False
-    outcome = outcomes[kind]
-    with ws.catalog.write() as session:
-        row = session.get(WithheldImage, sha256)
-        if row is None:
-            row = WithheldImage(
-                sha256=sha256,
-                withheld_id=new_id(),
-                reason="flagged",
-                actor=actor,
-                at=at,
-                due_at=at + timedelta(hours=ws.options.withheld_hours),
-            )
-            session.add(row)
-        row.outcome = outcome
-        row.settled_at, row.settled_by = (None, None) if outcome is None else (at, actor)
-        chain.record(
-            session,
-            "picture.restore",
-            subject=("picture", sha256),
-            details={"state": kind},
-        )
-        if outcome == DELETED:
-            removals.request_bytes(session, [sha256])
-    return True
-
-
-# --- settling --------------------------------------------------------------------------------
-
-
-def settle(ws: Workspace, sha256: str, outcome: str, *, actor: str) -> WithheldRecord:
-    """What the designated role decided. Pixels are seen again only where it is released, by
-    somebody other than who flagged it; bytes go only after they were reported and preserved.
-
-    Raises :class:`WithheldNotFound`, :class:`WithheldStateInvalid`, :class:`SecondPersonNeeded`.
-    """
-    if outcome not in OUTCOMES:
-        raise WithheldStateInvalid(f"{outcome!r} is no outcome.")
-    with ws.catalog.write() as session:
-        row = session.get(WithheldImage, sha256, populate_existing=True)
-        if row is None:
-            raise WithheldNotFound(sha256)
-        allowed = {None: {PRESERVED, RELEASED}, PRESERVED: {DELETED, RELEASED}}
-        if outcome not in allowed.get(row.outcome, set()):
-            raise WithheldStateInvalid(
-                f"The picture is {row.outcome or 'not settled'}; that cannot become {outcome}."
-            )
-        if outcome == RELEASED and actor == row.actor and row.reason != "listed":
-            raise SecondPersonNeeded
-        settled = [row]
-        if outcome == RELEASED:
-            # What was withheld only for being a copy of it is free with it.
-            settled += session.scalars(
-                select(WithheldImage).where(
-                    WithheldImage.copy_of == sha256, WithheldImage.settled_at.is_(None)
-                )
-            )
-        for one in settled:
-            _settle(session, one, outcome, actor)
-        record = _records(session, [row])[0]
-    removals.finish_if_possible(ws)
-    return record
-
-
-def _settle(session: Session, row: WithheldImage, outcome: str, actor: str) -> None:
-    before = row.outcome
-    row.outcome, row.settled_at, row.settled_by = outcome, utc_now(), actor
-    session.flush()
-    if outcome == DELETED:
-        removals.request_bytes(session, [row.sha256])
+def _record(session: Session, row: WithheldImage) -> None:
     chain.record(
         session,
-        "picture.settle",
+        "picture.flag" if row.reason == "flagged" else "picture.withhold",
         subject=("picture", row.sha256),
         case_id=row.case_id,
-        details={"state": outcome, "before": before, "copy_of": row.copy_of},
+        details={
+            "reason": row.flag_reason or row.reason,
+            "hash_kind": row.hash_kind,
+            "copy_of": row.copy_of,
+        },
     )
-    _note_for_restores(session, row)
+
+
+def _find_copies(session: Session, row: WithheldImage) -> None:
+    if row.reason == "flagged":
+        queue.enqueue(session, "check_pictures", row.withheld_id)
+    elif row.pdq is not None:
+        # A list names many at once: one job compares with them all.
+        waits = select(Job.job_id).where(
+            Job.kind == "check_pictures", Job.subject_id == COPIES_SUBJECT, Job.state == "queued"
+        )
+        if session.scalar(waits.limit(1)) is None:
+            queue.enqueue(session, "check_pictures", COPIES_SUBJECT)
+
+
+def note_for_restores(session: Session, row: WithheldImage) -> None:
+    """Write the state of a picture into the ledger of purges, in the caller's transaction."""
+    purges.record_purge(
+        session, row.settled_by or row.actor, LEDGER[row.outcome], row.sha256, {row.reason: 1}
+    )
+
+
+# --- what is overdue ---------------------------------------------------------------------------
 
 
 def note_overdue(ws: Workspace) -> int:
@@ -335,21 +301,49 @@ def note_overdue(ws: Workspace) -> int:
 # --- listing ---------------------------------------------------------------------------------
 
 
+def known_to(agency: str | None) -> ColumnElement[bool]:
+    """The condition that an agency deals with an entry; None: whoever works for all agencies.
+
+    Ads are everybody's. A picture that only cases have is that of their agencies, and one that
+    nothing has any more that of the agency in whose case it was flagged.
+    """
+    if agency is None:
+        return WithheldImage.sha256.is_not(None)
+    sha256 = WithheldImage.sha256
+    return or_(
+        exists().where(CaptureImage.sha256 == sha256),
+        exists().where(
+            Photo.sha256 == sha256, Case.case_id == Photo.case_id, Case.agency == agency
+        ),
+        and_(
+            ~exists().where(Photo.sha256 == sha256),
+            exists().where(Case.case_id == WithheldImage.case_id, Case.agency == agency),
+        ),
+    )
+
+
 def list_withheld(
-    ws: Workspace, *, settled: bool = False, limit: int = 50, cursor: str | None = None
+    ws: Workspace,
+    *,
+    agency: str | None = None,
+    settled: bool = False,
+    limit: int = 50,
+    cursor: str | None = None,
 ) -> Page[WithheldRecord]:
-    """Withheld pictures, those that came last first; ``settled``: also those that are settled.
+    """Withheld pictures, those that came last first; ``settled``: also those that are settled;
+    ``agency``: only those it deals with (:func:`known_to`).
 
     Raises :class:`InvalidCursor`.
     """
     query = select(WithheldImage).order_by(WithheldImage.withheld_id.desc()).limit(limit + 1)
+    query = query.where(known_to(agency))
     if not settled:
         query = query.where(WithheldImage.settled_at.is_(None))
     if cursor is not None:
         query = query.where(WithheldImage.withheld_id < decode_cursor(cursor))
     with ws.catalog.read() as session:
         rows = session.scalars(query).all()
-        items = _records(session, rows[:limit])
+        items = records(session, rows[:limit])
     more = len(rows) > limit
     return Page(tuple(items), encode_cursor(items[-1].withheld_id) if more else None)
 
@@ -360,7 +354,7 @@ def get_withheld(ws: Workspace, sha256: str) -> WithheldRecord:
         row = session.get(WithheldImage, sha256)
         if row is None:
             raise WithheldNotFound(sha256)
-        return _records(session, [row])[0]
+        return records(session, [row])[0]
 
 
 def waiting(session: Session) -> tuple[int, int]:
@@ -378,7 +372,8 @@ def compared(session: Session, sha256: str) -> None:
     )
 
 
-def _records(session: Session, rows: Sequence[WithheldImage]) -> list[WithheldRecord]:
+def records(session: Session, rows: Sequence[WithheldImage]) -> list[WithheldRecord]:
+    """The entries as the designated role sees them."""
     ads: dict[str, list[str]] = {}
     cases: dict[str, list[str]] = {}
     for some in chunks(row.sha256 for row in rows):

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import Session
-
 from indexer.blobs import sha256_hex
 from indexer.catalog.picture_tables import WithheldImage
-from indexer.catalog.tables import Image, ImageHash
-from indexer.errors import BlobDamaged, BlobMissing, ImageNotFound, PictureWithheld
+from indexer.catalog.tables import Image
+from indexer.errors import ImageNotFound, PictureWithheld
 from indexer.withheld import checks, rows
-from indexer.withheld.lists import rules
+from indexer.withheld.lists import Rules, rules
 from indexer.withheld.rows import FLAG_REASONS, Why, WithheldRecord
-from models.decode import decode
-from models.errors import HomewardError, ImageRejected
-from models.pdq import pdq
+from models.errors import HomewardError
 
 if TYPE_CHECKING:
     from indexer.workspace import Workspace
@@ -57,50 +53,47 @@ def bytes_to_show(ws: Workspace, sha256: str) -> bytes:
 
 def is_withheld_upload(ws: Workspace, data: bytes) -> bool:
     """Whether bytes that are not stored, a photo somebody just sent, may not be shown."""
-    sha256 = sha256_hex(data)
+    return is_withheld_by(ws, sha256_hex(data), digests_of_upload(ws, data))
+
+
+def digests_of_upload(ws: Workspace, data: bytes) -> checks.Digests:
+    """What bytes that are not stored may be withheld by, lists that are loaded later included."""
+    return checks.digests_of(ws, data, Rules(0, frozenset({"md5", "sha1", "pdq"})))
+
+
+def is_withheld_by(ws: Workspace, sha256: str, digests: checks.Digests) -> bool:
+    """As :func:`is_withheld_upload`, by what was kept of the bytes."""
     with ws.catalog.read() as session:
+        row = session.get(WithheldImage, sha256)
+        if row is not None and row.outcome != rows.RELEASED:
+            return True
         needs = rules(session)
         if not checks.anything_withheld(session, needs):
             return False
-        row = session.get(WithheldImage, sha256)
-        if row is not None:
-            return row.outcome != rows.RELEASED
-        digests = checks.digests_of(ws, data, needs)
-        return _named(session, ws, sha256, digests)
-
-
-def _named(session: Session, ws: Workspace, sha256: str, digests: checks.Digests) -> bool:
-    needs = rules(session)
-    return (
-        checks.listed_why(session, ws, sha256, digests, needs) is not None
-        or checks.copy_why(session, sha256, digests) is not None
-    )
+        listed = checks.listed_why(session, ws, sha256, digests, needs)
+        why = listed or checks.copy_why(session, sha256, digests)
+        return why is not None and (row is None or rows.renews(row, why))
 
 
 def flag(ws: Workspace, sha256: str, *, case_id: str, reason: str, actor: str) -> WithheldRecord:
     """Withhold a picture and its copies from everybody, on the word of one person.
 
-    Flagged again, it stays as it is. Raises :class:`ImageNotFound`, :class:`FlagReasonInvalid`.
+    One that is flagged stays as it is when it is flagged again. Raises :class:`ImageNotFound`,
+    :class:`FlagReasonInvalid`.
     """
     if reason not in FLAG_REASONS:
         raise FlagReasonInvalid
     with ws.catalog.read() as session:
         if session.get(Image, sha256) is None:
             raise ImageNotFound(sha256)
-        known = session.get(ImageHash, sha256)
-        value, quality = (None, None) if known is None else (known.pdq, known.quality)
-    if value is None:
-        try:
-            value, quality = pdq(decode(ws.blobs.get(sha256), ws.limits).pixels)
-        except (ImageRejected, BlobMissing, BlobDamaged):
-            value = quality = None
+    digests = checks.pdq_to_find_copies(ws, sha256)
     why = Why(
         reason="flagged",
         actor=actor,
         flag_reason=reason,
         case_id=case_id,
-        pdq=value,
-        pdq_quality=quality,
+        pdq=digests.pdq,
+        pdq_quality=digests.pdq_quality,
     )
     with ws.catalog.write() as session:
         if session.get(Image, sha256) is None:
@@ -109,4 +102,12 @@ def flag(ws: Workspace, sha256: str, *, case_id: str, reason: str, actor: str) -
     return rows.get_withheld(ws, sha256)
 
 
-__all__ = ["FlagReasonInvalid", "PictureWithheld", "bytes_to_show", "flag", "is_withheld_upload"]
+__all__ = [
+    "FlagReasonInvalid",
+    "PictureWithheld",
+    "bytes_to_show",
+    "digests_of_upload",
+    "flag",
+    "is_withheld_by",
+    "is_withheld_upload",
+]

@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, exists, or_, select, true
 from indexer import jobs
 from indexer.catalog import Catalog
 from indexer.catalog.casework_tables import Approval, LinkRequest
+from indexer.catalog.picture_tables import WithheldImage
 from indexer.catalog.tables import (
     Alert,
     Candidate,
@@ -41,9 +42,11 @@ from indexer.errors import (
     NotFound,
     PhotoNotFound,
     WebhookNotFound,
+    WithheldNotFound,
 )
 from indexer.ids import canonical_id
 from indexer.records import JobKind
+from indexer.withheld.rows import known_to
 from models.errors import HomewardError
 from service.accounts.principal import Principal
 from service.accounts.roles import ALL_SCOPES, PERMISSIONS, ROLES
@@ -167,6 +170,11 @@ def _image(principal: Principal, sha256: str) -> ColumnElement[bool]:
     )
 
 
+def _withheld(principal: Principal, sha256: str) -> ColumnElement[bool]:
+    mine = (WithheldImage.sha256 == sha256, known_to(principal.agency))
+    return select(WithheldImage.sha256).where(*mine).exists()
+
+
 def _face(principal: Principal, face_id: str) -> ColumnElement[bool]:
     mine = (
         Face.face_id == face_id,
@@ -222,6 +230,7 @@ OWNED: Final[Mapping[str, Owned]] = {
     "alert_id": Owned(_alert, AlertNotFound),
     "job_id": Owned(_job, JobNotFound),
     "sha256": Owned(_image, ImageNotFound, str.lower),
+    "withheld_sha256": Owned(_withheld, WithheldNotFound, str.lower),
     "face_id": Owned(_face, FaceNotFound),
     "approval_id": Owned(_approval, ApprovalNotFound),
     "webhook_id": Owned(_webhook, WebhookNotFound),

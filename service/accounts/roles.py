@@ -62,7 +62,7 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
     "links:answer": Permission(("supervisor",), "own_agency", "Answer such questions."),
     "images:flag": Permission(_CASE_WORK, "own_agency", "Have a picture withheld from everybody."),
     "withheld:settle": Permission(
-        ("supervisor",), "installation", "Deal with pictures that are withheld."
+        ("supervisor",), "own_agency", "Deal with pictures that are withheld."
     ),
     "accounts:write": Permission(
         ("administrator",), "installation", "Make agencies, people and keys; end their sessions."

@@ -46,13 +46,13 @@ def list_withheld(
 
 
 @api.post(
-    "/withheld/{sha256}/settle",
+    "/withheld/{withheld_sha256}/settle",
     response_model=WithheldOut,
     responses=problems(404, 409, 413, 415),
 )
 def settle(
-    settled: SettleIn, service: ServiceDep, principal: Settler, sha256: ImageSha
+    settled: SettleIn, service: ServiceDep, principal: Settler, withheld_sha256: ImageSha
 ) -> WithheldOut:
     """Say what was decided. Released pictures are shown again; deleting takes the bytes away."""
-    found = withheld.settle(service.workspace, principal, sha256, settled.outcome)
+    found = withheld.settle(service.workspace, principal, withheld_sha256, settled.outcome)
     return WithheldOut.model_validate(found.as_json())

@@ -18,6 +18,7 @@ from typing import Final, Literal
 
 from indexer.blobs import sha256_hex
 from indexer.records import FaceSummary, SearchFilter
+from indexer.withheld.checks import NO_DIGESTS, Digests
 from models.errors import HomewardError
 from service.web.pictures import Examined
 
@@ -61,6 +62,7 @@ class HeldPhoto:
     crops: tuple[bytes, ...] = field(repr=False)
     sha256: str
     wishes: Wishes = Wishes()
+    digests: Digests = NO_DIGESTS
 
     @classmethod
     def of(
@@ -86,6 +88,7 @@ class HeldPhoto:
             crops=found.crops,
             sha256=sha256_hex(data),
             wishes=wishes,
+            digests=found.digests,
         )
 
     @property

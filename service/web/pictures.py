@@ -14,11 +14,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from indexer import images
+from indexer.blobs import sha256_hex
 from indexer.errors import PictureWithheld
 from indexer.faces import summaries
 from indexer.records import FaceSummary
-from indexer.withheld.rows import require_visible
-from indexer.withheld.shown import is_withheld_upload
+from indexer.withheld.checks import NO_DIGESTS, Digests
+from indexer.withheld.shown import digests_of_upload, is_withheld_by
 from indexer.workspace import Workspace
 from models.decode import decode
 from models.types import Box, RgbImage
@@ -32,11 +33,13 @@ _INK: Final = (20, 20, 20)
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A photo that is not stored, ready to be shown: JPEG files and what was found."""
+    """A photo that is not stored, ready to be shown: JPEG files and what was found. ``digests``:
+    what it may be withheld by later."""
 
     faces: tuple[FaceSummary, ...]
     preview: bytes
     crops: tuple[bytes, ...]
+    digests: Digests = NO_DIGESTS
 
 
 def face_crop(ws: Workspace, face_id: str) -> bytes:
@@ -53,12 +56,10 @@ def whole_picture(ws: Workspace, sha256: str, marked: Sequence[Box] = ()) -> byt
     return _preview(decode(data, ws.limits).pixels, marked, numbered=False)
 
 
-def held_picture(ws: Workspace, sha256: str, made: bytes) -> bytes:
+def held_picture(ws: Workspace, sha256: str, digests: Digests, made: bytes) -> bytes:
     """A picture made of a photo that is not stored, unless that was withheld since; raises
     PictureWithheld then, and where nothing was made because it was withheld before."""
-    with ws.catalog.read() as session:
-        require_visible(session, sha256)
-    if not made:
+    if not made or is_withheld_by(ws, sha256, digests):
         raise PictureWithheld
     return made
 
@@ -70,14 +71,16 @@ def examine(ws: Workspace, data: bytes) -> Examined:
     Raises ImageRejected.
     """
     image, faces = images.examine(ws, data)
-    if is_withheld_upload(ws, data):
-        return Examined(summaries(faces), b"", (b"",) * len(faces))
+    digests = digests_of_upload(ws, data)
+    if is_withheld_by(ws, sha256_hex(data), digests):
+        return Examined(summaries(faces), b"", (b"",) * len(faces), digests)
     return Examined(
         faces=summaries(faces),
         preview=_preview(image.pixels, [face.box for face in faces], numbered=True),
         crops=tuple(
             _jpeg(ws.analyser.crop(image.pixels, face.landmarks, CROP_SIZE)) for face in faces
         ),
+        digests=digests,
     )
 
 

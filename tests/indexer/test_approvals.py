@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 
 from indexer import (
     alerting,
+    approval_ends,
     approvals,
     candidates,
     cases,
@@ -70,7 +71,7 @@ def approve(ws: Workspace, approval_id: str, days: int | None = None) -> approva
 def later(monkeypatch: pytest.MonkeyPatch, **by_how_much: float) -> None:
     """The clock of the catalog goes on; nobody does any upkeep."""
     moment = utc_now() + timedelta(**by_how_much)
-    for module in (searchable, approvals, watchlist, alerting):
+    for module in (searchable, approvals, approval_ends, watchlist, alerting):
         monkeypatch.setattr(module, "clock", lambda _session: moment)
 
 
@@ -272,6 +273,66 @@ def test_cases_from_before_go_on_for_a_grace(opens: Opens, monkeypatch: pytest.M
     assert not approvals.list_approvals(ws, case_id=case_id).items
     approve(ws, ask(ws, case_id))
     assert not is_refused(ws, case_id)
+
+
+def test_no_chain_of_emergencies_by_closing_the_case(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case_id = open_case(ws, 1)
+    ask(ws, case_id, emergency=True)
+    later(monkeypatch, hours=47)
+    cases.update_case(ws, case_id, {"status": "closed"})
+    cases.update_case(ws, case_id, {"status": "open"})
+    with by(ASKER), pytest.raises(ApprovalStateInvalid, match="not ratified"):
+        approvals.ask(ws, case_id, LOOK, emergency=True)
+    assert is_refused(ws, case_id)
+    approve(ws, ask(ws, case_id))
+    assert not is_refused(ws, case_id)
+
+
+def test_the_grace_ends_nothing_where_approvals_are_not_asked_for(opens: Opens) -> None:
+    options = WorkspaceOptions(approval_required=True)
+    ws = opens(calibration=CALIBRATION, options=options)()
+    fresh, approved = open_case(ws, 1), open_case(ws, 2)
+    approve(ws, ask(ws, approved))
+    with ws.catalog.write() as session:
+        session.get_one(Case, fresh).suspended = False  # as if from before
+    approvals.keep(ws)
+    assert row_of(ws, fresh).search_until is not None
+    off = opens(calibration=CALIBRATION)()
+    with off.catalog.write() as session:
+        session.get_one(Case, fresh).search_until = utc_now() - timedelta(seconds=1)
+    approvals.keep(off)
+    row = row_of(off, fresh)
+    assert (row.suspended, row.search_until) == (False, None)
+    assert not is_refused(off, fresh)
+    assert row_of(off, approved).search_until is not None
+    assert acts(off, fresh) == [("approval.grace", None), ("approval.grace", None)]
+
+
+def test_what_ends_soon_or_has_ended_is_listed(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting, approved = open_case(ws, 1), open_case(ws, 2)
+    approve(ws, ask(ws, approved))
+
+    def now() -> tuple[list[tuple[str, bool]], tuple[int, int, int]]:
+        with ws.catalog.read() as session:
+            counted = approval_ends.counts(session)
+        listed = approval_ends.ending(ws)
+        return [(one.case_id, one.search_until is not None) for one in listed], counted
+
+    assert now() == ([(waiting, False)], (1, 0, 0))
+    later(monkeypatch, days=ws.options.approval_days - 6)
+    assert now() == ([(waiting, False), (approved, True)], (1, 0, 1))
+    assert approval_ends.ending(ws, agency="another") == ()
+    later(monkeypatch, days=ws.options.approval_days + 1)
+    assert now() == ([(waiting, False), (approved, False)], (2, 1, 0))
+    approvals.keep(ws)
+    assert sorted(now()[0]) == sorted([(waiting, False), (approved, False)])
+    assert now()[1] == (2, 1, 0)
+    ask(ws, approved)
+    assert now()[1] == (2, 0, 0)
 
 
 def test_a_suspended_case_in_front_hides_nobody_behind(ws: Workspace) -> None:

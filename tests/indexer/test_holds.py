@@ -121,4 +121,10 @@ def test_a_flag_from_before_holds_had_rows_can_be_lifted(ws: Workspace) -> None:
         session.get_one(Case, case_id).legal_hold = True
     with by("supervisor-1"):
         assert holds.lift_hold(ws, "case", case_id).set_by == "system"
+    with ws.catalog.read() as session:
+        acts = session.scalars(
+            select(AuditRecord.action).where(AuditRecord.subject_id == case_id)
+        ).all()
+    # As many set as lifted.
+    assert [act for act in acts if act.startswith("hold.")] == ["hold.set", "hold.lift"]
     forget.forget_case(ws, case_id)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from indexer import candidates, forget, health, images, purges, retention
+from indexer import candidates, forget, health, holds, images, purges, retention, staging
 from indexer.ads import receive_ad
 from indexer.audit.chain import GENESIS, digest
 from indexer.blobs import sha256_hex
 from indexer.cases import add_photo, create_case
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.catalog.picture_tables import WithheldImage
-from indexer.catalog.tables import Ad, Job, Webhook
+from indexer.catalog.tables import Ad, ApiKey, Job, Webhook
 from indexer.errors import (
     BlobMissing,
     HashListNotFound,
@@ -32,7 +32,7 @@ from indexer.jobs import run_pending
 from indexer.records import AdInput, CaseInput, Upload
 from indexer.restore import reapply
 from indexer.times import utc_now
-from indexer.withheld import lists, rows, shown
+from indexer.withheld import lists, rows, settling, shown
 from indexer.workspace import Workspace, open_workspace
 from models.decode import decode
 from models.pdq import pdq
@@ -130,7 +130,7 @@ def test_copies_are_hidden_before_any_job_and_escalated_by_it(ws: Workspace) -> 
     late = face_picture(1, 2, salt=5)
     add(ws, 4, late)
     assert rows.get_withheld(ws, sha256_hex(late)).reason == "copy"
-    rows.settle(ws, sha256_hex(seen), rows.RELEASED, actor="somebody else")
+    settling.settle(ws, sha256_hex(seen), rows.RELEASED, actor="somebody else")
     assert not any(hidden(ws, data) for data in (seen, copy, late))
 
 
@@ -235,16 +235,16 @@ def test_who_flagged_does_not_release_and_bytes_go_last(ws: Workspace) -> None:
     data = face_picture(1, 2)
     sha256 = sha256_hex(data)
     with pytest.raises(WithheldNotFound):
-        rows.settle(ws, sha256, rows.PRESERVED, actor="role")
+        settling.settle(ws, sha256, rows.PRESERVED, actor="role")
     ad_id = add(ws, 1, data)
     add_photo(ws, case_id, face_picture(1, 1))
     run_pending(ws)
     flag(ws, data, case_id)
     with pytest.raises(SecondPersonNeeded):
-        rows.settle(ws, sha256, rows.RELEASED, actor="reviewer")
+        settling.settle(ws, sha256, rows.RELEASED, actor="reviewer")
     for wrong in (rows.DELETED, "anything"):
         with pytest.raises(WithheldStateInvalid):
-            rows.settle(ws, sha256, wrong, actor="role")
+            settling.settle(ws, sha256, wrong, actor="role")
     # What a report needs is not forgotten, by nobody and by no age.
     with pytest.raises(LegalHold):
         forget.forget_ad(ws, ad_id)
@@ -252,13 +252,16 @@ def test_who_flagged_does_not_release_and_bytes_go_last(ws: Workspace) -> None:
         session.execute(update(Ad).values(last_received_at=utc_now() - timedelta(days=90)))
     assert retention.look(ws, 30).due == 0
 
-    assert rows.settle(ws, sha256, rows.PRESERVED, actor="role").outcome == rows.PRESERVED
+    assert settling.settle(ws, sha256, rows.PRESERVED, actor="role").outcome == rows.PRESERVED
     assert ws.blobs.has(sha256) and hidden(ws, data)
     assert retention.look(ws, 30).due == 1
-    rows.settle(ws, sha256, rows.DELETED, actor="role")
+    for wrong in ("reviewer", "role"):
+        with pytest.raises(SecondPersonNeeded):
+            settling.settle(ws, sha256, rows.DELETED, actor=wrong)
+    settling.settle(ws, sha256, rows.DELETED, actor="another")
     assert not ws.blobs.has(sha256) and hidden(ws, data)
     with pytest.raises(WithheldStateInvalid):
-        rows.settle(ws, sha256, rows.RELEASED, actor="role")
+        settling.settle(ws, sha256, rows.RELEASED, actor="role")
     # The lead is there still, the face found, and nothing is said to be missing.
     assert [i.ad.ad_id for i in candidates.ranked(ws, case_id).items] == [ad_id]
     assert health.check(ws).ok
@@ -273,12 +276,12 @@ def test_preserved_bytes_outlive_the_ad(ws: Workspace) -> None:
     data = face_picture(1, 2)
     ad_id = add(ws, 1, data)
     flag(ws, data, new_case(ws))
-    rows.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
+    settling.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
     forget.forget_ad(ws, ad_id)
     with pytest.raises(ImageNotFound):
         images.original(ws, sha256_hex(data))
     assert ws.blobs.get(sha256_hex(data)) == data
-    rows.settle(ws, sha256_hex(data), rows.DELETED, actor="role")
+    settling.settle(ws, sha256_hex(data), rows.DELETED, actor="another")
     with pytest.raises(BlobMissing):
         ws.blobs.get(sha256_hex(data))
 
@@ -317,9 +320,9 @@ def test_a_restored_back_up_withholds_again(
     for data in (seen, released, deleted):
         add(ws, int(sha256_hex(data)[:6], 16), data)
         flag(ws, data, case_id)
-    rows.settle(ws, sha256_hex(released), rows.RELEASED, actor="role")
-    for outcome in (rows.PRESERVED, rows.DELETED):
-        rows.settle(ws, sha256_hex(deleted), outcome, actor="role")
+    settling.settle(ws, sha256_hex(released), rows.RELEASED, actor="role")
+    for outcome, actor in ((rows.PRESERVED, "role"), (rows.DELETED, "another")):
+        settling.settle(ws, sha256_hex(deleted), outcome, actor=actor)
     ledger = purges.list_purges(ws).items
     # The catalog as it was before any of that, with the same pictures.
     with open_workspace(tmp_path / "old", small_analyser) as old:
@@ -330,13 +333,16 @@ def test_a_restored_back_up_withholds_again(
         assert [hidden(old, data) for data in (seen, released, deleted)] == [True, False, True]
         assert not old.blobs.has(sha256_hex(deleted))
         assert rows.get_withheld(old, sha256_hex(seen)).settled_at is None
+        late = face_picture(1, 2, salt=3)
+        add(old, 9, late)
+        assert hidden(old, late)
 
 
 def test_the_acts_are_in_the_chain(ws: Workspace) -> None:
     data = face_picture(1, 2)
     add(ws, 1, data)
     flag(ws, data, new_case(ws))
-    rows.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
+    settling.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
     with ws.catalog.read() as session:
         chained = session.scalars(select(AuditRecord).order_by(AuditRecord.seq)).all()
     before = GENESIS
@@ -347,6 +353,130 @@ def test_the_acts_are_in_the_chain(ws: Workspace) -> None:
     assert {row.subject_id for row in chained if row.action.startswith("picture.")} == {
         sha256_hex(data)
     }
+
+
+def md5_of(data: bytes) -> bytes:
+    return hashlib.md5(data).hexdigest().encode()
+
+
+def test_held_bytes_are_not_deleted(ws: Workspace) -> None:
+    data, photo = face_picture(1, 2), face_picture(2, 2)
+    ad_id, case_id = add(ws, 1, data), new_case(ws)
+    add_photo(ws, case_id, photo)
+    for picture, kind, subject in ((data, "ad", ad_id), (photo, "case", case_id)):
+        flag(ws, picture, case_id)
+        settling.settle(ws, sha256_hex(picture), rows.PRESERVED, actor="role")
+        holds.set_hold(ws, "ad" if kind == "ad" else "case", subject, "court_order")
+        with pytest.raises(LegalHold):
+            settling.settle(ws, sha256_hex(picture), rows.DELETED, actor="another")
+        assert ws.blobs.has(sha256_hex(picture))
+
+
+def test_a_key_is_no_second_person(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    add(ws, 1, data)
+    flag(ws, data, new_case(ws), actor="user-1")
+    with ws.catalog.write() as session:
+        session.add(
+            ApiKey(
+                key_id="key-1",
+                name="x",
+                prefix="x",
+                sha256="0" * 64,
+                scopes=[],
+                created_by="user-1",
+                created_at=utc_now(),
+            )
+        )
+    with pytest.raises(SecondPersonNeeded):
+        settling.settle(ws, sha256_hex(data), rows.RELEASED, actor="key-1")
+
+
+def test_a_copy_with_another_reason_is_not_released_with_its_source(ws: Workspace) -> None:
+    first, second, third = (face_picture(1, 2, salt=n) for n in (1, 2, 3))
+    case_id = new_case(ws)
+    for number, data in enumerate((first, second, third)):
+        add(ws, number, data)
+    flag(ws, first, case_id)
+    run_pending(ws)
+    lists.load(ws, [md5_of(second)], "agency", actor="op")
+    settling.settle(ws, sha256_hex(first), rows.RELEASED, actor="role")
+    run_pending(ws)
+    listed, copy = (rows.get_withheld(ws, sha256_hex(data)) for data in (second, third))
+    assert (listed.reason, listed.list_name) == ("listed", "agency") and hidden(ws, second)
+    # The third is a copy of a listed one all the same.
+    assert (copy.reason, copy.copy_of) == ("copy", sha256_hex(second)) and hidden(ws, third)
+    assert not hidden(ws, first)
+
+
+def test_a_copy_that_is_flagged_itself_stays_so(ws: Workspace) -> None:
+    first, second = face_picture(1, 2), face_picture(1, 2, salt=3)
+    case_id = new_case(ws)
+    add(ws, 1, first)
+    add(ws, 2, second)
+    flag(ws, first, case_id)
+    run_pending(ws)
+    flag(ws, second, case_id, actor="another reviewer")
+    settling.settle(ws, sha256_hex(first), rows.RELEASED, actor="role")
+    assert rows.get_withheld(ws, sha256_hex(second)).reason == "flagged" and hidden(ws, second)
+
+
+def test_an_exact_hash_that_is_newer_than_a_release_withholds_again(ws: Workspace) -> None:
+    data = face_picture(1, 2)
+    value = b"pdq:" + pdq(decode(data).pixels)[0].hex().encode()
+    add(ws, 1, data)
+    lists.load(ws, [md5_of(data)], "agency", actor="op")
+    assert hidden(ws, data)
+    settling.settle(ws, sha256_hex(data), rows.RELEASED, actor="role")
+    lists.load(ws, [md5_of(data), value], "agency", actor="op")
+    run_pending(ws)
+    assert not hidden(ws, data) and not shown.is_withheld_upload(ws, data)
+    lists.load(ws, [hashlib.sha256(data).hexdigest().encode()], "other", actor="op")
+    assert shown.is_withheld_upload(ws, data) and hidden(ws, data)
+    record = rows.get_withheld(ws, sha256_hex(data))
+    assert (record.list_name, record.settled_at) == ("other", None)
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_copies_of_what_an_exact_hash_names_are_hidden(ws: Workspace, kind: str) -> None:
+    data, copy, late = (face_picture(1, 2, salt=n) for n in (1, 2, 3))
+    add(ws, 1, data)
+    add(ws, 2, copy)
+    lists.load(ws, [hashlib.new(kind, data).hexdigest().encode()], "agency", actor="op")
+    run_pending(ws)
+    add(ws, 3, late)
+    assert all(hidden(ws, one) for one in (data, copy, late))
+    assert rows.get_withheld(ws, sha256_hex(copy)).copy_of == sha256_hex(data)
+
+
+def test_a_list_that_was_dropped_hides_nothing_new(ws: Workspace) -> None:
+    data, other = face_picture(1, 2), face_picture(9, 2)
+    for name, picture in (("dropped", data), ("kept", other)):
+        value = pdq(decode(picture).pixels)[0].hex().encode()
+        lists.load(ws, [b"pdq:" + value], name, actor="op")
+    add(ws, 1, face_picture(7, 2))
+    lists.drop(ws.catalog, "dropped")
+    add(ws, 2, data)
+    add(ws, 3, other)
+    assert (hidden(ws, data), hidden(ws, other)) == (False, True)
+
+
+@pytest.mark.parametrize("way", ["photo", "staged"])
+def test_deleted_bytes_that_come_again_are_settled_again(ws: Workspace, way: str) -> None:
+    data, case_id = face_picture(1, 2), new_case(ws)
+    add(ws, 1, data)
+    flag(ws, data, case_id)
+    settling.settle(ws, sha256_hex(data), rows.PRESERVED, actor="role")
+    settling.settle(ws, sha256_hex(data), rows.DELETED, actor="another")
+    assert not ws.blobs.has(sha256_hex(data))
+    if way == "photo":
+        add_photo(ws, case_id, data)
+    else:
+        receiving = ws.blobs.receive()
+        receiving.write(data)
+        staging.stage(ws, receiving.done(), "scraper")
+    assert ws.blobs.has(sha256_hex(data)) and hidden(ws, data)
+    assert rows.get_withheld(ws, sha256_hex(data)).settled_at is None
 
 
 MACHINERY = {

@@ -21,8 +21,7 @@ from indexer.catalog.tables import Alert, Candidate, Case, WebSession
 from indexer.ids import new_id
 from indexer.records import AdInput, CaseInput, FaceSummary, Person, Upload
 from indexer.times import utc_now
-from indexer.withheld import shown
-from indexer.withheld.rows import FLAG_REASONS
+from indexer.withheld.rows import Why, withhold
 from indexer.workspace import Workspace
 from service.accounts.keys import KeyStore
 from service.accounts.roles import ROLES
@@ -123,6 +122,7 @@ class Seed:
             "year": "2026",
             "name": "no-such-file",
         }
+        self.ids |= self.withheld_photo()
         self.ids["held_id"] = Held.new_id()
         own = Caller("administrator", OWN)
         self.ids |= {**self.person(own), **self.key(own)}
@@ -198,17 +198,15 @@ class Seed:
         jobs.run_pending(self.ws)
         return {"sha256": sha256_hex(data)}
 
-    def withheld(self) -> dict[str, str]:
-        """Such a picture, withheld."""
-        made = self.plain_picture()
-        shown.flag(
-            self.ws,
-            made["sha256"],
-            case_id=self.ids["case_id"],
-            reason=FLAG_REASONS[0],
-            actor="x",
-        )
-        return made
+    def withheld_photo(self) -> dict[str, str]:
+        """A picture that only a case has, withheld."""
+        made = self.case()
+        data = self.pictures["portrait"] + bytes([next(self.numbers) % 256])
+        sha256 = cases.add_photo(self.ws, made["case_id"], data).sha256
+        why = Why(reason="listed", actor="system", list_name="agency", hash_kind="pdq")
+        with self.ws.catalog.write() as session:
+            withhold(session, self.ws, sha256, why)
+        return {"withheld_sha256": sha256}
 
     def suspended(self, number: str | None = None) -> dict[str, str]:
         """A case that is searched only once that is approved."""

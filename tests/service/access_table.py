@@ -119,7 +119,7 @@ def plain_picture(seed: Seed, _caller: Caller) -> Mapping[str, str]:
 
 
 def withheld(seed: Seed, _caller: Caller) -> Mapping[str, str]:
-    return seed.withheld()
+    return seed.withheld_photo()
 
 
 def of_case(seed: Seed, _caller: Caller) -> Mapping[str, Any]:
@@ -284,7 +284,7 @@ TABLE: Final[dict[str, Line]] = {
     "GET /v1/faces/{face_id}/crop": Line(CASE_WORK),
     "POST /v1/images/{sha256}/flag": Line(CASE_WORK, send=flagged, fresh=plain_picture),
     "GET /v1/withheld": Line(SUPERVISOR),
-    "POST /v1/withheld/{sha256}/settle": Line(
+    "POST /v1/withheld/{withheld_sha256}/settle": Line(
         SUPERVISOR, send=as_json(outcome=OUTCOMES[0]), fresh=withheld
     ),
     "GET /v1/generations": Line(ADMIN, everywhere=True),
@@ -419,7 +419,9 @@ TABLE: Final[dict[str, Line]] = {
     "GET /pictures/{sha256}/flag": Line(CASE_WORK, send=of_case),
     "POST /pictures/{sha256}/flag": Line(CASE_WORK, (303,), flagged_form, plain_picture),
     "GET /withheld": Line(SUPERVISOR),
-    "POST /withheld/{sha256}/settle": Line(SUPERVISOR, (303,), form(outcome=OUTCOMES[0]), withheld),
+    "POST /withheld/{withheld_sha256}/settle": Line(
+        SUPERVISOR, (303,), form(outcome=OUTCOMES[0]), withheld
+    ),
     # Held for one session: whoever did not bring the photo finds nothing.
     "GET /held/{held_id}/preview": Line(CASE_WORK, fresh=held("enrol")),
     "GET /held/{held_id}/faces/{index}": Line(CASE_WORK, fresh=held("enrol")),

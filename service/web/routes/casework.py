@@ -8,7 +8,7 @@ from fastapi import Depends, Path, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from indexer import actors, ads, approvals, cases, holds
+from indexer import actors, ads, approval_ends, approvals, cases, holds
 from indexer.errors import AdNotFound, ApprovalNotFound
 from indexer.searches import PURPOSES
 from models.errors import HomewardError
@@ -114,6 +114,7 @@ def waiting_page(
         "approvals.html",
         session=session,
         page=page,
+        ending=approval_ends.ending(service.workspace, agency=session.principal.agency),
         names=_names(service, page.items),
         first=cursor is None,
         done=done_text(done),

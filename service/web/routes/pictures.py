@@ -102,7 +102,9 @@ async def held_preview(
 ) -> Response:
     """A photo that waits for a choice, with its numbered faces."""
     held = web.held.get(held_id, session.session_id)
-    return await picture_answer(service, pictures.held_picture, held.sha256, held.preview)
+    return await picture_answer(
+        service, pictures.held_picture, held.sha256, held.digests, held.preview
+    )
 
 
 @router.get("/held/{held_id}/faces/{index}")
@@ -113,4 +115,6 @@ async def held_face(
     held = web.held.get(held_id, session.session_id)
     if not 0 <= index < len(held.crops):
         raise HeldPhotoGone("There is no such face in this photo.")
-    return await picture_answer(service, pictures.held_picture, held.sha256, held.crops[index])
+    return await picture_answer(
+        service, pictures.held_picture, held.sha256, held.digests, held.crops[index]
+    )

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from indexer import cases
 from indexer.records import CaseRecord
+from indexer.searchable import require_searchable_case
 from indexer.searches import PURPOSES
 from models.errors import HomewardError
 from service.deps import ServiceDep
@@ -82,6 +83,8 @@ async def search(
             if part is None or typed.errors:
                 return _form_page(web, service, session, case, typed, status=422)
             data, filename = part.read(), part.filename
+        # Before a face is chosen in vain.
+        await service.pool.run(require_searchable_case, service.workspace, case_id)
         found = await service.pool.run(pictures.examine, service.workspace, data)
         held = HeldPhoto.of(found, session.session_id, case_id, "search", data, filename, wishes)
         if len(found.faces) > 1:

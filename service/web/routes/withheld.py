@@ -112,14 +112,19 @@ def withheld_list(
         page=page,
         show="all" if show == "all" else "open",
         outcomes=OUTCOMES,
+        first=cursor is None,
         done=done_text(done),
         problem=None,
     )
 
 
-@router.post("/withheld/{sha256}/settle")
+@router.post("/withheld/{withheld_sha256}/settle")
 async def settle(
-    request: Request, web: WebDep, service: ServiceDep, session: Settler, sha256: PictureSha
+    request: Request,
+    web: WebDep,
+    service: ServiceDep,
+    session: Settler,
+    withheld_sha256: PictureSha,
 ) -> Response:
     """Write down what was decided."""
     async with forms.page_form(request, service, session, ("outcome",)) as form:
@@ -127,7 +132,7 @@ async def settle(
     workspace = service.workspace
     try:
         await run_in_threadpool(
-            withheld.settle, workspace, session.principal, _sha256(sha256), outcome
+            withheld.settle, workspace, session.principal, _sha256(withheld_sha256), outcome
         )
     except HomewardError as error:
         problem, status = beside(error)
@@ -139,6 +144,7 @@ async def settle(
             page=page,
             show="all",
             outcomes=OUTCOMES,
+            first=True,
             done="",
             problem=problem,
         )

@@ -20,6 +20,11 @@ CASEWORK_TEXTS: Final[Mapping[str, str]] = {
     "in time.",
     "approvals.not_needed": "This case is searched without an approval.",
     "approvals.ended": "This case is not open; what was approved for it is over.",
+    "approvals.ending": "Cases that are not searched, or not for long",
+    "approvals.ending_help": "They have no approval, or one that ends within 7 days. Whoever works "
+    "on the case asks for one.",
+    "approvals.ends": "searched until {moment}",
+    "approvals.not_searched": "not searched, no approval is in force",
     "approvals.note": "Note",
     "approvals.note_hint": "For whoever decides.",
     "approvals.emergency": "Emergency: begin at once. The search ends after 48 hours unless it is "
@@ -41,6 +46,7 @@ CASEWORK_TEXTS: Final[Mapping[str, str]] = {
     "approval.days": "Days for which it holds",
     "approval.days_hint": "Leave empty for the usual {days} days; 366 at most.",
     "approval.days_wrong": "Give a whole number of days from 1 to 366.",
+    "approval.back": "Back to the approvals",
     "approval.submit": "Write down the decision",
     "approval.state.asked": "waits",
     "approval.state.approved": "approved",

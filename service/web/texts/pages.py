@@ -94,6 +94,9 @@ TEXTS: Final[Mapping[str, str]] = {
     "state.no_photo": "Add a photo to begin",
     "state.no_photo_help": "With a photo in which the face can be seen, the stored ads are "
     "searched at once. A second photo makes the search surer.",
+    "state.not_searched": "The search did not get to the end: not every stored picture could be "
+    "read. What is listed is incomplete. Tell whoever runs Homeward: the page Jobs says what "
+    "failed.",
     "state.searching": "The ads are being searched for a new photo. What is listed may be "
     "incomplete for some moments.",
     "state.searched": "Compared with all ads received up to {moment}.",

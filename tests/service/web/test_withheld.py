@@ -12,8 +12,10 @@ from PIL import Image
 from starlette.routing import BaseRoute, Route
 
 from indexer.blobs import sha256_hex
-from indexer.withheld import rows
+from indexer.withheld import lists, rows
 from indexer.workspace import Workspace
+from models.decode import decode
+from models.pdq import pdq
 from service.accounts.keys import KeyStore
 from tests.service.conftest import AUTH, problem
 from tests.service.web.browser import Browser
@@ -251,3 +253,15 @@ def test_a_flag_needs_its_case_its_picture_and_its_permission(
             422, "validation_failed")  # fmt: skip
     assert client.post(f"/v1/images/{sha256}/flag", json=body, headers=AUTH).status_code == 200
     problem(client.get(f"/v1/images/{sha256}", headers=AUTH), 403, "picture_withheld")
+
+
+def test_a_photo_that_waits_is_compared_with_lists_that_come_meanwhile(
+    scene: Scene, group_photo_bytes: bytes
+) -> None:
+    scene.enrol(group_photo_bytes)
+    preview = next(i["src"] for i in scene.browser.page.images if i["src"].startswith("/held/"))
+    assert scene.client.get(preview).status_code == 200
+    value = pdq(decode(group_photo_bytes).pixels)[0].hex().encode()
+    lists.load(scene.workspace, [b"pdq:" + value], "agency", actor="op")
+    answer = scene.client.get(preview)
+    assert answer.status_code == 403 and not is_picture(answer.content)
