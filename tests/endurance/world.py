@@ -241,8 +241,8 @@ class World:
         for process in every:
             if process is not None:
                 code = process.wait(90)
-                words = process.args[3:] if isinstance(process.args, list) else process.args
-                assert code == 0, f"{words} ended with {code}:\n{self._last_said()}"
+                name = "the service" if process is self.server else "a worker"
+                assert code == 0, f"{name} ended with {code}:\n{self._last_said()}"
         self.server = self.workers = None
         self.single = []
 
