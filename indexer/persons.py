@@ -11,20 +11,22 @@ _OPERATOR = "cli:"
 """Before the account of an operator at the command line, who makes keys for everybody."""
 
 
+def makers(session: Session, actor: str) -> tuple[str, ...]:
+    """``actor``, who made the key that it is, who made that key, and so on to the first: a person,
+    or a key that nobody made, or that an operator at the command line made for others."""
+    found: list[str] = []
+    current: str | None = actor
+    while current is not None and current not in found:
+        found.append(current)
+        made_by = session.scalar(select(ApiKey.created_by).where(ApiKey.key_id == current))
+        current = None if made_by is None or made_by.startswith(_OPERATOR) else made_by
+    return tuple(found)
+
+
 def same_person(session: Session, one: str, other: str) -> bool:
     """Whether ``one`` and ``other`` may be the same person.
 
-    They are where they are one actor, where one made the key that the other is, and where both are
-    keys that one and the same actor made (unless that was at the command line, where an operator
-    makes keys for others).
+    They are where they are one actor, and where one and the same actor made both or made the one
+    that the other is, however many keys lie between.
     """
-    if one == other:
-        return True
-    rows = session.execute(
-        select(ApiKey.key_id, ApiKey.created_by).where(ApiKey.key_id.in_((one, other)))
-    )
-    makers = {row.key_id: row.created_by for row in rows}
-    made_one, made_other = makers.get(one), makers.get(other)
-    if made_one == other or made_other == one:
-        return True
-    return made_one is not None and made_one == made_other and not made_one.startswith(_OPERATOR)
+    return not set(makers(session, one)).isdisjoint(makers(session, other))

@@ -108,6 +108,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.settings = settings
+    limiter = app.state.limiter = RateLimiter(settings.rate_limit_per_minute)
+    addresses = app.state.addresses = AddressLimits(
+        settings.failures_per_minute, settings.rate_limit_per_minute
+    )
     errors.install(app)
     # Each is put around those before it: the last one added sees a request first.
     app.add_middleware(web.OwnForms, public_url=settings.public_url)
@@ -119,8 +123,8 @@ def create_app(
     app.add_middleware(
         Gate,
         authenticate=authenticate,
-        limiter=RateLimiter(settings.rate_limit_per_minute),
-        addresses=AddressLimits(settings.failures_per_minute, settings.rate_limit_per_minute),
+        limiter=limiter,
+        addresses=addresses,
     )
     app.add_middleware(Audited, recorder=recorder)
     app.add_middleware(Peers, trusted=settings.trusted_networks, hosts=settings.host_names)

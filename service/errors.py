@@ -56,6 +56,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "accounts_exist": 409,
     "agency_taken": 409,
     "last_administrator": 409,
+    "person_changed": 409,
     "login_taken": 409,
     "agency_invalid": 422,
     "code_refused": 422,

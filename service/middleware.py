@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uuid_utils import uuid7
 
@@ -33,8 +34,8 @@ REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 API_PREFIX = "/v1"
 MAX_KEY = 1024
 """Longest key that is looked at, in characters."""
-SESSION_MARK = b"homeward_session="
-"""In the cookies of a signed-in browser."""
+SESSION_COOKIE = "homeward_session"
+"""The cookie of a signed-in browser; over TLS with ``__Host-`` before it."""
 EVENT_STREAM = "text/event-stream"
 
 
@@ -137,8 +138,10 @@ class Gate:
             return
         try:
             if not _of_api(path):
-                if path not in PROBES and not _has_session(scope):
-                    self.addresses.anonymous(_address(scope))
+                address = _address(scope)
+                known = self.addresses.was_right(address, _session_shown(scope))
+                if path not in PROBES and not known:
+                    self.addresses.anonymous(address)
                 await self.app(scope, receive, send)
                 return
             principal = await self._principal(scope)
@@ -171,10 +174,10 @@ def _address(scope: Scope) -> str:
     return str(client[0]) if client else "unknown"
 
 
-def _has_session(scope: Scope) -> bool:
-    """Whether the browser shows a session; that it is a true one is found out further in."""
-    cookies = b";".join(value for name, value in scope["headers"] if name.lower() == b"cookie")
-    return SESSION_MARK in cookies
+def _session_shown(scope: Scope) -> str:
+    """The session that the browser shows, which anybody can make up; empty where it shows none."""
+    name = f"__Host-{SESSION_COOKIE}" if scope.get("scheme") == "https" else SESSION_COOKIE
+    return HTTPConnection(scope).cookies.get(name, "")[:MAX_KEY]
 
 
 class BodyLimit:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import math
 import threading
 import time
@@ -16,6 +15,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import SlidingWindowCounterRateLimiter
 
 from service.errors import RateLimited
+from service.networks import network_of as network_of
 
 MAX_ADDRESSES: Final = 16_384
 """Counters that are kept at once; the oldest goes when there are more."""
@@ -40,20 +40,6 @@ class RateLimiter:
         reset = self._limiter.get_window_stats(self._item, key_id).reset_time
         wait = max(1, min(60, math.ceil(reset - time.time())))
         raise RateLimited(self.per_minute, wait)
-
-
-def network_of(address: str) -> str:
-    """Whom an address is counted as: IPv4 as it is, IPv6 by its /64, which is what one
-    subscriber gets at least (RFC 6177), and everything that is no address as one."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return "unknown"
-    if isinstance(parsed, ipaddress.IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
 
 
 class BoundedWindow:
@@ -121,7 +107,7 @@ class AddressLimits:
     ``failures``: wrong keys a minute. Once they are used up, no key that is new at this address
     is even looked at, or guessing would go on; a key that was right here within the last hour
     still is, so that a stranger behind the same proxy locks nobody out. ``anonymous``: requests
-    a minute without any key or session.
+    a minute without any key, or session that was found at this address before.
     """
 
     def __init__(
@@ -136,7 +122,7 @@ class AddressLimits:
     def before_key(self, address: str, key: str) -> None:
         """Raises :class:`RateLimited` where ``key`` may not be tried from ``address`` now."""
         network = network_of(address)
-        if self._failures.used_up(network) and not self._was_right(network, key):
+        if self._failures.used_up(network) and not self.was_right(address, key):
             raise RateLimited(
                 self._failures.limit,
                 self._failures.wait(network),
@@ -145,12 +131,18 @@ class AddressLimits:
 
     def after_key(self, address: str, key: str, right: bool) -> None:
         """Take note of how it ended."""
-        network = network_of(address)
         if not right:
-            self._failures.count(network)
+            self._failures.count(network_of(address))
             return
+        self.after_session(address, key, right)
+
+    def after_session(self, address: str, shown: str, right: bool) -> None:
+        """Take note of whether a session, or key, was one; one that has ended is none."""
         with self._lock:
-            mark = self._mark(network, key)
+            mark = self._mark(network_of(address), shown)
+            if not right:
+                self._known.pop(mark, None)
+                return
             self._known.pop(mark, None)
             self._known[mark] = self._clock()
             while len(self._known) > MAX_KNOWN:
@@ -167,9 +159,10 @@ class AddressLimits:
                 "a key.",
             )
 
-    def _was_right(self, network: str, key: str) -> bool:
+    def was_right(self, address: str, key: str) -> bool:
+        """Whether the key or session was right at this address not long ago."""
         with self._lock:
-            at = self._known.get(self._mark(network, key))
+            at = self._known.get(self._mark(network_of(address), key))
         return at is not None and self._clock() - at < KNOWN_SECONDS
 
     def _mark(self, network: str, key: str) -> bytes:

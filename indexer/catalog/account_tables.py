@@ -35,6 +35,8 @@ class User(Base):
     that a code serves once. ``recovery_codes`` are digests. ``trained_until``: reviewers judge
     only while it has not passed. ``setup_sha256`` is the digest of the one-time code with which
     the person chooses a password. ``agency`` is null for those who work for all agencies.
+    ``set_up_at``: when the account could first be signed in to; it is never cleared, so that what
+    ends with the first account stays ended.
     """
 
     __tablename__ = "users"
@@ -55,6 +57,7 @@ class User(Base):
     subject: Mapped[str | None] = mapped_column(String(300))
     setup_sha256: Mapped[str | None] = mapped_column(Sha, unique=True)
     setup_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    set_up_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     trained_until: Mapped[date | None]
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     disabled_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

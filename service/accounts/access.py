@@ -68,6 +68,11 @@ def require(principal: Principal, permission: str) -> None:
     """Raises :class:`Forbidden` unless the caller holds the permission."""
     assert permission in PERMISSIONS, permission
     if not principal.may(permission):
+        if permission in principal.scopes:
+            raise Forbidden(
+                f"The permission {permission!r} is for those who work for all agencies.",
+                remedy="Ask an administrator of the whole installation.",
+            )
         raise Forbidden(
             f"This key or account lacks the permission {permission!r}.",
             remedy="Ask an administrator for it.",

@@ -20,6 +20,7 @@ from indexer.audit.chain import record
 from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
+from indexer.times import utc_now
 from models.errors import HomewardError
 from service.accounts import authority, people, signing_in
 from service.accounts.errors import LoginInvalid, LoginTaken
@@ -125,7 +126,9 @@ def sign_in(
 
 
 def failed(catalog: Catalog, reason: str, *, address: str = "") -> None:
-    """Put on record that what came back from the provider proved nothing."""
+    """Put on record that what came back from the provider proved nothing; counted as a failed
+    sign-in of the address. Raises TooManyFailures, and then nothing is on record."""
+    signing_in.begin_try(catalog, "", address, utc_now())
     with catalog.write() as session:
         record(
             session,
@@ -162,6 +165,7 @@ def link(
         raise LinkRefused(
             f"A subject that begins with {BY_EMAIL!r} is not taken.", remedy="Link by the address."
         )
+    issuer = plain_issuer(issuer)
     found = people.get(catalog, principal, user)
     authority.require_may_give(principal, found.roles)
     stands = subject if subject is not None else by_email(email or "")
@@ -175,6 +179,7 @@ def link(
             )
         row = session.get_one(User, found.user_id)
         row.issuer, row.subject, row.password = issuer, stands, None
+        people.mark_set_up(row)
         row.setup_sha256 = row.setup_expires_at = None
         session.execute(delete(WebSession).where(WebSession.user_id == row.user_id))
         by = "subject" if subject is not None else "email"
@@ -183,16 +188,24 @@ def link(
 
 
 def unlink(catalog: Catalog, principal: Principal, user: str) -> people.UserRecord:
-    """Take the link back; the person needs a reset to sign in here. Raises UserNotFound and
-    Forbidden."""
+    """Take the link back; the person needs a reset to sign in here. Raises UserNotFound,
+    Forbidden, LastAdministrator."""
     found = people.get(catalog, principal, user)
     authority.require_may_give(principal, found.roles)
     with catalog.write() as session:
         row = session.get_one(User, found.user_id)
+        if row.issuer is not None:
+            people.require_other(session, principal, row)
         row.issuer = row.subject = None
         session.execute(delete(WebSession).where(WebSession.user_id == row.user_id))
         record(session, "user.unlink", subject=("user", row.user_id))
     return people.get(catalog, principal, found.user_id)
+
+
+def plain_issuer(issuer: str) -> str:
+    """An issuer as it is stored and compared: settings, documents and tokens differ in nothing so
+    often as in the slash at the end, and nobody else can own the same name with one."""
+    return issuer.rstrip("/")
 
 
 def by_email(email: str) -> str:
@@ -223,7 +236,8 @@ def _account(
 
 
 def _linked(session: Session, issuer: str, subject: str) -> User | None:
-    return session.scalar(select(User).where(User.issuer == issuer, User.subject == subject))
+    linked = (User.issuer == plain_issuer(issuer), User.subject == subject)
+    return session.scalar(select(User).where(*linked))
 
 
 def _newcomer(session: Session, vouched: Vouched, newcomers: NewPeople) -> tuple[User | None, str]:
@@ -236,7 +250,8 @@ def _newcomer(session: Session, vouched: Vouched, newcomers: NewPeople) -> tuple
         return None, "name_unusable"
     except LoginTaken:
         return None, "name_taken"
-    user.issuer, user.subject = vouched.issuer, vouched.subject
+    user.issuer, user.subject = plain_issuer(vouched.issuer), vouched.subject
+    people.mark_set_up(user)
     session.flush()
     record(
         session,

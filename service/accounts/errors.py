@@ -137,7 +137,21 @@ class LastAdministrator(HomewardError):
     def __init__(self) -> None:
         super().__init__(
             "Nobody else could manage these accounts; nothing was changed.",
-            remedy="Give another person the role administrator first and have them sign in.",
+            remedy="Give another person the role administrator first and have them sign in, or use "
+            "the command line.",
+        )
+
+
+class PersonChanged(HomewardError):
+    """Somebody else changed the person since the form was shown."""
+
+    code = "person_changed"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Somebody changed the roles or the training of this person meanwhile; nothing was "
+            "changed now.",
+            remedy="Look at what is in force and change it again if that is still wanted.",
         )
 
 

@@ -20,7 +20,7 @@ from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import decode_cursor, encode_cursor, new_id
 from indexer.records import Page
 from indexer.times import utc_now
-from service.accounts import authority
+from service.accounts import authority, made_keys, people
 from service.accounts.errors import ExpiryInvalid, KeyNameInvalid, RoleUnknown
 from service.accounts.errors import KeyNotFound as KeyNotFound
 from service.accounts.key_uses import KeyUses
@@ -152,8 +152,11 @@ class KeyStore:
             return NewKey(_record(row), text)
 
     def ensure_administrator(self) -> NewKey | None:
-        """Make the first administrator key of an installation that has none at all."""
+        """Make the first administrator key of an installation that has none at all; never where
+        people have accounts, who may have revoked the others on purpose."""
         if self._configured is not None or any(key.revoked_at is None for key in self.list()):
+            return None
+        if people.accounts_exist(self._catalog):
             return None
         return self.create("first administrator")
 
@@ -185,10 +188,7 @@ class KeyStore:
             managed = row is not None and (by is None or authority.manages(by, row.agency))
             if row is None or row.name == CONFIGURED or not managed:
                 raise KeyNotFound(key[:60])
-            if row.revoked_at is None:
-                row.revoked_at = utc_now()
-                record(session, "key.revoke", subject=("key", row.key_id))
-            session.execute(delete(WebSession).where(WebSession.key_id == row.key_id))
+            made_keys.revoke(session, row)
             return _record(row)
 
     def _configured_row(self) -> str:

@@ -46,6 +46,7 @@ def first_administrator(
             raise AccountsExist
         user = people.add(session, login, [authority.ADMINISTRATOR], None, display_name)
         user.password, user.totp_secret, user.totp_step = stored, secret, step
+        people.mark_set_up(user)
         codes = second_factor.new_recovery_codes(user)
         session.execute(delete(WebSession).where(WebSession.user_id.is_(None)))
         record(
@@ -89,6 +90,7 @@ def set_up(
             user.password = stored
         user.totp_secret, user.totp_step = secret, step
         user.setup_sha256 = user.setup_expires_at = None
+        people.mark_set_up(user)
         if people.any_accounts(session):
             session.execute(delete(WebSession).where(WebSession.user_id.is_(None)))
         codes = second_factor.new_recovery_codes(user)

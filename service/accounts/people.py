@@ -23,12 +23,14 @@ from indexer.catalog import Catalog
 from indexer.catalog.account_tables import User
 from indexer.catalog.tables import WebSession
 from indexer.ids import decode_cursor, encode_cursor, new_id
+from indexer.persons import makers
 from indexer.records import Page
 from indexer.times import utc_now
-from service.accounts import authority
+from service.accounts import authority, made_keys
 from service.accounts.errors import (
     LoginInvalid,
     LoginTaken,
+    PersonChanged,
     TrainingExpired,
     UserNotFound,
 )
@@ -73,6 +75,14 @@ class NewUser:
     expires_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a form showed of a person: what it sends unchanged is not meant as a change."""
+
+    roles: tuple[str, ...]
+    trained_until: date | None
+
+
 class Unchanged:
     """What stands for a value that is not to be changed, where None is a value."""
 
@@ -112,9 +122,16 @@ def is_set_up(user: User) -> bool:
 
 
 def any_accounts(session: Session) -> bool:
-    """Whether somebody has an account that can be signed in to; keys open no pages from then on."""
-    has_one = or_(User.password.is_not(None), User.issuer.is_not(None))
-    return session.scalar(select(User.user_id).where(has_one).limit(1)) is not None
+    """Whether somebody has, or ever had, an account that can be signed in to; keys open no pages
+    from the first one on, also where it was reset or disabled since."""
+    was_set_up = select(User.user_id).where(User.set_up_at.is_not(None)).limit(1)
+    return session.scalar(was_set_up) is not None
+
+
+def mark_set_up(user: User) -> None:
+    """The account can be signed in to; the first time stays."""
+    if user.set_up_at is None:
+        user.set_up_at = utc_now()
 
 
 def accounts_exist(catalog: Catalog) -> bool:
@@ -222,20 +239,32 @@ def change(
     display_name: str | None = None,
     trained_until: date | Unchanged | None = UNCHANGED,
     disabled: bool | None = None,
+    shown: Shown | None = None,
 ) -> UserRecord:
-    """Change what is named; it holds with the person's next request.
+    """Change what is named; it holds with the person's next request. Disabling revokes the keys
+    that the person made, which enabling does not bring back. ``shown``: what a form showed, so
+    that an old one gives nothing back that was taken away since.
 
-    Raises UserNotFound, RoleUnknown, Forbidden, LastAdministrator.
+    Raises UserNotFound, RoleUnknown, Forbidden, LastAdministrator, PersonChanged.
     """
+    if shown is not None and roles is not None and set(roles) == set(shown.roles):
+        roles = None
+    if shown is not None and trained_until == shown.trained_until:
+        trained_until = UNCHANGED
     with catalog.write() as session:
         gives = roles is not None or disabled is False
         user = _managed(session, principal, user_id, changing=gives)
         before = list(user.roles)
+        if shown is not None:
+            other_roles = roles is not None and set(before) != set(shown.roles)
+            training = not isinstance(trained_until, Unchanged)
+            if other_roles or (training and user.trained_until != shown.trained_until):
+                raise PersonChanged
         if roles is not None:
             chosen = authority.known_roles(roles)
             authority.require_may_give(principal, chosen)
             if authority.ADMINISTRATOR not in chosen:
-                _require_other(session, principal, user)
+                require_other(session, principal, user)
             user.roles = chosen
             if chosen != before:
                 record(
@@ -257,8 +286,9 @@ def change(
             )
         if disabled is not None and disabled != (user.disabled_at is not None):
             if disabled:
-                _require_other(session, principal, user)
+                require_other(session, principal, user)
                 session.execute(delete(WebSession).where(WebSession.user_id == user.user_id))
+                made_keys.revoke_made_by(session, user.user_id)
             user.disabled_at = utc_now() if disabled else None
             verb = "user.disable" if disabled else "user.enable"
             record(session, verb, subject=("user", user.user_id))
@@ -268,14 +298,24 @@ def change(
 
 def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
     """Take back password, second factor and recovery codes, end all sessions, and give a fresh
-    set-up code. Raises UserNotFound, Forbidden."""
+    set-up code. A link to a provider is taken back too: the code is there to begin anew, and must
+    never be a way in beside the provider. Raises UserNotFound, Forbidden, LastAdministrator."""
     with catalog.write() as session:
         user = _managed(session, principal, user_id, changing=True)
+        linked = user.issuer is not None
+        if is_set_up(user):
+            require_other(session, principal, user)
+        user.issuer = user.subject = None
         user.password = user.totp_secret = user.totp_step = None
         user.recovery_codes = []
         code = _give_code(user)
         session.execute(delete(WebSession).where(WebSession.user_id == user.user_id))
-        record(session, "user.reset", subject=("user", user.user_id))
+        record(
+            session,
+            "user.reset",
+            subject=("user", user.user_id),
+            details={"unlinked": True} if linked else {},
+        )
         session.flush()
         assert user.setup_expires_at is not None
         return NewUser(record_of(user), code, user.setup_expires_at)
@@ -285,12 +325,16 @@ def reset(catalog: Catalog, principal: Principal, user_id: str) -> NewUser:
 
 
 def require_trained(catalog: Catalog, principal: Principal, today: date | None = None) -> None:
-    """Raises :class:`TrainingExpired` for a person whose training has passed or was never recorded;
-    keys are not asked."""
-    if principal.kind != "user":
+    """Raises :class:`TrainingExpired` for a person whose training has passed or was never recorded,
+    and for the keys that the person made; keys that no person made are not asked."""
+    if principal.kind == "cli":
         return
     with catalog.read() as session:
-        until = session.scalar(select(User.trained_until).where(User.user_id == principal.actor_id))
+        first = makers(session, principal.actor_id)[-1]
+        person = session.get(User, first)
+        if person is None and principal.kind != "user":
+            return
+        until = None if person is None else person.trained_until
     if until is None or until < (today or utc_now().date()):
         raise TrainingExpired
 
@@ -298,8 +342,8 @@ def require_trained(catalog: Catalog, principal: Principal, today: date | None =
 # --- inside ----------------------------------------------------------------------------------
 
 
-def _require_other(session: Session, principal: Principal, user: User) -> None:
-    """The command line may do it all the same: it can make another administrator."""
+def require_other(session: Session, principal: Principal, user: User) -> None:
+    """Raises LastAdministrator, except at the command line, which can make another one."""
     if principal.kind != "cli":
         authority.require_other_administrator(session, user)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from indexer.acting import ActorKind, acting
+from service.accounts.roles import PERMISSIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +24,10 @@ class Principal:
     roles: tuple[str, ...] = ()
 
     def may(self, scope: str) -> bool:
-        """Whether they hold the permission ``scope``."""
-        return scope in self.scopes
+        """Whether they hold the permission ``scope``, and it is worth anything in their agency."""
+        rule = PERMISSIONS.get(scope)
+        here = self.agency is None or rule is None or not rule.everywhere
+        return here and scope in self.scopes
 
     def acts(self) -> None:
         """What is done from here on in this request or command is recorded as theirs."""

@@ -26,11 +26,16 @@ every agency sees; ``installation``: what belongs to nobody in particular."""
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """``about`` says in a line what it allows, for people who give it to others."""
+    """``about`` says in a line what it allows, for people who give it to others.
+
+    ``everywhere``: it touches what all agencies rely on, so only callers who work for all agencies
+    hold it; with the same role in one agency it is worth nothing.
+    """
 
     roles: tuple[Role, ...]
     reach: Reach
     about: str
+    everywhere: bool = False
 
 
 _CASE_WORK: Final[tuple[Role, ...]] = ("investigator", "supervisor")
@@ -38,7 +43,7 @@ _CASE_WORK: Final[tuple[Role, ...]] = ("investigator", "supervisor")
 PERMISSIONS: Final[Mapping[str, Permission]] = {
     "ads:read": Permission(("scraper", *_CASE_WORK), "shared", "Read ads."),
     "ads:write": Permission(("scraper",), "shared", "Send ads and their pictures."),
-    "ads:delete": Permission(("administrator",), "shared", "Forget ads."),
+    "ads:delete": Permission(("administrator",), "shared", "Forget ads.", everywhere=True),
     "jobs:read": Permission(
         ("scraper", *_CASE_WORK, "administrator"), "own_agency", "See how far jobs are."
     ),
@@ -63,10 +68,12 @@ PERMISSIONS: Final[Mapping[str, Permission]] = {
         ("administrator",), "installation", "Make agencies, people and keys; end their sessions."
     ),
     "generations:write": Permission(
-        ("administrator",), "installation", "Change the model that is in use."
+        ("administrator",), "installation", "Change the model that is in use.", everywhere=True
     ),
     "webhooks:write": Permission(("administrator",), "own_agency", "Set where alerts are sent."),
-    "hashes:write": Permission(("administrator",), "installation", "Load lists of hashes."),
+    "hashes:write": Permission(
+        ("administrator",), "installation", "Load lists of hashes.", everywhere=True
+    ),
     "audit:read": Permission(("auditor",), "installation", "Read and verify the audit log."),
     "reports:read": Permission(
         ("supervisor", "auditor", "administrator"), "installation", "Read transparency reports."

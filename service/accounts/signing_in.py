@@ -23,6 +23,7 @@ from indexer.times import utc_now
 from models.errors import HomewardError
 from service.accounts import passwords, people, second_factor
 from service.accounts.errors import SetUpRefused, SignInRefused
+from service.networks import network_of
 
 FAILURES: Final = 5
 WINDOW: Final = timedelta(minutes=15)
@@ -120,7 +121,7 @@ def user_of_setup_code(
     tried = begin_try(catalog, "", address, now)
     with catalog.write() as session:
         user = session.scalar(select(User).where(User.setup_sha256 == people.setup_digest(code)))
-        if user is not None and _usable(session, user) and _not_expired(user, now):
+        if user is not None and _takes_code(session, user, now):
             take_back(session, tried)
             people.principal_of(user).acts()
             record(
@@ -150,28 +151,31 @@ def record_wrong_key(catalog: Catalog, *, address: str) -> None:
         )
 
 
-def _not_expired(user: User, now: datetime) -> bool:
+def _takes_code(session: Session, user: User, now: datetime) -> bool:
+    """Whether a set-up code lets the person in: never beside what they sign in with already."""
+    if people.is_set_up(user) or not may_enter(session, user):
+        return False
     return user.setup_expires_at is not None and now < user.setup_expires_at
 
 
 def begin_try(catalog: Catalog, name: str, address: str, now: datetime) -> Try:
     """Write a try down as failed. One of a locked login counts for its address only, so that
-    going on does not keep the login locked."""
+    going on does not keep the login locked. An address counts as its network
+    (:func:`service.networks.network_of`); none at all is not counted."""
+    network = network_of(address) if address else ""
     counted = SignInFailure.at > now - WINDOW
     count = select(func.count()).select_from(SignInFailure)
     with catalog.write() as session:
         session.execute(delete(SignInFailure).where(SignInFailure.at <= now - WINDOW))
-        from_here = session.scalar(
-            count.where(SignInFailure.address == address[:_ADDRESS], counted)
-        )
-        if address and (from_here or 0) >= ADDRESS_FAILURES:
+        from_here = session.scalar(count.where(SignInFailure.address == network, counted))
+        if network and (from_here or 0) >= ADDRESS_FAILURES:
             raise TooManyFailures
         before = session.scalar(count.where(SignInFailure.name == name, counted))
         locked = bool(name) and (before or 0) >= FAILURES
         row = SignInFailure(
             failure_id=new_id(),
             name="" if locked else name,
-            address=address[:_ADDRESS],
+            address=network,
             at=now,
         )
         session.add(row)
@@ -183,8 +187,8 @@ def take_back(session: Session, tried: Try) -> None:
     session.execute(delete(SignInFailure).where(SignInFailure.failure_id == tried.failure_id))
 
 
-def _usable(session: Session, user: User) -> bool:
-    """Whether the person may be let in at all."""
+def may_enter(session: Session, user: User) -> bool:
+    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
     if user.disabled_at is not None:
         return False
     if user.agency is None:
@@ -195,7 +199,7 @@ def _usable(session: Session, user: User) -> bool:
 
 def _admitted(session: Session, user: User, code: str, now: datetime) -> str | None:
     """By what the person is let in, given the right password; the code is used up."""
-    if not _usable(session, user) or user.issuer is not None:
+    if not may_enter(session, user) or user.issuer is not None:
         return None
     if user.totp_secret is None:
         return "password"
@@ -217,7 +221,8 @@ def second_step(
     with catalog.write() as session:
         user = session.get(User, user_id)
         means = None
-        if user is not None and may_enter(session, user) and not tried.locked:
+        linked = user is not None and user.issuer is not None
+        if user is not None and linked and may_enter(session, user) and not tried.locked:
             means = second_factor.take(user, code, now)
         if user is not None and means is not None:
             session.execute(delete(SignInFailure).where(SignInFailure.name == name))
@@ -241,8 +246,3 @@ def second_step(
             },
         )
     raise SignInRefused
-
-
-def may_enter(session: Session, user: User) -> bool:
-    """Whether the person may be let in at all: neither disabled nor of a retired agency."""
-    return _usable(session, user)

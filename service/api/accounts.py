@@ -238,7 +238,7 @@ async def add_key(
         scopes = checked_scopes(key.roles, key.scopes, all_where_none=False)
         agency = key.agency
         if "agency" not in key.model_fields_set:
-            agency = principal.agency
+            agency = authority.chosen_agency(principal, key.roles)
         made = service.keys.create(
             key.name, scopes, agency=agency, expires_at=key.expires_at, by=principal
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -181,11 +182,17 @@ def record_read(
 
 
 def operator() -> str:
-    """Who is at the command line: the account of this machine."""
-    try:
+    """Who is at the command line: the account of this machine that the process runs as. Never from
+    the environment, which whoever types the command can set as they like."""
+    if sys.platform == "win32":
         return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli:unknown"
+    import pwd
+
+    uid = os.getuid()
+    try:
+        return f"cli:{pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"cli:uid-{uid}"
 
 
 def show_error(error: HomewardError) -> None:

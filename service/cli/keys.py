@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from indexer.times import rfc3339
-from service.accounts import access
+from service.accounts import access, authority
 from service.accounts.keys import (
     ADMINISTRATOR,
     KeyRecord,
@@ -50,21 +50,30 @@ def create(
     agency: Annotated[
         str | None, typer.Option("--agency", help="Only the cases of this agency.")
     ] = None,
+    all_agencies: Annotated[
+        bool, typer.Option("--all-agencies", help="The cases of all agencies.")
+    ] = False,
     expires_days: Annotated[
         int | None, typer.Option("--expires-days", help="It ends after so many days.")
     ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a key and print it once; without roles and scopes it may do everything."""
+    """Make a key and print it once; without roles and scopes it may do everything.
+
+    Without --agency, a key with a role that works on cases is of the unnamed agency, and any other
+    works for all agencies.
+    """
+    by = access.operator(operator())
     scopes = checked_scopes(role or (), scope or ())
+    place = agency if agency is not None else authority.chosen_agency(by, role or ())
     with _store(settings_for(context, data_dir)) as store:
         made = store.create(
             name[:100],
             scopes,
-            agency=agency,
+            agency=None if all_agencies else place,
             expires_at=expiry_in_days(expires_days),
-            by=access.operator(operator()),
+            by=by,
         )
     if as_json:
         print_json({**_values(made.record), "key": made.text})

@@ -14,6 +14,7 @@ Reason = Literal[
     "signature_wrong",
     "claims_wrong",
     "token_expired",
+    "signed_in_long_ago",
 ]
 """For the log and the audit; the person is told one thing, whatever it was."""
 

@@ -19,7 +19,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from service.signon.errors import SignOnRefused
 from service.signon.provider import Provider
-from service.signon.tokens import Proved
+from service.signon.tokens import LONGEST_SIGNED_IN_SECONDS, Proved
 
 CALLBACK: Final = "/sign-in/provider/back"
 SECONDS: Final = 600
@@ -51,6 +51,7 @@ async def begin(provider: Provider, secret: str, back: str) -> str:
         nonce=_made(secret, "nonce"),
         code_challenge=create_s256_code_challenge(_made(secret, "verifier")),
         code_challenge_method="S256",
+        max_age=str(LONGEST_SIGNED_IN_SECONDS),
         **more,
     )
     return str(address)

@@ -63,9 +63,7 @@ class Provider:
         """What the provider says of itself. Raises :class:`SignOnAway`."""
         async with self._lock:
             if self._metadata is None or time.monotonic() - self._metadata[0] > KEEP_SECONDS:
-                found = await self._get(
-                    self.issuer.rstrip("/") + "/.well-known/openid-configuration"
-                )
+                found = await self._get(self.issuer.rstrip("/") + DISCOVERY)
                 self._metadata = (time.monotonic(), self._understood(found))
             return self._metadata[1]
 

@@ -36,6 +36,9 @@ the public key, or the client secret, could sign."""
 LEEWAY_SECONDS: Final = 60
 OLDEST_SECONDS: Final = 600
 """A token that was made longer ago than this is not the answer to a sign-in begun just now."""
+LONGEST_SIGNED_IN_SECONDS: Final = 1_800
+"""A person proves who they are anew where they last did at the provider longer ago than this: as
+long as a session here may be idle (CJIS AC-11), or the provider's own session would undo that."""
 MAX_SUBJECT: Final = 255
 """OpenID Connect Core 1.0, section 2: ``sub`` has at most 255 ASCII characters."""
 
@@ -101,6 +104,7 @@ def checked(
         raise SignOnRefused("claims_wrong") from None
     if claims["iat"] < moment - OLDEST_SECONDS:
         raise SignOnRefused("token_expired")
+    _signed_in_lately(claims.get("auth_time"), moment)
     subject = claims["sub"]
     if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT:
         raise SignOnRefused("claims_wrong")
@@ -111,6 +115,17 @@ def checked(
         name=_text(claims.get("preferred_username")),
         second_factor=_second_factor(claims, expected),
     )
+
+
+def _signed_in_lately(auth_time: object, moment: int) -> None:
+    """``auth_time`` belongs into the answer to ``max_age`` (section 2), but not every provider
+    sends it. Raises :class:`SignOnRefused`."""
+    if auth_time is None:
+        return
+    if isinstance(auth_time, bool) or not isinstance(auth_time, int | float):
+        raise SignOnRefused("claims_wrong")
+    if auth_time < moment - LONGEST_SIGNED_IN_SECONDS - LEEWAY_SECONDS:
+        raise SignOnRefused("signed_in_long_ago")
 
 
 def _email(claims: Mapping[str, Any]) -> str | None:

@@ -14,13 +14,14 @@ from sqlalchemy.orm import Session as Db
 
 from indexer.audit.chain import record
 from indexer.catalog import Catalog
-from indexer.catalog.account_tables import Agency, User
+from indexer.catalog.account_tables import User
 from indexer.catalog.tables import ApiKey, WebSession
 from indexer.ids import new_id
 from indexer.times import utc_now
-from service.accounts import people
+from service.accounts import people, signing_in
 from service.accounts.keys import CONFIGURED, principal_of, usable
 from service.accounts.principal import Principal
+from service.accounts.roles import ALL_SCOPES
 from service.errors import Unauthenticated
 
 IDLE: Final = timedelta(minutes=30)
@@ -48,6 +49,11 @@ class Session:
     def by_key(self) -> bool:
         """Whether it was begun with a key."""
         return self.principal.kind != "user"
+
+    @property
+    def all_powers(self) -> bool:
+        """Whether it holds every permission and works for all agencies."""
+        return self.principal.agency is None and self.principal.scopes == ALL_SCOPES
 
     @property
     def csrf(self) -> str:
@@ -196,13 +202,7 @@ def _of_key(
 
 def _let_in(db: Db, user_id: str) -> User | None:
     user = db.get(User, user_id)
-    if user is None or user.disabled_at is not None:
-        return None
-    if user.agency is not None:
-        agency = db.get(Agency, user.agency)
-        if agency is None or agency.retired_at is not None:
-            return None
-    return user
+    return user if user is not None and signing_in.may_enter(db, user) else None
 
 
 def _add(db: Db, now: datetime, **values: str) -> tuple[str, str]:

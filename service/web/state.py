@@ -12,7 +12,7 @@ from service.accounts.access import Forbidden, known, require, require_records
 from service.accounts.errors import SetUpUnfinished
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
-from service.ratelimit import BoundedWindow, network_of
+from service.ratelimit import AddressLimits, BoundedWindow, RateLimiter, network_of
 from service.signon.provider import Provider
 from service.web import cookies, sessions
 from service.web.cookies import SESSION_COOKIE as SESSION_COOKIE
@@ -62,7 +62,8 @@ WebDep = Annotated[Web, Depends(get_web)]
 
 
 def current_session(request: Request, service: ServiceDep) -> Session | None:
-    """The session of the browser that asks, if it is signed in."""
+    """The session of the browser that asks, if it is signed in. Raises :class:`RateLimited` where
+    its holder has asked too often."""
     token = cookies.read(request, SESSION_COOKIE)
     if not 20 <= len(token) <= 100:
         return None
@@ -71,7 +72,11 @@ def current_session(request: Request, service: ServiceDep) -> Session | None:
         service.workspace.catalog, token, configured=service.settings.api_key is not None
     )
     request.state.web_session = found
+    addresses: AddressLimits = request.app.state.addresses
+    limiter: RateLimiter = request.app.state.limiter
+    addresses.after_session(address_of(request), token, found is not None)
     if found is not None:
+        limiter.check(found.principal.actor_id)
         found.principal.acts()
     return found
 

@@ -22,6 +22,7 @@ from service.ratelimit import (
     network_of,
 )
 from tests.service.conftest import AUTH, KEY, problem
+from tests.service.people import enter, make_person
 
 
 def wrong(number: int) -> dict[str, str]:
@@ -76,6 +77,29 @@ def test_a_flood_without_any_key(workspace: Workspace, settings: Settings) -> No
         assert client.get("/sign-in").status_code == 429
         assert client.get("/v1/cases", headers=AUTH).status_code == 200
         assert client.get("/healthz").status_code == 200
+
+
+def test_a_session_that_is_made_up_counts_as_none(workspace: Workspace, settings: Settings) -> None:
+    few = settings.model_copy(update={"rate_limit_per_minute": 5})
+    with TestClient(create_app(few, workspace), follow_redirects=False) as client:
+        for number in range(5):
+            made_up = {"cookie": f"homeward_session={number:030d}"}
+            assert client.get("/sign-in", headers=made_up).status_code == 200
+        assert client.get("/sign-in", headers={"cookie": "homeward_session=x"}).status_code == 429
+
+
+def test_a_person_has_a_limit_in_the_pages(workspace: Workspace, settings: Settings) -> None:
+    """Their own, once the session is known: what strangers at that address do is not theirs."""
+    few = settings.model_copy(update={"rate_limit_per_minute": 5})
+    person = make_person(workspace.catalog, "rita", ["investigator"])
+    with TestClient(create_app(few, workspace), follow_redirects=False) as client:
+        token = enter(client, workspace.catalog, person)
+        assert client.get("/cases").status_code == 200
+        client.cookies.clear()
+        assert [client.get("/sign-in").status_code for _ in range(5)] == [200] * 4 + [429]
+        mine = {"cookie": f"homeward_session={token}"}
+        answers = [client.get("/cases", headers=mine).status_code for _ in range(5)]
+        assert answers == [200] * 4 + [429]
 
 
 def test_another_address_is_not_meant(workspace: Workspace, settings: Settings) -> None:

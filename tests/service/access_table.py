@@ -13,6 +13,7 @@ Where the address names a record of an agency (by the names in ``service.account
 - ``send``: the body, as a function of the seed and the caller: ``json``, ``form`` (fields),
   ``photo`` (bytes), or what the client takes.
 - ``fresh``: makes records that an allowed call may use up, and returns their ids.
+- ``everywhere``: only callers who work for all agencies may use it (403 for the others).
 - ``open_to_all``: no credentials are needed at all.
 """
 
@@ -47,6 +48,7 @@ class Line:
     open_to_all: bool = False
     stream: bool = False
     own_session: bool = False
+    everywhere: bool = False
 
 
 HOLD: Final = get_args(holds.HoldReason)[0]
@@ -268,7 +270,7 @@ TABLE: Final[dict[str, Line]] = {
     "POST /v1/ads/batch": Line(("scraper",), send=a_batch),
     "GET /v1/ads": Line(("scraper", *CASE_WORK)),
     "GET /v1/ads/{ad_id}": Line(("scraper", *CASE_WORK)),
-    "DELETE /v1/ads/{ad_id}": Line(ADMIN, (204,), fresh=fresh_ad),
+    "DELETE /v1/ads/{ad_id}": Line(ADMIN, (204,), fresh=fresh_ad, everywhere=True),
     "GET /v1/jobs/{job_id}": Line(JOBS, blind=NOT_CASES),
     "GET /v1/jobs/{job_id}/events": Line(JOBS, blind=NOT_CASES),
     "GET /v1/alerts": Line(CASE_WORK),
@@ -285,12 +287,12 @@ TABLE: Final[dict[str, Line]] = {
     "POST /v1/withheld/{sha256}/settle": Line(
         SUPERVISOR, send=as_json(outcome=OUTCOMES[0]), fresh=withheld
     ),
-    "GET /v1/generations": Line(ADMIN),
+    "GET /v1/generations": Line(ADMIN, everywhere=True),
     # No comparison was made; three permissions at once, which no single role holds.
     "GET /v1/generations/{contract_id}/comparison": Line((), (404,)),
     # It is in use already; and none before it is kept.
-    "POST /v1/generations/{contract_id}/activate": Line(ADMIN, (200, 409)),
-    "POST /v1/generations/rollback": Line(ADMIN, (409,)),
+    "POST /v1/generations/{contract_id}/activate": Line(ADMIN, (200, 409), everywhere=True),
+    "POST /v1/generations/rollback": Line(ADMIN, (409,), everywhere=True),
     "POST /v1/cases/{case_id}/approvals": Line(
         CASE_WORK, (201,), as_json(purpose="locate_missing_person"), suspended
     ),
@@ -442,11 +444,13 @@ TABLE: Final[dict[str, Line]] = {
     ),
     "GET /ads/{ad_id}/hold": Line(SUPERVISOR),
     "POST /ads/{ad_id}/hold": Line(SUPERVISOR, (303,), form(action="set", reason=HOLD), fresh_ad),
-    "GET /generations": Line(ADMIN),
+    "GET /generations": Line(ADMIN, everywhere=True),
     "GET /generations/{contract_id}/comparison": Line((), (404,)),
     "GET /generations/{contract_id}/comparison/{case_id}": Line((), (404,)),
-    "GET /generations/rollback": Line(ADMIN, (409,)),
-    "POST /generations/rollback": Line(ADMIN, (409,), form(confirm="yes")),
-    "GET /generations/{contract_id}/switch": Line(ADMIN),
-    "POST /generations/{contract_id}/switch": Line(ADMIN, (303, 409), form(confirm="yes")),
+    "GET /generations/rollback": Line(ADMIN, (409,), everywhere=True),
+    "POST /generations/rollback": Line(ADMIN, (409,), form(confirm="yes"), everywhere=True),
+    "GET /generations/{contract_id}/switch": Line(ADMIN, everywhere=True),
+    "POST /generations/{contract_id}/switch": Line(
+        ADMIN, (303, 409), form(confirm="yes"), everywhere=True
+    ),
 }

@@ -154,7 +154,7 @@ def _check(seed: Seed, route: str, line: Line, caller: Caller) -> None:
             assert answer.headers["location"].startswith("/sign-in?next="), where
         else:
             assert answer.status_code == 401, (where, answer.text)
-    elif caller.role != FULL and caller.role not in line.who:
+    elif caller.role != FULL and (caller.role not in line.who or line.everywhere):
         answer = _ask(seed, route, line, caller, seed.ids)
         assert answer.status_code == 403, (where, answer.status_code, answer.text)
         _silent(seed, route, answer, where)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 import threading
 from datetime import date, timedelta
 from pathlib import Path
@@ -21,14 +23,17 @@ from indexer.catalog.account_tables import Agency, SignInFailure, User
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.catalog.engine import sqlite_url
 from indexer.catalog.tables import ApiKey, IdempotentResponse
+from indexer.persons import same_person
 from indexer.records import CaseInput
 from indexer.times import utc_now
 from indexer.workspace import Workspace
-from service.accounts import own, passwords, people, second_factor, signing_in
+from service.accounts import access, elsewhere, own, passwords, people, second_factor, signing_in
 from service.accounts.access import Forbidden
+from service.accounts.elsewhere import ElsewhereRefused, Vouched
 from service.accounts.errors import (
     CurrentPasswordWrong,
     ExpiryInvalid,
+    LastAdministrator,
     LoginInvalid,
     LoginTaken,
     PasswordRefused,
@@ -39,7 +44,9 @@ from service.accounts.errors import (
 from service.accounts.keys import KeyStore, expiry_in_days
 from service.accounts.principal import Principal
 from service.accounts.roles import scopes_of
+from service.cli.console import operator
 from service.cli.main import app
+from service.errors import Unauthenticated
 from service.web import sessions
 from tests.postgres import TestServer
 from tests.service.conftest import problem
@@ -227,6 +234,66 @@ def test_a_reset_ends_everything_that_let_the_person_in(catalog: Catalog) -> Non
         signing_in.sign_in(catalog, "rita", PASSWORD, person.totp.now())
 
 
+def test_a_reset_of_a_person_of_a_provider_leaves_one_way_in(catalog: Catalog) -> None:
+    """The code is no second way in beside the provider, and serves until the account is set up."""
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    person = make_person(catalog, "rita", ["investigator"])
+    elsewhere.link(catalog, admin.principal, "rita", "https://idp.example", subject="s1")
+    made = people.reset(catalog, admin.principal, person.user_id)
+    assert not made.record.set_up and not made.record.elsewhere
+    assert signing_in.user_of_setup_code(catalog, made.code) == person.user_id
+    with pytest.raises(ElsewhereRefused):
+        elsewhere.sign_in(catalog, Vouched("https://idp.example", "s1", second_factor=True))
+    # However an account came to be set up, a code that is left over lets nobody in.
+    with catalog.write() as session:
+        session.get_one(User, person.user_id).issuer = "https://idp.example"
+    with pytest.raises(SetUpRefused):
+        signing_in.user_of_setup_code(catalog, made.code)
+
+
+def test_a_slash_at_the_end_of_an_issuer_locks_nobody_out(catalog: Catalog) -> None:
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    for login, linked, told in (("one", "/", ""), ("two", "", "/")):
+        person = make_person(catalog, login, ["investigator"])
+        issuer = "https://idp.example"
+        elsewhere.link(catalog, admin.principal, login, issuer + linked, subject=login)
+        vouched = Vouched(issuer + told, login, second_factor=True)
+        assert elsewhere.sign_in(catalog, vouched).user_id == person.user_id
+
+
+def test_what_ended_with_the_first_account_stays_ended(catalog: Catalog) -> None:
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    with pytest.raises(LastAdministrator):
+        people.reset(catalog, admin.principal, admin.user_id)
+    operator = access.operator("cli:tests")
+    people.reset(catalog, operator, admin.user_id)
+    assert people.accounts_exist(catalog)
+    elsewhere.link(catalog, operator, "admin", "https://idp.example", subject="s1")
+    with pytest.raises(LastAdministrator):
+        elsewhere.unlink(catalog, admin.principal, "admin")
+    elsewhere.unlink(catalog, operator, "admin")
+    assert people.accounts_exist(catalog)
+    with pytest.raises(Unauthenticated):
+        sessions.begin(catalog, holder("cases:read"))
+
+
+def test_no_key_is_made_where_people_have_accounts(catalog: Catalog) -> None:
+    store = KeyStore(catalog)
+    first = store.ensure_administrator()
+    assert first is not None
+    make_person(catalog, "admin", ["administrator"], None)
+    store.revoke(first.record.key_id)
+    assert store.ensure_administrator() is None
+
+
+def test_the_addresses_of_one_subscriber_are_one(catalog: Catalog) -> None:
+    for number in range(signing_in.ADDRESS_FAILURES):
+        signing_in.begin_try(catalog, "", f"2001:db8:0:1::{number:x}", utc_now())
+    with pytest.raises(signing_in.TooManyFailures):
+        signing_in.begin_try(catalog, "", "2001:db8:0:1:ffff::1", utc_now())
+    signing_in.begin_try(catalog, "", "2001:db8:0:2::1", utc_now())
+
+
 def test_guessing_in_an_open_session_locks_too(catalog: Catalog) -> None:
     person = make_person(catalog, "rita", ["investigator"])
     for _ in range(signing_in.FAILURES):
@@ -346,6 +413,60 @@ def test_nobody_gives_what_they_do_not_hold(catalog: Catalog) -> None:
         store.create("no", ("administrator",), by=everything)
 
 
+def test_what_a_person_made_is_theirs_however_many_keys_lie_between(catalog: Catalog) -> None:
+    """PRACTICE 10: nobody is their own second person, nobody judges untrained through a key, and
+    nothing of a disabled person goes on working."""
+    admin = make_person(catalog, "admin", ["administrator"], None)
+    eve = make_person(catalog, "eve", ["administrator", "supervisor"], "", trained_until=None)
+    store = KeyStore(catalog)
+    both = ("role:administrator", "role:supervisor")
+    one = store.create("one", both, agency="", by=eve.principal)
+    first = store.authenticate(one.text)
+    assert first is not None
+    two = store.create("two", ("role:supervisor",), agency="", by=first)
+    operators = store.create("operator's", both, agency="", by=access.operator("cli:tests"))
+    other = store.create("other", both, agency="", by=access.operator("cli:tests"))
+    ids = [eve.user_id, one.record.key_id, two.record.key_id]
+    with catalog.read() as session:
+        assert all(same_person(session, a, b) for a in ids for b in ids)
+        assert not same_person(session, ids[2], admin.user_id)
+        assert not same_person(session, operators.record.key_id, other.record.key_id)
+    second = store.authenticate(two.text)
+    theirs = store.authenticate(operators.text)
+    assert second is not None and theirs is not None
+    with pytest.raises(TrainingExpired):
+        people.require_trained(catalog, second)
+    people.require_trained(catalog, theirs)
+    people.change(catalog, admin.principal, eve.user_id, trained_until=LATER)
+    people.require_trained(catalog, second)
+    people.change(catalog, admin.principal, eve.user_id, disabled=True)
+    assert store.authenticate(one.text) is store.authenticate(two.text) is None
+    assert store.authenticate(operators.text) is not None
+    people.change(catalog, admin.principal, eve.user_id, disabled=False)
+    assert store.authenticate(two.text) is None
+    with catalog.read() as session:
+        query = select(AuditRecord.subject_id).where(AuditRecord.action == "key.revoke")
+        assert set(session.scalars(query)) == set(ids[1:])
+
+
+def test_makers_that_made_each_other_end_the_walk(catalog: Catalog) -> None:
+    store = KeyStore(catalog)
+    one, two = (store.create(name).record.key_id for name in ("one", "two"))
+    with catalog.write() as session:
+        for key, maker in ((one, two), (two, one)):
+            session.execute(update(ApiKey).where(ApiKey.key_id == key).values(created_by=maker))
+    with catalog.read() as session:
+        assert same_person(session, one, two)
+
+
+def test_what_all_agencies_rely_on_is_for_who_works_for_all() -> None:
+    for permission in ("ads:delete", "generations:write", "hashes:write"):
+        access.require(holder(permission), permission)
+        with pytest.raises(Forbidden) as refused:
+            access.require(holder(permission, agency="north"), permission)
+        assert "all agencies" in refused.value.detail
+
+
 def test_a_key_is_refused_when_it_has_expired_or_its_agency_is_retired(catalog: Catalog) -> None:
     store = KeyStore(catalog)
     with catalog.write() as session:
@@ -443,6 +564,8 @@ def test_keys_over_the_interface(client: TestClient, workspace: Workspace) -> No
     for method, path in (("GET", "/v1/keys"), ("GET", "/v1/users"), ("POST", "/v1/keys")):
         answer = client.request(method, path, headers=auth, json={"name": "x", "roles": []})
         problem(answer, 403, "forbidden")
+    unnamed = client.post("/v1/keys", json={"name": "desk", "roles": ["investigator"]})
+    assert unnamed.json()["agency"] == ""
     problem(client.post("/v1/keys", json={"name": "x"}), 422, "role_unknown")
     problem(client.post("/v1/keys", json={"name": "x", "scopes": ["all"]}), 422, "role_unknown")
     past = {"name": "x", "scopes": ["search"], "expires_at": "2001-01-01T00:00:00Z"}
@@ -541,6 +664,17 @@ def test_accounts_from_the_command_line(tmp_path: Path) -> None:
         catalog.close()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="accounts are asked otherwise there")
+def test_who_is_at_the_command_line_is_not_theirs_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, "jane.roe")
+    assert operator() == f"cli:{pwd.getpwuid(os.getuid()).pw_name}"
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)
+    assert operator() == f"cli:uid-{2**31 - 7}"
+
+
 def test_keys_from_the_command_line(tmp_path: Path) -> None:
     lend_tables(tmp_path)
     assert "Administrator key" in run(tmp_path, "keys", "create", "all").output
@@ -548,7 +682,12 @@ def test_keys_from_the_command_line(tmp_path: Path) -> None:
     made = json.loads(run(tmp_path, *words).stdout)
     assert made["scopes"] == ["role:scraper"] and made["expires_at"] and made["agency"] is None
     scoped = ("keys", "create", "k", "--scope", "search", "--scope", "cases:read", "--json")
-    assert json.loads(run(tmp_path, *scoped).stdout)["scopes"] == ["cases:read", "search"]
+    found = json.loads(run(tmp_path, *scoped).stdout)
+    assert found["scopes"] == ["cases:read", "search"] and found["agency"] is None
+    # What works on cases is of one agency, as people are, unless it is said.
+    desk = ("keys", "create", "desk", "--role", "investigator", "--json")
+    assert json.loads(run(tmp_path, *desk).stdout)["agency"] == ""
+    assert json.loads(run(tmp_path, *desk, "--all-agencies").stdout)["agency"] is None
     for bad in (("--scope", "everything"), ("--role", "king"), ("--expires-days", "0")):
         assert run(tmp_path, "keys", "create", "k", *bad).exit_code == 1
     assert run(tmp_path, "keys", "create", "k", "--agency", "nowhere").exit_code == 1

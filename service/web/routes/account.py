@@ -11,7 +11,7 @@ from starlette.responses import RedirectResponse, Response
 
 from models.errors import HomewardError
 from service.accounts import browsers, own, people, second_factor
-from service.accounts.access import Forbidden, require
+from service.accounts.access import Forbidden
 from service.accounts.errors import AccountsExist
 from service.deps import ServiceDep
 from service.state import Service
@@ -89,10 +89,11 @@ def first_page(web: WebDep, service: ServiceDep, session: SessionDep) -> Respons
 def _may_set_up(service: Service, session: Session) -> bool:
     if not session.by_key:
         return False
-    require(session.principal, "accounts:write")
-    if session.principal.agency is not None:
+    if not session.all_powers:
+        # An administrator gives any role: a lesser key would gain by making one.
         raise Forbidden(
-            "The first administrator is made with a key that works for all agencies.",
+            "The first administrator is made with a key that holds every permission and works "
+            "for all agencies.",
             remedy="Sign in with the administrator key, or use the command line.",
         )
     return not people.accounts_exist(service.workspace.catalog)

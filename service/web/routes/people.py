@@ -192,11 +192,16 @@ async def change_person(
 ) -> Response:
     """Change name, roles and training; it holds with the person's next request."""
     names = ("display_name", "trained_until", *ROLE_FIELDS)
-    async with page_form(request, service, session, names) as form:
+    before = ("roles_shown", "trained_shown")
+    async with page_form(request, service, session, (*names, *before)) as form:
         found = typed(form, names)
+        roles_shown, trained_shown = (form.text(name) for name in before)
 
     def change() -> Response:
         try:
+            shown = None
+            if roles_shown is not None:
+                shown = people.Shown(tuple(roles_shown.split()), _day(trained_shown or ""))
             people.change(
                 service.workspace.catalog,
                 session.principal,
@@ -204,6 +209,7 @@ async def change_person(
                 roles=[role for role in ROLES if found.value(f"role_{role}")],
                 display_name=found.value("display_name"),
                 trained_until=_day(found.value("trained_until")),
+                shown=shown,
             )
         except UserNotFound:
             raise

@@ -22,10 +22,11 @@ from service.signon.errors import SignOnRefused
 from service.signon.provider import Provider
 from service.state import Service
 from service.web import cookies, pending, sessions, texts
-from service.web.cookies import CODE_COOKIE, FORM_COOKIE, PROVIDER_COOKIE, SESSION_COOKIE
+from service.web.cookies import CODE_COOKIE, PROVIDER_COOKIE
 from service.web.forms import page_form
 from service.web.routes.common import go, inside, page_router
-from service.web.state import Web, WebDep
+from service.web.routes.signin import begin, let_in
+from service.web.state import Web, WebDep, address_of
 
 router = page_router()
 
@@ -37,10 +38,6 @@ def _provider(web: Web) -> Provider:
     if web.provider is None:
         raise HTTPException(404)
     return web.provider
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
 
 
 @router.get("/sign-in/provider")
@@ -77,8 +74,11 @@ async def from_provider(
 ) -> Response:
     """Take the browser back from the provider."""
     provider, catalog = _provider(web), service.workspace.catalog
-    address = _address(request)
+    address = address_of(request)
     secret, there = _remembered(cookies.read(request, PROVIDER_COOKIE))
+    if not secret:
+        # Anybody can open this address: nothing was begun here, so nothing is on record either.
+        raise SignOnRefused("state_wrong")
     try:
         proved = await flow.finish(
             provider,
@@ -122,15 +122,14 @@ async def second_factor(request: Request, web: WebDep, service: ServiceDep) -> R
         raise Forbidden(texts.text("provider.code.over"))
     try:
         await run_in_threadpool(
-            signing_in.second_step, catalog, user_id, code[:100], address=_address(request)
+            signing_in.second_step, catalog, user_id, code[:100], address=address_of(request)
         )
     except SignInRefused:
         problem = texts.text("provider.code.wrong")
         return _code_page(web, token, there, problem=problem, status=401)
     await run_in_threadpool(pending.end, catalog, token)
-    session = await _begin(request, service, user_id)
-    answer = go(there)
-    _give(request, answer, session.token)
+    session = await begin(request, service, user_id)
+    answer = let_in(request, session, go(there))
     cookies.drop(request, answer, CODE_COOKIE)
     return answer
 
@@ -138,28 +137,12 @@ async def second_factor(request: Request, web: WebDep, service: ServiceDep) -> R
 async def _let_in(
     request: Request, web: Web, service: Service, user_id: str, there: str
 ) -> Response:
-    session = await _begin(request, service, user_id)
+    session = await begin(request, service, user_id)
     # A page and no redirect: a browser that comes from elsewhere would not send the cookie of the
     # session, which is `strict`, on to where a redirect leads.
     answer = web.pages.page("provider_done.html", session=None, there=there)
     answer.headers["refresh"] = f"0; url={there}"
-    _give(request, answer, session.token)
-    return answer
-
-
-async def _begin(request: Request, service: Service, user_id: str) -> sessions.Session:
-    return await run_in_threadpool(
-        sessions.begin_for_user,
-        service.workspace.catalog,
-        user_id,
-        address=_address(request),
-        user_agent=request.headers.get("user-agent", ""),
-    )
-
-
-def _give(request: Request, answer: Response, token: str) -> None:
-    cookies.put(request, answer, SESSION_COOKIE, token)
-    cookies.drop(request, answer, FORM_COOKIE)
+    return let_in(request, session, answer)
 
 
 def _code_page(

@@ -115,12 +115,12 @@ ACCOUNT_TEXTS: Final[Mapping[str, str]] = {
     "person.end_all": "End all sessions",
     "person.ending": "Ending the account",
     "person.disable": "Disable the account",
-    "person.disable_help": "They are let in no more and their sessions end at once. What they did "
-    "stays recorded.",
+    "person.disable_help": "They are let in no more and their sessions end at once. Keys that "
+    "they made are revoked for good. What they did stays recorded.",
     "person.enable": "Let them in again",
     "person.reset": "Reset password and second factor",
-    "person.reset_help": "For whoever lost them: both are worth nothing at once, and you get a "
-    "set-up code to hand over.",
+    "person.reset_help": "For whoever lost them: both are worth nothing at once, a link to a "
+    "provider is taken back, and you get a set-up code to hand over.",
     "code.title": "Set-up code for {name}",
     "code.lead": "Hand it over in person or through a channel that you trust. It works once, until "
     "{moment}, and is shown only now.",

@@ -59,7 +59,7 @@ def test_a_person_goes_to_the_provider_and_comes_back(issuer: str) -> None:
     asked = fields_of(address)
     assert asked["response_type"] == "code" and asked["redirect_uri"] == BACK
     assert asked["code_challenge_method"] == "S256" and len(asked["code_challenge"]) == 43
-    assert asked["scope"].split()[0] == "openid"
+    assert asked["scope"].split()[0] == "openid" and asked["max_age"] == "1800"
     made = {asked["state"], asked["nonce"], asked["code_challenge"], secret}
     assert len(made) == 4, "none of them tells another"
     found = finish(provider, secret, **consent(address, "person-1"))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from indexer.catalog.account_tables import User
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.workspace import Workspace
-from service.accounts import access, elsewhere
+from service.accounts import access, elsewhere, signing_in
 from service.app import create_app
 from service.cli.main import app as command_line
 from service.config import Settings
@@ -309,3 +309,21 @@ def test_the_command_line_links_and_unlinks(tmp_path: Any) -> None:
         assert CliRunner().invoke(command_line, [*where, "users", "unlink", "anna"]).exit_code == 0
         with workspace.catalog.read() as session:
             assert session.get_one(User, person.user_id).issuer is None
+
+
+def test_a_call_back_that_nothing_was_begun_for_is_not_on_record(
+    client: TestClient, workspace: Workspace
+) -> None:
+    for _ in range(3):
+        assert come_back(client, {"state": "x", "code": "x"}).status_code == 401
+    assert acts(workspace, "sign_in.failed") == []
+
+
+def test_call_backs_that_fail_are_counted_for_their_address(
+    client: TestClient, workspace: Workspace
+) -> None:
+    leave(client)
+    for _ in range(signing_in.ADDRESS_FAILURES):
+        assert come_back(client, {"state": "x", "code": "x"}).status_code == 401
+    assert come_back(client, {"state": "x", "code": "x"}).status_code == 429
+    assert len(acts(workspace, "sign_in.failed")) == signing_in.ADDRESS_FAILURES

@@ -60,6 +60,8 @@ def test_a_token_as_asked_for_proves_a_person() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
+        ({"auth_time": int(time.time()) - 3_600}, "signed_in_long_ago"),
+        ({"auth_time": "just now"}, "claims_wrong"),
         ({"iss": "https://elsewhere.example"}, "claims_wrong"),
         ({"iss": ISSUER + "/"}, "claims_wrong"),
         ({"iss": None}, "claims_wrong"),

@@ -41,6 +41,7 @@ def upgrade() -> None:
         sa.Column("subject", sa.String(length=300), nullable=True),
         sa.Column("setup_sha256", sa.String(length=64), nullable=True),
         sa.Column("setup_expires_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("set_up_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("trained_until", sa.Date(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
