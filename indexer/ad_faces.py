@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
@@ -46,8 +46,11 @@ def images_of_job(session: Session, job_id: str) -> list[str]:
     return [sha256 for sha256 in rows if sha256 is not None]
 
 
-def without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> list[str]:
-    """Images that are still to be analysed for the gallery of ads under the contract.
+def without_vectors(
+    session: Session, contract_id: str, shas: Sequence[str], lost: Collection[str] = ()
+) -> list[str]:
+    """Images that are still to be analysed for the gallery of ads under the contract. ``lost``:
+    those that are analysed again though they were, for their faces may be gone.
 
     A failure for a reason that may have passed is tried again. What was analysed as the photo of a
     case is analysed once more: the time that it takes must not tell that a case has it.
@@ -78,6 +81,8 @@ def without_vectors(session: Session, contract_id: str, shas: Sequence[str]) -> 
             )
         )
         whole |= analysed - set(outside)
+    if lost:
+        whole -= set(lost) - set(failures_of(session, contract_id, list(lost)))
     whole |= bytes_deleted(session, shas)
     return [sha256 for sha256 in shas if sha256 not in whole]
 

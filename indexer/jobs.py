@@ -176,6 +176,8 @@ def drop(ws: HasCatalog, job_id: str) -> JobRecord:
 def _images_of(session: Session, job: Job) -> list[str]:
     if job.kind in ("ingest_ad", "embed_images"):
         return images_of_job(session, job.job_id)
+    if job.kind == "read_again":
+        return [failure["item"] for failure in job.failures]
     return list(session.scalars(select(Photo.sha256).where(Photo.case_id == job.subject_id)))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
 
 from indexer import images, queue
 from indexer.ad_faces import (
@@ -22,14 +25,17 @@ from indexer.generations.rows import is_active, require_live
 from indexer.generations.work import share_images
 from indexer.hashes import fill_hashes
 from indexer.images import Analysed
-from indexer.kept_faces import is_transient
+from indexer.kept_faces import drop_rest, is_transient, mode_of
 from indexer.records import Failure, JobRecord
-from indexer.transient import drop_rest, wanted_of
+from indexer.transient import wanted_of
 from indexer.trials import analyse_one_by_one
 from indexer.watchlist import probe_cases
 from indexer.withheld import checks
 from indexer.workspace import Workspace
 from models.types import FloatArray
+
+_GATHERED: Final = "gathered"
+"""In the payload of a job: its faces were put into the gallery."""
 
 
 def ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
@@ -38,11 +44,10 @@ def ingest_ads(ws: Workspace, jobs: Sequence[JobRecord]) -> None:
     with ws.catalog.read() as session:
         shas = {job.job_id: capture_images(session, job.job_id) for job in jobs}
     every = _read(ws, shas, alone=any(job.alone for job in jobs))
-    vectors = _gathered(ws, every)
+    vectors = _gathered(ws, every, list(shas))
     probe_cases(ws, vectors)
-    if is_transient(ws):
-        drop_rest(ws, list(vectors))
     with ws.catalog.write() as session:
+        drop_rest(session, ws, list(vectors), list(shas))
         failures = failures_of(session, ws.contract_id, every)
         for job in jobs:
             own = [failures[sha256] for sha256 in shas[job.job_id] if sha256 in failures]
@@ -68,14 +73,13 @@ def embed_images(ws: Workspace, job: JobRecord) -> None:
     with ws.catalog.read() as session:
         shas = images_of_job(session, job.job_id)
     every = _read(ws, {job.job_id: shas}, alone=job.alone)
-    vectors = _gathered(ws, every)
+    vectors = _gathered(ws, every, [job.job_id])
     with ws.catalog.read() as session:
         active = is_active(session, ws.contract_id)
     if active:
         probe_cases(ws, vectors)
-    if is_transient(ws):
-        drop_rest(ws, list(vectors))
     with ws.catalog.write() as session:
+        drop_rest(session, ws, list(vectors), [job.job_id])
         failures = failures_of(session, ws.contract_id, every)
         queue.finish(session, ws.runner_id, job.job_id, list(failures.values()))
 
@@ -84,7 +88,7 @@ def _read(ws: Workspace, shas: Mapping[str, Sequence[str]], *, alone: bool) -> l
     """Analyse what is still to be read of the images of jobs; returns all of their images."""
     every = list(dict.fromkeys(sha256 for group in shas.values() for sha256 in group))
     with ws.catalog.read() as session:
-        pending = without_vectors(session, ws.contract_id, every)
+        pending = without_vectors(session, ws.contract_id, every, _lost(session, ws, shas))
     owners = {job_id: set(group) for job_id, group in shas.items()}
     _analyse_pending(ws, pending, owners, alone=alone)
     _fill_hashes(ws, every)
@@ -92,10 +96,29 @@ def _read(ws: Workspace, shas: Mapping[str, Sequence[str]], *, alone: bool) -> l
     return every
 
 
-def _gathered(ws: Workspace, shas: Sequence[str]) -> dict[str, FloatArray]:
-    """Put the faces of images into the gallery of ads and into clusters; returns their vectors."""
+def _lost(session: Session, ws: Workspace, shas: Mapping[str, Sequence[str]]) -> set[str]:
+    """Images of jobs that broke off once their faces were in the gallery: where only candidates
+    are kept, these may have been taken away before they were compared."""
+    if mode_of(session, ws) != "transient":
+        return set()
+    again = [job_id for job_id in shas if _row_payload(session, job_id).get(_GATHERED)]
+    return {sha256 for job_id in again for sha256 in shas[job_id]}
+
+
+def _row_payload(session: Session, job_id: str) -> dict[str, Any]:
+    row = session.get(Job, job_id)
+    return {} if row is None else row.payload
+
+
+def _gathered(ws: Workspace, shas: Sequence[str], job_ids: Sequence[str]) -> dict[str, FloatArray]:
+    """Put the faces of images into the gallery of ads and into clusters, and note that with the
+    jobs; returns their vectors."""
     with ws.catalog.write() as session:
         require_live(session, ws.contract_id)
+        for job_id in job_ids:
+            row = session.get(Job, job_id)
+            if row is not None and _GATHERED not in row.payload:
+                row.payload = {**row.payload, _GATHERED: True}
         # Only what an ad still shows: it may have been forgotten meanwhile.
         vectors = vectors_of(session, ws.contract_id, still_shown(session, shas))
         add_faces(session, "ads", ws.contract_id, list(vectors))

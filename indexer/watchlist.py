@@ -24,7 +24,7 @@ from indexer.candidates import LISTED, rank, store
 from indexer.catalog.tables import Case, Enrolment, Face, GalleryMember, Photo
 from indexer.enrolled import enrolled
 from indexer.faces import quality_score
-from indexer.kept_faces import compared_size
+from indexer.kept_faces import compared_size, mode_of
 from indexer.probe import FusedFace
 from indexer.searchable import clock, is_searchable, require_searchable, searchable
 from indexer.searches import purpose_of
@@ -119,22 +119,38 @@ def _kept(
 
 
 def _near_cases(ws: Workspace, probes: FloatArray, size: int) -> list[Neighbours]:
-    """The enrolled faces near to each probe: all of those that an alert may come of."""
+    """The enrolled faces near to each probe: all of those that an alert may come of, and, where
+    faces that are near to nobody are not kept, all that a case's list would show it for: nobody
+    finds it when the list is asked for."""
     count = _NEIGHBOURS
     with ws.catalog.read() as session:
         own = session.scalar(
             select(func.max(Case.alert_expected_false)).where(searchable(clock(session)))
         )
+        floor = _lowest_floor(session) if mode_of(session, ws) == "transient" else None
     limit = max(own or 0.0, ws.options.alert_expected_false)
     while True:
         lists = ws.cases.search(probes, count)
-        if not any(
-            len(found) == count
-            and is_told(ws, min(1.0, float(found.scores[-1]) + _FUSION_GAIN), 1, size, limit)
-            for found in lists
-        ):
+        best = max(
+            (float(found.scores[-1]) for found in lists if len(found) == count), default=None
+        )
+        if best is None:
+            return lists
+        fused = min(1.0, best + _FUSION_GAIN)
+        listed = floor is not None and fused > floor
+        if not listed and not is_told(ws, fused, 1, size, limit):
             return lists
         count *= 4
+
+
+def _lowest_floor(session: Session) -> float:
+    """The score above which a face may be shown in the list of some case that is searched for."""
+    photo = select(Photo.photo_id).where(Photo.case_id == Case.case_id)
+    rows = session.scalars(
+        select(Case.listed_floor).where(searchable(clock(session)), photo.exists()).distinct()
+    ).all()
+    # A list that is not full takes in anybody.
+    return min((-1.0 if floor is None else floor for floor in rows), default=1.0)
 
 
 def _store(ws: Workspace, kept: Mapping[str, tuple[list[FusedFace], list[str]]], size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Sequence
 from copy import copy
@@ -15,6 +16,7 @@ from indexer import (
     approvals,
     calibrations,
     idempotency,
+    kept_faces,
     purges,
     quarantine,
     queue,
@@ -171,6 +173,7 @@ class Workspace:
         self.listed_pdq: ListedPdq | None = None
         # Faces of ads that were compared, by contract, and when that was counted.
         self.compared_faces: dict[str, tuple[int, float]] = {}
+        self.looked_for_unwanted = -math.inf  # by time.monotonic
         self._maintenance = threading.Lock()
         self.cases = self._gallery("cases")
         self.ads = self._gallery("ads")
@@ -234,6 +237,7 @@ class Workspace:
                 _expire_quarantine,
                 idempotency.expire,
                 retention.forget_aged,
+                kept_faces.tidy_if_left,
                 _note_overdue,
                 removals.finish,
                 removals.sweep_if_due,

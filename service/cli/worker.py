@@ -175,16 +175,27 @@ def _try_models(settings: Settings, environment: dict[str, str], stopping: threa
     """Build the pack once, before several processes want to, and see that it runs where it shall.
 
     In a process of its own: this one would hold memory of the GPU for as long as it lives.
-    Ends this process as that one ends, which has said why, or when it is told to stop.
+    Ends this process as that one ends, which has said why, or when it is told to stop. One that
+    was killed could say nothing: it is started again after a pause, as the workers are.
     """
-    with subprocess.Popen(_command(settings, "--try-models"), env=environment) as process:
+    pause = _RESTART_S[0]
+    while (code := _tried(_command(settings, "--try-models"), environment, stopping)) < 0:
+        err.print(Text(f"The trial of the models ended with {code}; it is started again."))
+        if stopping.wait(pause):
+            raise typer.Exit
+        pause = min(2 * pause, _RESTART_S[1])
+    if code != 0:
+        raise typer.Exit(code)
+
+
+def _tried(command: list[str], environment: dict[str, str], stopping: threading.Event) -> int:
+    with subprocess.Popen(command, env=environment) as process:
         while process.poll() is None:
             if stopping.wait(0.1):
                 process.terminate()
                 process.wait()
                 raise typer.Exit
-    if process.returncode != 0:
-        raise typer.Exit(process.returncode if process.returncode > 0 else FAILED)
+    return process.returncode
 
 
 def _command(settings: Settings, *options: str) -> list[str]:

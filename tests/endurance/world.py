@@ -240,9 +240,14 @@ class World:
                 process.send_signal(signal.SIGTERM)
         for process in every:
             if process is not None:
-                assert process.wait(90) == 0, "a process did not end well"
+                code = process.wait(90)
+                name = "the service" if process is self.server else "a worker"
+                assert code == 0, f"{name} ended with {code}:\n{self._last_said()}"
         self.server = self.workers = None
         self.single = []
+
+    def _last_said(self) -> str:
+        return Path(self.log.name).read_text(errors="replace")[-4_000:]
 
     def close(self) -> None:
         self.kill("all")

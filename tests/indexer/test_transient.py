@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select, update
 
-from indexer import ads, candidates, cases, forget, health, jobs, kept_faces, queue, reindex
+from indexer import (
+    ads,
+    candidates,
+    cases,
+    forget,
+    health,
+    jobs,
+    kept_faces,
+    queue,
+    reindex,
+)
 from indexer.audit import chain
 from indexer.catalog.audit_tables import AuditRecord
 from indexer.catalog.tables import (
@@ -23,7 +33,7 @@ from indexer.catalog.tables import (
 from indexer.errors import SearchNeedsEnrolment
 from indexer.jobs import run_pending
 from indexer.judgements import judge
-from indexer.records import AdInput, CaseInput, Upload
+from indexer.records import AdInput, CaseInput, Failure, Upload
 from indexer.transient import settle_mode
 from indexer.workspace import Workspace, WorkspaceOptions
 from tests.indexer.conftest import Opens
@@ -151,11 +161,11 @@ def test_several_cases_are_read_for_at_once_and_a_broken_one_goes_on(
     read = indexer.transient._read_batch
     seen: list[list[str]] = []
 
-    def broken(ws: Workspace, shas: list[str], *, alone: bool) -> None:
+    def broken(ws: Workspace, shas: list[str], *, alone: bool) -> tuple[list[str], list[Failure]]:
         seen.append(shas)
         if len(seen) == 2:
             raise RuntimeError("the process is gone")
-        read(ws, shas, alone=alone)
+        return read(ws, shas, alone=alone)
 
     monkeypatch.setattr(indexer.transient, "_read_batch", broken)
     monkeypatch.setattr(queue, "_PAUSES", {False: (0.01, 0.01), True: (0.01, 0.01)})

@@ -172,3 +172,14 @@ def test_workers_end_with_the_process_that_watches_over_them(ws: Workspace, fold
         process.kill()
         process.wait()
         assert psutil.wait_procs(left, timeout=60)[1] == []
+
+
+@pytest.mark.slow
+def test_a_trial_of_the_models_that_was_killed_is_started_again(folder: Path) -> None:
+    with workers(folder, 1) as process:
+        wait_until(lambda: any("--try-models" in child.cmdline() for child in children(process)))
+        [trial] = children(process)
+        trial.kill()
+        wait_until(lambda: any(child.pid != trial.pid for child in children(process)))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
