@@ -13,6 +13,7 @@ from indexer import approval_ends, kept_faces
 from indexer.audit import heads
 from indexer.calibrations import history
 from indexer.health import check
+from indexer.sealing import work as sealing
 from indexer.withheld import rows as withheld
 from indexer.workspace import Workspace
 from models.errors import HomewardError
@@ -77,6 +78,16 @@ def _ad_faces(workspace: Workspace) -> Finding:
         f"{mode}: " + ("only candidates are kept" if mode == "transient" else "all are kept"),
         "HOMEWARD_AD_FACES says otherwise: start `homeward serve` with it once, or correct it.",
     )
+
+
+def _encryption(workspace: Workspace) -> Finding:
+    if workspace.catalog.keyring is None:
+        text = "off: whoever can read the data folder can read photos and vectors"
+        return Finding("encryption at rest", True, text)
+    with workspace.catalog.read() as session:
+        going = sealing.going_on(session)
+    text = "everything is sealed" if going is None else f"sealing goes on: {going.part}"
+    return Finding("encryption at rest", True, text)
 
 
 def _heads(workspace: Workspace) -> Finding:
@@ -180,6 +191,7 @@ def _data(settings: Settings, verify_blobs: bool) -> Iterator[Finding]:
         yield _calibration(workspace)
         yield _ad_faces(workspace)
         yield _withheld(workspace)
+        yield _encryption(workspace)
         yield _heads(workspace)
         yield _approvals(workspace)
         for item in check(workspace, verify_blobs=verify_blobs).items:
