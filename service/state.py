@@ -21,6 +21,7 @@ from service.config import Settings
 from service.errors import Overloaded
 from service.idempotency import IdempotencyGuard
 from service.metrics import Metrics
+from service.places import Places
 
 
 @dataclass(slots=True)
@@ -41,6 +42,9 @@ class Service:
     recorder: Recorder
     idempotency: IdempotencyGuard = field(default_factory=IdempotencyGuard)
     upload_places: asyncio.Semaphore = field(init=False)
+    form_places: Places = field(default_factory=lambda: Places(64, 8))
+    visitor_places: Places = field(default_factory=lambda: Places(32, 4))
+    """For forms of those who are signed in, by session, and of those who are not, by address."""
     streams: EventStreams = field(init=False)
 
     def __post_init__(self) -> None:

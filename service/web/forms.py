@@ -5,10 +5,11 @@ What cannot be used comes back with a message beside its field; what was typed i
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -21,6 +22,8 @@ from starlette.types import Message, Receive
 from indexer.records import CaseInput, CaseRecord, SearchFilter
 from indexer.searches import PURPOSES
 from service.errors import BadRequestBody, Forbidden, InvalidFields, ProblemHTTPException
+from service.networks import network_of
+from service.places import FORM_SECONDS
 from service.state import Service
 from service.uploads import Form, Part, PartRule, receive_form
 from service.web import texts
@@ -107,21 +110,49 @@ async def page_form(
         rules["file"] = PartRule(service.settings.max_image_bytes, required=True, is_file=True)
     cookie = secret.token if isinstance(secret, Session) else secret
     body = _Body(request.receive, sum(rule.max_bytes for rule in rules.values()) + _OVERHEAD)
-    async with service.upload_slot():
+    async with _place(request, service, secret, file), AsyncExitStack() as stack:
         try:
             whole = Request(request.scope, body.receive)
-            async with receive_form(whole, rules, service.spool_dir, sealed=service.sealed) as form:
-                if not form_token_valid(cookie, _plain(form, "csrf")):
-                    raise Forbidden(
-                        "The form did not carry the token of this session; nothing was changed.",
-                        remedy="Open the page again and send the form from there.",
-                    )
-                yield form
+            receiving = receive_form(whole, rules, service.spool_dir, sealed=service.sealed)
+            form = await _received(stack, receiving, None if file else FORM_SECONDS)
+            if not form_token_valid(cookie, _plain(form, "csrf")):
+                raise Forbidden(
+                    "The form did not carry the token of this session; nothing was changed.",
+                    remedy="Open the page again and send the form from there.",
+                )
+            yield form
         except BadRequestBody:
             if file:
                 # A browser shows an answer only once it has sent all of its body.
                 await body.drain(_DRAIN_FACTOR * service.settings.max_image_bytes)
             raise
+
+
+def _place(
+    request: Request, service: Service, secret: Session | str, file: bool
+) -> AbstractAsyncContextManager[None]:
+    """A place for the body: that of an upload for a file, which only the signed-in send."""
+    if file:
+        return service.upload_slot()
+    if isinstance(secret, Session):
+        return service.form_places.take(secret.session_id)
+    address = request.client.host if request.client else ""
+    return service.visitor_places.take(network_of(address))
+
+
+async def _received(
+    stack: AsyncExitStack, receiving: AbstractAsyncContextManager[Form], seconds: float | None
+) -> Form:
+    """The form once all of it has arrived; the deadline is for that alone."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await stack.enter_async_context(receiving)
+    except TimeoutError:
+        raise BadRequestBody(
+            f"The form did not arrive within {seconds:g} seconds.",
+            remedy="Send it again, or use a faster connection.",
+            code="upload_timeout",
+        ) from None
 
 
 class _Body:

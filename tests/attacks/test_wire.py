@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
+import httpx2
 import pytest
 
 from service.headers import SECURITY_HEADERS
 from service.peers import MAX_HEAD_BYTES
-from tests.attacks.servers import Server, parsed, read_all
-from tests.service.conftest import AUTH
+from tests.attacks.conftest import open_small
+from tests.attacks.servers import Server, parsed, read_all, running
+from tests.indexer.small import face_picture
+from tests.service.conftest import AUTH, make_settings, post_ad
 
 KEY_LINE = f"Authorization: {AUTH['authorization']}\r\n".encode()
 HOST = b"Host: homeward.example\r\n"
@@ -221,3 +226,24 @@ def test_the_server_still_answers_after_all_that(server: Server) -> None:
         if server.send(request(b"GET /readyz")).status == 200:
             return
     pytest.fail("not ready")
+
+
+def test_half_sent_forms_hold_no_place_of_uploads(tmp_path: Path) -> None:
+    """Nobody signed in needs a place that a visitor can hold, and one address holds few."""
+    made = make_settings(tmp_path / "data", max_uploads_in_flight=1, upload_wait_seconds=1.0)
+    head = (
+        b"POST /sign-in HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n"
+        b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+    )
+    with (
+        open_small(made) as workspace,
+        running(made, workspace) as server,
+        ExitStack() as open_ones,
+    ):
+        for _ in range(4):
+            open_ones.enter_context(server.connect()).sendall(head)
+        with httpx2.Client(base_url=server.url, headers=AUTH, timeout=20) as client:
+            deadline = time.monotonic() + 20
+            while client.post("/sign-in", files={"csrf": (None, "x")}).status_code != 503:
+                assert time.monotonic() < deadline, "one address holds as many places as it likes"
+            assert post_ad(client, "a", [("a.jpg", face_picture(1))]).status_code == 202
