@@ -166,7 +166,7 @@ def api_schema(
             document = schemathesis.openapi.from_url(f"{address}/openapi.json")
             # A text beyond every bound is refused for its size, before anybody looks at what it is.
             rejection = document.config.checks.negative_data_rejection
-            rejection.expected_statuses = [*rejection.expected_statuses, "413"]
+            rejection.expected_statuses = [*rejection.expected_statuses, "413", "414"]
             yield document.exclude(path_regex=ENDLESS)
         finally:
             server.should_exit = True
