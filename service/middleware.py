@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.headers import SECURITY_HEADERS as SECURITY_HEADERS
 from service.metrics import Metrics
+from service.networks import client_of
 from service.peers import PROBES
 from service.ratelimit import AddressLimits, RateLimiter
 
@@ -138,7 +139,7 @@ class Gate:
             return
         try:
             if not _of_api(path):
-                address = _address(scope)
+                address = client_of(scope)
                 known = self.addresses.was_right(address, _session_shown(scope))
                 if path not in PROBES and not known:
                     self.addresses.anonymous(address)
@@ -154,7 +155,7 @@ class Gate:
         await self.app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
-        address = _address(scope)
+        address = client_of(scope)
         headers = Headers(scope=scope).getlist("authorization")
         scheme, _, presented = (headers[0] if len(headers) == 1 else "").partition(" ")
         presented = presented.strip()
@@ -167,11 +168,6 @@ class Gate:
         if principal is None:
             raise Unauthenticated
         return principal
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else "unknown"
 
 
 def _session_shown(scope: Scope) -> str:

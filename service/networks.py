@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Mapping
+from typing import Any
 
 
 def network_of(address: str) -> str:
@@ -17,3 +19,9 @@ def network_of(address: str) -> str:
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+
+
+def client_of(scope: Mapping[str, Any]) -> str:
+    """The address that a request came from, as the ASGI scope has it after the trusted proxies."""
+    client = scope.get("client")
+    return str(client[0]) if client else "unknown"

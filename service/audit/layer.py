@@ -21,6 +21,7 @@ from service.audit.recorder import Recorder
 from service.audit.routes import ACTIONS, SUBJECTS, line_of
 from service.deps import canonical_id
 from service.errors import problem_for
+from service.networks import client_of
 
 REFUSED: Final = "access.refuse"
 """A request with no valid key, for an address that is none."""
@@ -85,7 +86,7 @@ class Audited:
         else:
             return
         if status in (401, 429) or who.refused == "unauthenticated":
-            written = recorder.refused(entry, _address(scope))
+            written = recorder.refused(entry, client_of(scope)[:64])
         else:
             written = recorder.submit(entry)
         if written is not None:
@@ -144,8 +145,3 @@ def _id(name: str, value: str) -> str | None:
     if form is None:
         return canonical_id(value)
     return value.lower() if form.fullmatch(value.lower()) else None
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0])[:64] if client else "unknown"

@@ -16,6 +16,7 @@ from service.cli.console import (
     AsJson,
     DataDir,
     columns,
+    every_item,
     expected_errors,
     out,
     print_json,
@@ -35,15 +36,12 @@ def list_waiting(
     data_dir: DataDir = None,
 ) -> None:
     """List the approvals that wait for a decision, newest first."""
-    found: list[ApprovalRecord] = []
-    more: str | None = None
     with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
-        while True:
-            page = approvals.list_approvals(workspace, waiting=not every, limit=200, cursor=more)
-            found += page.items
-            more = page.next_cursor
-            if more is None:
-                break
+        found = every_item(
+            lambda cursor: approvals.list_approvals(
+                workspace, waiting=not every, limit=200, cursor=cursor
+            )
+        )
     if as_json:
         print_json([_values(one) for one in found])
         return

@@ -29,6 +29,7 @@ from typer.core import TyperCommand
 from indexer.acting import Acting, acting, begin
 from indexer.audit import record
 from indexer.catalog import Catalog
+from indexer.records import Page
 from indexer.workspace import Workspace
 from models.errors import HomewardError
 from service.accounts import access
@@ -205,6 +206,18 @@ def show_error(error: HomewardError) -> None:
 def print_json(value: Any) -> None:
     """JSON on standard output, for programs."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def every_item(fetch: Callable[[str | None], Page[T]]) -> list[T]:
+    """All items of a list that comes page by page; ``fetch`` gets the cursor of the next one."""
+    found: list[T] = []
+    cursor: str | None = None
+    while True:
+        page = fetch(cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:

@@ -15,6 +15,7 @@ from service.cli.console import (
     AsJson,
     DataDir,
     columns,
+    every_item,
     expected_errors,
     out,
     print_json,
@@ -82,15 +83,10 @@ def list_holds(
     data_dir: DataDir = None,
 ) -> None:
     """List the holds in force, newest first."""
-    found: list[HoldRecord] = []
-    more: str | None = None
     with workspace_for(settings_for(context, data_dir), analysing=False) as workspace:
-        while True:
-            page = holds.list_holds(workspace, lifted=every, limit=200, cursor=more)
-            found += page.items
-            more = page.next_cursor
-            if more is None:
-                break
+        found = every_item(
+            lambda cursor: holds.list_holds(workspace, lifted=every, limit=200, cursor=cursor)
+        )
     if as_json:
         print_json([_values(one) for one in found])
         return

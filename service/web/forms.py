@@ -22,7 +22,7 @@ from starlette.types import Message, Receive
 from indexer.records import CaseInput, CaseRecord, SearchFilter
 from indexer.searches import PURPOSES
 from service.errors import BadRequestBody, Forbidden, InvalidFields, ProblemHTTPException
-from service.networks import network_of
+from service.networks import client_of, network_of
 from service.places import FORM_SECONDS
 from service.state import Service
 from service.uploads import Form, Part, PartRule, receive_form
@@ -136,8 +136,7 @@ def _place(
         return service.upload_slot()
     if isinstance(secret, Session):
         return service.form_places.take(secret.session_id)
-    address = request.client.host if request.client else ""
-    return service.visitor_places.take(network_of(address))
+    return service.visitor_places.take(network_of(client_of(request.scope)))
 
 
 async def _received(

@@ -12,6 +12,7 @@ from service.accounts.access import Forbidden, known, require, require_records
 from service.accounts.errors import SetUpUnfinished
 from service.deps import REQUIRED, ServiceDep
 from service.errors import RateLimited, Unauthenticated
+from service.networks import client_of
 from service.ratelimit import AddressLimits, BoundedWindow, RateLimiter, network_of
 from service.signon.provider import Provider
 from service.web import cookies, sessions
@@ -146,7 +147,7 @@ Settler = Annotated[Session, Depends(requires("withheld:settle"))]
 
 def address_of(request: Request) -> str:
     """Where the request comes from, for counting what failed from there."""
-    return request.client.host if request.client else "unknown"
+    return client_of(request.scope)
 
 
 def home_of(session: Session | None) -> str:
